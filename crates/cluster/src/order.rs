@@ -1,0 +1,174 @@
+//! Orders: what a runbook asks an agent to do, as values.
+//!
+//! Every order may be given again: an agent that has already done what it says answers so. Orders carry rising stamps,
+//! and an agent takes none older than one that it has taken, so a delayed order can never undo a later one.
+
+use crate::name::{DatabaseName, HostName};
+use rules::id::Epoch;
+use serde::{Deserialize, Serialize};
+
+/// The place of an order in the history of the pool: epoch first, then the number within it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Stamp {
+    /// The epoch under which the order was given.
+    pub epoch: i64,
+    /// Rises with every order within a run; begins above every number that the run's journal holds.
+    pub number: u64,
+}
+
+impl std::fmt::Display for Stamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.epoch, self.number)
+    }
+}
+
+/// What an agent is asked to do to the instance of a database on its host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "kebab-case")]
+pub enum Order {
+    /// Create the instance with its database, empty, as a writer of the given epoch.
+    Initialise {
+        /// Which database.
+        database: DatabaseName,
+        /// The first epoch.
+        epoch: Epoch,
+    },
+    /// Make the instance a standby by an online base backup from `from`, replacing whatever is there that is not
+    /// already a standby on the same history.
+    Seed {
+        /// Which database.
+        database: DatabaseName,
+        /// The host that is copied.
+        from: HostName,
+    },
+    /// Stop the instance and keep it stopped: this host was left behind by `epoch`. No agent starts it as a writer
+    /// again without having seen a record of that epoch or later that says so.
+    Fence {
+        /// Which database.
+        database: DatabaseName,
+        /// The epoch that leaves this host behind.
+        epoch: Epoch,
+    },
+    /// Close the log share to writers of epochs before `epoch`: after this no file appears in what they shipped.
+    CloseShare {
+        /// Which database.
+        database: DatabaseName,
+        /// The first epoch that may ship again.
+        epoch: Epoch,
+    },
+    /// Stop the copy and restore jobs and the stream (`sp_delete_log_shipping_secondary_database`).
+    StopLogShipping {
+        /// Which database.
+        database: DatabaseName,
+    },
+    /// Copy what is left in the share, the last partial segment included, to the copy folder.
+    CopyRemainingLog {
+        /// Which database.
+        database: DatabaseName,
+    },
+    /// Apply every copied and every streamed segment, in sequence, up to the end of what is there.
+    ApplyRemainingLog {
+        /// Which database.
+        database: DatabaseName,
+    },
+    /// End every session in the database (`sp_who2`, `kill`).
+    DisconnectSessions {
+        /// Which database.
+        database: DatabaseName,
+    },
+    /// Bring the database online (`restore database … with recovery`): promote, begin `epoch` in the database, with
+    /// the place in every room at which the new epoch begins.
+    Promote {
+        /// Which database.
+        database: DatabaseName,
+        /// The epoch of the new writer.
+        epoch: Epoch,
+    },
+    /// Write out everything that is dirty now, so that a later stop is quick.
+    Checkpoint {
+        /// Which database.
+        database: DatabaseName,
+    },
+    /// Keep the log that this host wrote and `from` never had, before a rewind discards it.
+    SalvageTail {
+        /// Which database.
+        database: DatabaseName,
+        /// The present principal.
+        from: HostName,
+    },
+    /// Make this left-behind instance a standby of `from` again, by `pg_rewind`, or by a base backup where a rewind
+    /// is not possible. Online for `from`.
+    Rewind {
+        /// Which database.
+        database: DatabaseName,
+        /// The host whose history is taken over; a principal.
+        from: HostName,
+    },
+    /// Refuse every new writing transaction of epochs before `epoch`, then shut the writer down cleanly, so that its
+    /// standbys hold every byte. It comes back as a standby.
+    HandOver {
+        /// Which database.
+        database: DatabaseName,
+        /// The epoch of the writer to come.
+        epoch: Epoch,
+    },
+}
+
+impl Order {
+    /// The database that the order is about.
+    pub fn database(&self) -> &DatabaseName {
+        match self {
+            Order::Initialise { database, .. }
+            | Order::Seed { database, .. }
+            | Order::Fence { database, .. }
+            | Order::CloseShare { database, .. }
+            | Order::StopLogShipping { database }
+            | Order::CopyRemainingLog { database }
+            | Order::ApplyRemainingLog { database }
+            | Order::DisconnectSessions { database }
+            | Order::Promote { database, .. }
+            | Order::Checkpoint { database }
+            | Order::SalvageTail { database, .. }
+            | Order::Rewind { database, .. }
+            | Order::HandOver { database, .. } => database,
+        }
+    }
+}
+
+/// An order with its stamp, as it is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StampedOrder {
+    /// Its place in history.
+    pub stamp: Stamp,
+    /// The run that gives it.
+    pub run: String,
+    /// What to do.
+    #[serde(flatten)]
+    pub order: Order,
+}
+
+/// How far an agent is with an order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Taken, durable, under way.
+    Running {
+        /// What is being done right now, for the person who watches.
+        doing: String,
+    },
+    /// Done.
+    Done {
+        /// What was done, with figures.
+        detail: String,
+    },
+    /// Not done; giving it again is safe.
+    Failed {
+        /// What failed, on what, why, and what to do next.
+        message: String,
+    },
+    /// Refused: a later stamp was taken already.
+    TooOld {
+        /// The latest stamp taken.
+        latest: Stamp,
+    },
+}

@@ -1,0 +1,163 @@
+//! Reports: what an agent sees on its host. Measured, never assumed; what could not be measured is `None`.
+
+use crate::name::{DatabaseName, HostName, ServerName, SiteName};
+use crate::order::{Outcome, Stamp};
+use crate::record::PoolRecord;
+use crate::wal::{Lsn, Timeline};
+use rules::id::Epoch;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What one agent sees.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostReport {
+    /// The host.
+    pub host: HostName,
+    /// Its site.
+    pub site: SiteName,
+    /// When this was measured: milliseconds since the Unix epoch by the host's own clock; for people and for ages on
+    /// the same host, never for safety.
+    pub measured_at_ms: i64,
+    /// Rises with every change of what this agent reports, from one process start on.
+    pub change: u64,
+    /// The record that this host works from.
+    pub record: Option<PoolRecord>,
+    /// Version of the published topology that this host works from.
+    pub topology_version: u64,
+    /// The instances on this host.
+    pub instances: BTreeMap<DatabaseName, InstanceReport>,
+    /// The latest order taken and its outcome, a database each.
+    pub orders: BTreeMap<DatabaseName, OrderReport>,
+    /// Chat servers of this host that the agent has heard from, with what they said last.
+    #[serde(default)]
+    pub servers: BTreeMap<ServerName, ServerReport>,
+    /// What holds the agent back from what the record asks of it, for people; empty when nothing does.
+    #[serde(default)]
+    pub waiting_for: Vec<String>,
+}
+
+/// The latest order that an agent has taken for a database.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OrderReport {
+    /// Its stamp.
+    pub stamp: Stamp,
+    /// The run that gave it.
+    pub run: String,
+    /// How far it is.
+    pub outcome: Outcome,
+}
+
+/// What a chat server told its host's agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerReport {
+    /// The epoch with which the server writes now; `None` when it uses no database.
+    pub writes_as: Option<Epoch>,
+    /// Clients connected.
+    pub sessions: u64,
+    /// Posts that wait for a writer.
+    pub waiting_posts: u64,
+    /// The record version that the server works from.
+    pub record_version: u64,
+    /// Age of this report in milliseconds when the host's report was made.
+    pub age_ms: u64,
+}
+
+/// How a database instance stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InstanceState {
+    /// Nothing there yet.
+    Absent,
+    /// Data is there, no process.
+    Stopped,
+    /// Starting, recovering or being rebuilt.
+    Busy,
+    /// A standby: RESTORING in the reference's words.
+    Standby,
+    /// A writer.
+    Online,
+    /// Left behind by a later epoch and kept stopped until a failback rewinds it.
+    LeftBehind,
+    /// The agent does not know yet whether it may open: it asks the other site first.
+    AskingPeer,
+}
+
+/// What an agent sees of one instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InstanceReport {
+    /// How it stands.
+    pub state: InstanceState,
+    /// Present timeline.
+    pub timeline: Option<Timeline>,
+    /// Writer: flushed. Standby: received and flushed.
+    pub written: Option<Lsn>,
+    /// Standby: applied. Writer: same as `written`.
+    pub applied: Option<Lsn>,
+    /// Sum of the last numbers of all rooms, as visible in this instance: how many entries it holds.
+    pub entries: Option<u64>,
+    /// The epoch that the database itself carries.
+    pub database_epoch: Option<Epoch>,
+    /// Writer: names in `synchronous_standby_names`; empty when commits wait for nobody.
+    pub synchronous: Vec<HostName>,
+    /// Writer or cascading standby: who receives from it.
+    pub receivers: Vec<Receiver>,
+    /// Standby: how its log arrives.
+    pub shipping: Option<ShippingReport>,
+    /// Bytes of WAL on disk.
+    pub wal_bytes: u64,
+    /// Bytes free on the volume of the data.
+    pub free_bytes: u64,
+    /// Seconds until the volume is full at the present rate of writing; `None` when it does not grow.
+    pub full_in_s: Option<u64>,
+    /// Open sessions of chat servers.
+    pub sessions: u32,
+    /// Stopped: the last checkpoint's position in the control file, and whether the stop was clean.
+    pub shut_down_at: Option<CleanStop>,
+    /// What the agent is doing with it, for people.
+    pub doing: Option<String>,
+}
+
+/// A cleanly stopped instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CleanStop {
+    /// Position of the shutdown checkpoint.
+    pub checkpoint: Lsn,
+    /// First byte after it: a standby that holds the log up to here holds everything.
+    pub end: Lsn,
+}
+
+/// A standby as its source sees it (`pg_stat_replication`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receiver {
+    /// The host that receives.
+    pub host: HostName,
+    /// `streaming`, `catchup`, `startup`, `backup`.
+    pub state: String,
+    /// Flushed at the receiver.
+    pub flushed: Option<Lsn>,
+    /// Applied at the receiver.
+    pub applied: Option<Lsn>,
+    /// Whether PostgreSQL counts it as synchronous now.
+    pub synchronous: bool,
+}
+
+/// How a standby's log arrives, in the reference's words: shipped to the share, copied here, applied here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShippingReport {
+    /// Whether copy and restore jobs and the stream are on.
+    pub enabled: bool,
+    /// Whether the stream is up.
+    pub streaming: bool,
+    /// Newest file in the share, as far as the copy job has seen.
+    pub shipped_file: Option<String>,
+    /// End of what has been shipped to the share, as far as the copy job has seen.
+    pub shipped: Option<Lsn>,
+    /// End of what has been copied.
+    pub copied: Option<Lsn>,
+    /// Milliseconds since the copy job last found the share in order.
+    pub share_age_ms: Option<u64>,
+    /// The epoch from which on the share takes files.
+    pub share_epoch: Option<Epoch>,
+    /// What is wrong with the share or the copy, for people; `None` when nothing is.
+    pub fault: Option<String>,
+}

@@ -1,0 +1,203 @@
+//! Runbooks: procedures as tables of steps, and the pure function that carries a run forward.
+//!
+//! A step is one constant: what it says, what must hold before it, the orders and record changes that make it so, and
+//! how fresh reports show that it is done. `done` is asked before anything is ordered, so a run that was killed anywhere
+//! goes on by looking. The conductor journals what it is about to order before it orders it.
+
+use crate::name::{DatabaseName, HostName, SiteName};
+use crate::order::Order;
+use crate::record::PoolRecord;
+use crate::report::HostReport;
+use crate::topology::Topology;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Everything that a step is judged on. Reports are fresh: asked for after the step began.
+#[derive(Clone, Debug)]
+pub struct View<'a> {
+    /// The published topology.
+    pub topology: &'a Topology,
+    /// The newest record.
+    pub record: &'a PoolRecord,
+    /// Reports of the hosts that answered.
+    pub reports: &'a BTreeMap<HostName, HostReport>,
+    /// Hosts that did not answer, with what was seen: refused, timed out, cut off.
+    pub silent: &'a BTreeMap<HostName, Silence>,
+    /// What the run was asked to do and what it has found out.
+    pub facts: &'a Facts,
+    /// Milliseconds since the present step began.
+    pub step_age_ms: u64,
+}
+
+/// How a host is silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Silence {
+    /// The connection was refused or closed: evidence that nothing runs there, or that the line is cut.
+    Refused,
+    /// No answer in time: may be alive.
+    TimedOut,
+}
+
+/// What a run was asked, and what it found when it began. Journalled with the run, so that a resumed run works on the
+/// same facts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The record when the run began.
+    pub before: PoolRecord,
+    /// The site that will have the writer.
+    pub to_site: SiteName,
+    /// The site that loses the writer.
+    pub from_site: SiteName,
+    /// The administrator insisted although something spoke against it.
+    pub force: bool,
+    /// What each database stands to lose, as last seen.
+    pub exposure: BTreeMap<DatabaseName, Exposure>,
+}
+
+/// What is at the principal and not yet at the backup, as far as anybody at the backup's site knows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Exposure {
+    /// Entries of rooms; `None` when the principal was never heard.
+    pub entries: Option<u64>,
+    /// Bytes of log.
+    pub bytes: Option<u64>,
+    /// How old the backup's newest content is against the principal, in milliseconds.
+    pub behind_ms: Option<u64>,
+    /// How long ago the principal was last heard, in milliseconds: what it has acknowledged since is not known.
+    pub heard_ms_ago: Option<u64>,
+}
+
+/// What a precondition that does not hold says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unmet {
+    /// What was seen and why it stands against the step.
+    pub why: String,
+    /// What a person can do.
+    pub hint: String,
+    /// Whether `--force` overrides it.
+    pub can_be_forced: bool,
+}
+
+/// Whether a step is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// Fresh reports show it; the sentence is evidence for the report.
+    Yes(String),
+    /// Not yet; the sentence says what is missing.
+    NotYet(String),
+}
+
+/// What a step asks the conductor to do. Given in order; each may be given again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum Deed {
+    /// Change the pool's record to this by compare-and-swap on the version that the step saw.
+    SetRecord {
+        /// The whole new record; version is that of the old one plus one.
+        record: Box<PoolRecord>,
+        /// Whose authority makes the change: the surviving site's, even where the old record names another home.
+        at: SiteName,
+    },
+    /// Give an agent an order.
+    Give {
+        /// To whom.
+        host: HostName,
+        /// What.
+        #[serde(flatten)]
+        order: Order,
+    },
+}
+
+/// What undoing a step takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undo {
+    /// Leaves nothing behind.
+    Nothing,
+    /// The pool's old record and log shipping come back by themselves once the record is restored.
+    RestoreRecord,
+    /// From here on, forward only.
+    PointOfNoReturn,
+}
+
+/// One step of a runbook.
+pub struct Step {
+    /// Stable name, for journals, failpoints and the step's own command: `standfast step <runbook> <id>`.
+    pub id: &'static str,
+    /// The step's number in the reference's runbook (ha-dr §8, §10); empty for the steps that safety adds.
+    pub reference: &'static str,
+    /// The sentence on the page and on the screen, in the reference's words.
+    pub says: &'static str,
+    /// What must hold.
+    pub needs: fn(&View<'_>) -> Result<(), Unmet>,
+    /// What to do when it is not done.
+    pub does: fn(&View<'_>) -> Vec<Deed>,
+    /// How fresh reports show that it is done.
+    pub done: fn(&View<'_>) -> Done,
+    /// What undoing takes.
+    pub undo: Undo,
+    /// How long it may take before the run says that it waits, in milliseconds. Waiting goes on after that.
+    pub patience_ms: u64,
+}
+
+/// A runbook.
+pub struct Runbook {
+    /// `failover`, `failback`.
+    pub name: &'static str,
+    /// One sentence.
+    pub says: &'static str,
+    /// The steps, in order.
+    pub steps: &'static [Step],
+}
+
+impl Runbook {
+    /// The step of that id, with its index.
+    pub fn step(&self, id: &str) -> Option<(usize, &'static Step)> {
+        self.steps.iter().enumerate().find(|(_, s)| s.id == id)
+    }
+}
+
+/// What to do next in a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The step is done: journal it with its evidence and go to the next.
+    StepDone(String),
+    /// A precondition does not hold. Before anything was ordered the run ends here, refused; later it waits.
+    Blocked(Unmet),
+    /// Do these, then look again.
+    Act(Vec<Deed>),
+    /// Look again soon; the sentence says what is waited for.
+    Wait(String),
+}
+
+/// Carry a step forward, given a fresh view. Pure and total; the same for production, model and simulation.
+/// `acted` says whether this step's deeds have been given since this process took up the step.
+pub fn advance(step: &Step, view: &View<'_>, acted: bool) -> Next {
+    let missing = match (step.done)(view) {
+        Done::Yes(evidence) => return Next::StepDone(evidence),
+        Done::NotYet(missing) => missing,
+    };
+    if let Err(unmet) = (step.needs)(view)
+        && !(unmet.can_be_forced && view.facts.force)
+    {
+        return Next::Blocked(unmet);
+    }
+    let deeds = (step.does)(view);
+    if deeds.is_empty() || acted && !repeats(&deeds, view) {
+        return Next::Wait(missing);
+    }
+    Next::Act(deeds)
+}
+
+/// Whether deeds have to be given again although they were: a record change that has not taken effect (somebody else
+/// changed the record in between), or an order that its agent no longer knows or could not carry out.
+fn repeats(deeds: &[Deed], view: &View<'_>) -> bool {
+    use crate::order::Outcome;
+    deeds.iter().any(|deed| match deed {
+        Deed::SetRecord { .. } => true,
+        Deed::Give { host, order } => {
+            let taken = view.reports.get(host).and_then(|r| r.orders.get(order.database()));
+            !matches!(taken.map(|t| &t.outcome), Some(Outcome::Running { .. } | Outcome::Done { .. }))
+        }
+    })
+}

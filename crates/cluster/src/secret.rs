@@ -1,0 +1,74 @@
+//! Keys derived from the pool's one secret.
+//!
+//! Every host of a pool holds the same secret in a file that only its owner may read. What proves a caller's right on a
+//! link (agent API, server link, PostgreSQL role) is derived from it, so that nothing else has to be kept or sent.
+
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+/// The pool's secret. Never shown: `Debug` prints dots.
+#[derive(Clone)]
+pub struct PoolSecret(Vec<u8>);
+
+impl std::fmt::Debug for PoolSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PoolSecret(…)")
+    }
+}
+
+/// What a derived key is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Bearer token of the agents' API.
+    AgentApi,
+    /// Key of the links between chat servers.
+    ServerLink,
+    /// Password of the PostgreSQL superuser `standfast_admin`, used by agents.
+    PostgresAdmin,
+    /// Password of the PostgreSQL role `standfast_replication`.
+    PostgresReplication,
+    /// Password of the PostgreSQL role `standfast_chat`, used by chat servers.
+    PostgresChat,
+    /// Password of the pool's first administrator, the user `admin`.
+    FirstAdministrator,
+}
+
+/// Name of the PostgreSQL superuser that agents use.
+pub const ROLE_ADMIN: &str = "standfast_admin";
+/// Name of the PostgreSQL role for replication.
+pub const ROLE_REPLICATION: &str = "standfast_replication";
+/// Name of the PostgreSQL role of chat servers; owner of the content database.
+pub const ROLE_CHAT: &str = "standfast_chat";
+/// File name of the secret in a host's folder and in an administrator's.
+pub const SECRET_FILE: &str = "pool.secret";
+
+/// Why a secret is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the pool secret has {0} characters; it needs at least 32. Create one with: openssl rand -hex 32")]
+pub struct TooShort(pub usize);
+
+impl PoolSecret {
+    /// Take the text of the secret's file; blanks at its ends do not count.
+    pub fn from_text(text: &str) -> Result<Self, TooShort> {
+        let text = text.trim();
+        if text.len() < 32 {
+            return Err(TooShort(text.len()));
+        }
+        Ok(Self(text.as_bytes().to_vec()))
+    }
+
+    /// The key for a purpose, as 64 hexadecimal digits.
+    pub fn derive(&self, purpose: Purpose) -> String {
+        let label = match purpose {
+            Purpose::AgentApi => "standfast agent api",
+            Purpose::ServerLink => "standfast server link",
+            Purpose::PostgresAdmin => "standfast postgres admin",
+            Purpose::PostgresReplication => "standfast postgres replication",
+            Purpose::PostgresChat => "standfast postgres chat",
+            Purpose::FirstAdministrator => "standfast first administrator",
+        };
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+        mac.update(label.as_bytes());
+        mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect()
+    }
+}

@@ -1,0 +1,9 @@
+//! Rooms, categories, roles: who may do what.
+//!
+//! Every decision about access and every limit of the chat model is a pure function here: no IO, no clock, no SQL, no
+//! async. `store` fetches what a decision needs, `server` asks and obeys.
+
+pub mod access;
+pub mod id;
+pub mod limit;
+pub mod name;

@@ -1,0 +1,99 @@
+//! The agents' HTTP API. Every request carries `Authorization: Bearer <key for AgentApi>`.
+//!
+//! | Request | Body → answer | Meaning |
+//! | --- | --- | --- |
+//! | `GET /v1/report` | → `HostReport` | what the agent sees now, measured for this request |
+//! | `GET /v1/watch?epoch=E&version=V&wait_ms=N` | → `Watched` | returns at once if the record or topology is newer than `(E, V)`, else when it becomes so, at the latest after N ms |
+//! | `POST /v1/record` | `SetRecord` → `RecordAnswer` | compare-and-swap; only a site's authority takes it |
+//! | `POST /v1/gossip` | `PoolRecord` → `PoolRecord` | tell and hear the newest record; the higher `(epoch, version)` is kept |
+//! | `POST /v1/topology` | `PublishTopology` → `TopologyAnswer` | publish (authority) or take over (others) |
+//! | `POST /v1/orders?wait_ms=N` | `StampedOrder` → `OrderReport` | carry out; answers when it is over, or after N ms as it stands |
+//! | `POST /v1/servers/{name}` | `ServerReport` → `Watched` | a chat server of this host says how it is |
+//! | `POST /v1/without-peer` | → | the administrator's permission to start without the other site |
+//! | `POST /v1/runs`, `GET /v1/runs/…` | see [`crate::run`] | runbooks, at an authority |
+
+use cluster::record::PoolRecord;
+use cluster::report::HostReport;
+use cluster::topology::Topology;
+use serde::{Deserialize, Serialize};
+
+/// Compare-and-swap of the record at an authority.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SetRecord {
+    /// The version that the change was made from.
+    pub expected_version: u64,
+    /// The whole new record. Its epoch is the same or higher.
+    pub record: PoolRecord,
+}
+
+/// Answer to a compare-and-swap.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum RecordAnswer {
+    /// Durable at the authority.
+    Taken,
+    /// The record has changed meanwhile; this is the newest.
+    Conflict {
+        /// The newest record.
+        newest: Box<PoolRecord>,
+    },
+    /// This agent is not the authority that may change the record.
+    NotAuthority {
+        /// Why, and who is.
+        message: String,
+    },
+}
+
+/// What a watcher gets.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Watched {
+    /// The newest record; `None` before the pool is initialised.
+    pub record: Option<PoolRecord>,
+    /// The published topology.
+    pub topology: Topology,
+}
+
+/// A topology to publish, as the text that the administrator wrote, so that positions in messages fit.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PublishTopology {
+    /// The version that it replaces.
+    pub expected_version: u64,
+    /// TOML.
+    pub text: String,
+}
+
+/// Answer to a publication.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum TopologyAnswer {
+    /// Published under this version.
+    Published {
+        /// The new version.
+        version: u64,
+    },
+    /// Not published; each line says what is wrong and what would be right.
+    Refused {
+        /// The findings.
+        findings: Vec<String>,
+    },
+}
+
+/// The whole pool as an administrator sees it: assembled by whoever asks all agents.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PoolView {
+    /// The topology.
+    pub topology: Topology,
+    /// The newest record seen.
+    pub record: Option<PoolRecord>,
+    /// Reports of hosts that answered.
+    pub reports: Vec<HostReport>,
+    /// Hosts that did not.
+    pub silent: Vec<(cluster::name::HostName, cluster::runbook::Silence)>,
+}
+
+/// Every error's body.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AgentError {
+    /// What failed, on what, why, and what to do.
+    pub message: String,
+}

@@ -1,0 +1,9 @@
+//! Every format that leaves a process: chat frames, HTTP bodies, the agents' API, server links, ledgers. Types and
+//! their documentation, no behaviour.
+
+pub mod agent;
+pub mod chat;
+pub mod http;
+pub mod ledger;
+pub mod link;
+pub mod run;

@@ -1,0 +1,46 @@
+//! Links between chat servers (default port 8011): a hint that entries were committed, never the truth.
+//!
+//! TCP; each frame is a 4-byte big-endian length and that many bytes of JSON. The connecting side opens with `Open`, whose
+//! proof is a keyed hash; the accepting side closes the connection on anything that it does not expect.
+
+use crate::chat::Entry;
+use serde::{Deserialize, Serialize};
+
+/// Largest frame in bytes.
+pub const FRAME_BYTES_MAX: u32 = 64 * 1024 * 1024;
+
+/// Frames from the accepting side.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum AcceptorFrame {
+    /// First frame: a fresh nonce, 32 hexadecimal digits.
+    Challenge {
+        /// To be proved.
+        nonce: String,
+    },
+}
+
+/// Frames from the connecting side.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ConnectorFrame {
+    /// Answer to the challenge.
+    Open {
+        /// The connecting server.
+        server: String,
+        /// HMAC-SHA256 over the nonce with the pool's key for server links, hexadecimal.
+        proof: String,
+    },
+    /// Entries that the sender has committed, in the order of each room.
+    Committed {
+        /// The entries.
+        entries: Vec<Entry>,
+    },
+    /// Access to rooms changed: forget what was cached. Empty: forget everything.
+    AccessChanged {
+        /// The rooms.
+        rooms: Vec<rules::id::RoomId>,
+    },
+    /// Sent when nothing else was for a second.
+    Alive,
+}

@@ -1,0 +1,189 @@
+//! Runs of runbooks, as an authority offers them. The caller only starts and watches: the run goes on without it.
+//!
+//! | Request | Body → answer |
+//! | --- | --- |
+//! | `POST /v1/runs` | `StartRun` → `RunAnswer`; if the same runbook is under way already, it is resumed and watched |
+//! | `GET /v1/runs/{id}?after=N&wait_ms=M` | → `RunProgress`: events after number N, at once if there are any |
+//! | `GET /v1/runs` | → `Vec<RunSummary>`, newest first |
+
+use cluster::runbook::{Deed, Facts, Unmet};
+use serde::{Deserialize, Serialize};
+
+/// Start a runbook, or only plan it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartRun {
+    /// `failover` or `failback`.
+    pub runbook: String,
+    /// Plan only: nothing is recorded, nothing is ordered (`--what-if`).
+    pub what_if: bool,
+    /// Go on although a precondition that can be overridden does not hold.
+    pub force: bool,
+    /// Only this step, by its id; all when left out.
+    #[serde(default)]
+    pub only_step: Option<String>,
+    /// Who asks, for the record and the audit log.
+    pub started_by: String,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum RunAnswer {
+    /// The plan: what was found and what would be done. Nothing has been done.
+    Plan(Box<Plan>),
+    /// Started, or found under way and resumed.
+    Started {
+        /// The run's id.
+        id: String,
+        /// Whether it was under way already.
+        resumed: bool,
+        /// The plan.
+        plan: Box<Plan>,
+    },
+    /// Refused before anything was done.
+    Refused {
+        /// What speaks against it.
+        unmet: Vec<Unmet>,
+        /// What was found, if it came to that.
+        plan: Option<Box<Plan>>,
+    },
+    /// There is nothing to do: the pool is already where the runbook leads.
+    AlreadyThere {
+        /// For people.
+        message: String,
+    },
+}
+
+/// A plan: what was found and the steps.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// The runbook.
+    pub runbook: String,
+    /// What was found, a line each, for people.
+    pub found: Vec<String>,
+    /// The facts.
+    pub facts: Facts,
+    /// The steps with what each would do as things stand now; later steps may find other things.
+    pub steps: Vec<PlannedStep>,
+}
+
+/// A step of a plan.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PlannedStep {
+    /// Its id.
+    pub id: String,
+    /// Its number in the reference; empty for steps that safety adds.
+    pub reference: String,
+    /// Its sentence.
+    pub says: String,
+    /// Deeds as things stand now.
+    pub deeds: Vec<Deed>,
+    /// Whether it is done already.
+    pub done: bool,
+    /// From here on, forward only.
+    pub point_of_no_return: bool,
+}
+
+/// An event of a run, as journalled.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunEvent {
+    /// 1, 2, 3 …
+    pub number: u64,
+    /// RFC 3339 in UTC with milliseconds.
+    pub at: String,
+    /// Milliseconds since the run began.
+    pub elapsed_ms: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: RunEventKind,
+}
+
+/// What happened in a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum RunEventKind {
+    /// The run was recorded.
+    Begun {
+        /// The runbook.
+        runbook: String,
+        /// Who started it.
+        started_by: String,
+        /// What it works on.
+        facts: Box<Facts>,
+        /// Only this step, if not all.
+        #[serde(default)]
+        only_step: Option<String>,
+    },
+    /// A process took the run up again.
+    Resumed,
+    /// A step was taken up.
+    StepBegun {
+        /// Its id.
+        step: String,
+    },
+    /// Deeds are about to be given: on disk before they go out.
+    Ordered {
+        /// The step.
+        step: String,
+        /// Number of the first order's stamp.
+        stamp_number: u64,
+        /// The deeds.
+        deeds: Vec<Deed>,
+    },
+    /// The step waits for something.
+    Waiting {
+        /// The step.
+        step: String,
+        /// For what.
+        reason: String,
+        /// Whether a person has to do something.
+        needs_person: bool,
+    },
+    /// Fresh reports show that the step is done.
+    StepDone {
+        /// The step.
+        step: String,
+        /// What shows it.
+        evidence: String,
+    },
+    /// The run is over.
+    Finished {
+        /// Whether every step is done.
+        complete: bool,
+        /// For people.
+        message: String,
+    },
+}
+
+/// Progress of a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunProgress {
+    /// The run's id.
+    pub id: String,
+    /// The runbook.
+    pub runbook: String,
+    /// Events after the number asked for.
+    pub events: Vec<RunEvent>,
+    /// Whether it is over.
+    pub over: bool,
+}
+
+/// A run in a list.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// The run's id.
+    pub id: String,
+    /// The runbook.
+    pub runbook: String,
+    /// Who started it.
+    pub started_by: String,
+    /// When.
+    pub started_at: String,
+    /// Whether it is over, and whether every step was done.
+    pub complete: Option<bool>,
+    /// The last step begun.
+    pub step: Option<String>,
+    /// Milliseconds from begin to end, or so far.
+    pub elapsed_ms: u64,
+}
