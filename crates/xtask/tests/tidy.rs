@@ -1,0 +1,88 @@
+//! What a compiler does not check: the map is true, files stay small, generated pages are current.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+/// Longest file of code, in lines.
+const FILE_LINES_MAX: usize = 600;
+
+/// Files that are longer, with their present length: this list may only shrink.
+const LONGER_FILES: &[(&str, usize)] = &[];
+
+#[test]
+fn the_table_in_architecture_is_what_the_manifests_say() {
+    let root = xtask::root();
+    let mut manifests = xtask::manifest::crates(&root);
+    manifests.remove("xtask");
+    let mut table = xtask::manifest::table(&fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap());
+    let everything: BTreeSet<String> = manifests.keys().filter(|n| *n != "standfast").cloned().collect();
+    table.insert("standfast".into(), everything);
+    assert_eq!(
+        table.keys().collect::<Vec<_>>(),
+        manifests.keys().collect::<Vec<_>>(),
+        "ARCHITECTURE.md names other crates than there are"
+    );
+    for (name, uses) in &manifests {
+        let more: Vec<_> = uses.difference(&table[name]).collect();
+        assert!(more.is_empty(), "{name} uses {more:?}, which ARCHITECTURE.md does not allow it");
+    }
+}
+
+#[test]
+fn every_path_that_architecture_names_exists() {
+    let root = xtask::root();
+    let text = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let paths: Vec<&str> = text.split('`').skip(1).step_by(2).filter(|t| t.starts_with("crates/")).collect();
+    assert!(!paths.is_empty());
+    for path in paths {
+        assert!(root.join(path).exists(), "ARCHITECTURE.md names {path}, which does not exist");
+    }
+}
+
+#[test]
+fn files_are_about_one_thing() {
+    let root = xtask::root();
+    for path in xtask::files(&root.join("crates"), "rs") {
+        let lines = fs::read_to_string(&path).unwrap().lines().count();
+        let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+        let most = LONGER_FILES.iter().find(|(n, _)| *n == name).map_or(FILE_LINES_MAX, |(_, l)| *l);
+        assert!(lines <= most, "{name} has {lines} lines, at most {most} are allowed: split it by what it is about");
+    }
+}
+
+#[test]
+fn generated_pages_are_current() {
+    let root = xtask::root();
+    for (path, text) in xtask::pages::all() {
+        let there = fs::read_to_string(root.join(&path)).unwrap_or_default();
+        assert!(there == text, "{path} is not what the code says; run: cargo run -p xtask");
+    }
+}
+
+#[test]
+fn only_store_and_agent_speak_sql() {
+    let root = xtask::root();
+    for path in xtask::files(&root.join("crates"), "toml") {
+        let text = fs::read_to_string(&path).unwrap();
+        let name = path.parent().unwrap().file_name().unwrap().to_string_lossy().into_owned();
+        let shipped = text.split("[dev-dependencies]").next().unwrap();
+        let speaks = shipped.contains("tokio-postgres");
+        let may = matches!(name.as_str(), "store" | "agent");
+        assert!(may || !speaks, "{name} links a PostgreSQL client; chat SQL belongs into store, administration into agent");
+    }
+}
+
+#[test]
+fn every_markdown_link_leads_somewhere() {
+    let root = xtask::root();
+    for page in xtask::files(&root, "md") {
+        let text = fs::read_to_string(&page).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.starts_with("http") || target.starts_with('#') {
+                continue;
+            }
+            let file = target.split('#').next().unwrap();
+            assert!(page.parent().unwrap().join(file).exists(), "{} links to {target}, which is not there", page.display());
+        }
+    }
+}
