@@ -1,1 +1,573 @@
-//! placeholder
+//! Failing back: the reference's procedure (ha-dr §10), online up to the last hand-over.
+//!
+//! The returned site's databases are rewound and fed by the present principal while it serves. Only when they have caught
+//! up, the servers leave the database, the writer is stopped cleanly, and the primary, which then holds every byte,
+//! is brought online in a new epoch. Mirror and log shipping are as they were before the disaster.
+
+use crate::failover::{began, serving};
+use crate::name::{DatabaseName, HostName, ServerName, SiteName};
+use crate::order::Order;
+use crate::record::{MirrorRecord, PoolRecord, PoolState, RunRef};
+use crate::report::{InstanceReport, InstanceState};
+use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of};
+
+/// The runbook.
+pub const FAILBACK: &Runbook = &Runbook {
+    name: "failback",
+    says: "The primary site is back: rewind and feed its databases online, hand the writer over, and be as before the disaster.",
+    preflight,
+    already,
+    claim,
+    says_at_end,
+    steps: &[
+        SALVAGE_TAIL,
+        REWIND_PRIMARY,
+        FEED_PRIMARY,
+        CATCH_UP,
+        CLEAR_ACTIVE_SERVERS,
+        REMOVE_MIRRORING,
+        FINAL_BACKUP,
+        RESTORE_ON_PRIMARY, // from here on, forward only
+        RECREATE_LOG_SHIPPING,
+        SET_POOL_NORMAL,
+        SET_ACTIVE_SERVERS,
+        RECREATE_MIRROR,
+    ],
+};
+
+const SALVAGE_TAIL: Step = Step {
+    id: "salvage-tail",
+    reference: "",
+    says: "Keep the log that the old primary wrote and the backup never had, before a rewind discards it.",
+    needs: nothing,
+    does: |view| {
+        let mut deeds = Vec::new();
+        for (database, from) in principals(view) {
+            for host in answering(view, returning(view, &database)) {
+                if view.instance(&host, &database).is_some_and(|i| i.state == InstanceState::LeftBehind) {
+                    let order = Order::SalvageTail { database: database.clone(), from: from.clone() };
+                    deeds.push(Deed::Give { host, order });
+                }
+            }
+        }
+        deeds
+    },
+    done: |view| {
+        each_returning(view, |view, host, database, instance| {
+            if instance.state == InstanceState::LeftBehind {
+                order_over(view, host, database, |o| matches!(o, Order::SalvageTail { .. }))
+            } else if instance.state == InstanceState::AskingPeer {
+                Done::NotYet(format!("{database} on {host} is still asking who the writer is"))
+            } else {
+                Done::Yes(format!("{host}: nothing to salvage"))
+            }
+        })
+    },
+    undo: Undo::Nothing,
+    patience_ms: 60_000,
+};
+
+const REWIND_PRIMARY: Step = Step {
+    id: "rewind-primary",
+    reference: "",
+    says: "Rewind the old primary and its mirror to the present principal's history, or copy them anew; online.",
+    needs: nothing,
+    does: |view| {
+        let mut deeds = Vec::new();
+        for (database, from) in principals(view) {
+            for host in answering(view, returning(view, &database)) {
+                let behind = view.instance(&host, &database).is_some_and(|i| needs_rewind(i.state));
+                if behind {
+                    let order = Order::Rewind { database: database.clone(), from: from.clone() };
+                    deeds.push(Deed::Give { host, order });
+                }
+            }
+        }
+        deeds
+    },
+    done: |view| {
+        each_returning(view, |view, host, database, instance| {
+            if needs_rewind(instance.state) {
+                order_over_failing(view, host, database)
+            } else if instance.state == InstanceState::Busy {
+                Done::NotYet(format!("{host}: {}", instance.doing.as_deref().unwrap_or("rewinding")))
+            } else {
+                Done::Yes(format!("{host}: on the present history"))
+            }
+        })
+    },
+    undo: Undo::Nothing,
+    patience_ms: 600_000,
+};
+
+fn needs_rewind(state: InstanceState) -> bool {
+    matches!(state, InstanceState::LeftBehind | InstanceState::Absent | InstanceState::AskingPeer)
+}
+
+const FEED_PRIMARY: Step = Step {
+    id: "feed-primary",
+    reference: "",
+    says: "Feed the primary as the present principal's backup, and its mirror from it, by stream and share.",
+    needs: nothing,
+    does: |view| {
+        vec![view.change(|record| {
+            for (database, topology) in databases(view) {
+                let mirror = present_mirror(view, &database);
+                let d = record.databases.entry(database).or_default();
+                d.backup = Some(topology.primary.host.clone());
+                d.backup_mirror = mirror;
+            }
+            record.lost_sites.remove(&view.facts.to_site);
+        })]
+    },
+    done: |view| {
+        all_of(databases(view).into_iter().map(|(database, topology)| {
+            let d = view.record.databases.get(&database);
+            let host = &topology.primary.host;
+            if d.is_some_and(|d| d.backup.as_ref() == Some(host) || d.principal.as_ref() == Some(host)) {
+                Done::Yes(format!("{database}: {host} is fed"))
+            } else {
+                Done::NotYet(format!("{database}: {host} is not fed yet"))
+            }
+        }))
+    },
+    undo: Undo::RestoreRecord,
+    patience_ms: 3_000,
+};
+
+/// How far behind a standby may be for the hand-over to begin, in bytes: what streams in some milliseconds.
+const NEARLY_CAUGHT_UP_BYTES: u64 = 1024 * 1024;
+
+const CATCH_UP: Step = Step {
+    id: "catch-up",
+    reference: "",
+    says: "Wait until the primary and its mirror have caught up; write out what is dirty, so that the hand-over is quick.",
+    needs: nothing,
+    does: |view| {
+        let checkpoint = |database| Order::Checkpoint { database };
+        principals(view).into_iter().map(|(db, host)| Deed::Give { host, order: checkpoint(db) }).collect()
+    },
+    done: |view| {
+        let ready = principals(view).into_iter().map(|(database, from)| {
+            if !is_principal(view, &database, &from) {
+                return Done::Yes(String::new());
+            }
+            match order_over(view, &from, &database, |o| matches!(o, Order::Checkpoint { .. })) {
+                Done::Yes(_) => caught_up(view, &database, &from),
+                missing => missing,
+            }
+        });
+        all_of(ready.collect::<Vec<_>>())
+    },
+    undo: Undo::Nothing,
+    patience_ms: 600_000,
+};
+
+fn caught_up(view: &View<'_>, database: &DatabaseName, from: &HostName) -> Done {
+    let Some(written) = view.instance(from, database).and_then(|i| i.written) else {
+        return Done::NotYet(format!("{from} does not say how far it is"));
+    };
+    each_returning(view, |_, host, of, instance| {
+        if of != database {
+            return Done::Yes(String::new());
+        }
+        let applied = instance.applied.unwrap_or_default();
+        let behind = written.bytes_after(applied);
+        let streams = instance.shipping.as_ref().is_some_and(|s| s.streaming);
+        if instance.state == InstanceState::Standby && streams && behind <= NEARLY_CAUGHT_UP_BYTES {
+            Done::Yes(format!("{host} streams, {behind} bytes behind"))
+        } else {
+            Done::NotYet(format!(
+                "{host} is {behind} bytes behind{}",
+                if streams { "" } else { " and does not stream yet" }
+            ))
+        }
+    })
+}
+
+const CLEAR_ACTIVE_SERVERS: Step = Step {
+    id: "clear-active-servers",
+    reference: "1",
+    says: "Clear the active servers (Set-CsPersistentChatActiveServer -ActiveServers $Null): no server uses mgc.",
+    needs: nothing,
+    does: |view| {
+        if view.record.active_servers.is_empty() {
+            return Vec::new();
+        }
+        vec![view.change(|record| record.active_servers = Vec::new())]
+    },
+    done: |view| {
+        if handed_over(view) {
+            return Done::Yes("the writer has been handed over already".into());
+        }
+        if !view.record.active_servers.is_empty() {
+            return Done::NotYet("the active servers are not cleared yet".into());
+        }
+        let reports = view.reports.values().flat_map(|r| &r.servers);
+        let mut writing = reports.filter(|(_, s)| s.age_ms < STALE_SERVER_MS && s.writes_as.is_some());
+        match writing.next() {
+            Some((name, _)) => Done::NotYet(format!("{name} still uses the database")),
+            None => Done::Yes("no server uses the database".into()),
+        }
+    },
+    undo: Undo::RestoreRecord,
+    patience_ms: 5_000,
+};
+
+/// A server whose report is older than this, in milliseconds, is not running; the database refuses it anyway.
+const STALE_SERVER_MS: u64 = 2_000;
+
+const REMOVE_MIRRORING: Step = Step {
+    id: "remove-mirroring",
+    reference: "2",
+    says: "Remove mirroring on the backup (mgc, Tasks, Mirror, Remove Mirroring): it is no longer needed.",
+    needs: nothing,
+    does: |view| {
+        if view.record.databases.values().all(|d| d.mirror.is_none()) {
+            return Vec::new();
+        }
+        vec![view.change(|record| record.databases.values_mut().for_each(|d| d.mirror = None))]
+    },
+    done: |view| {
+        if handed_over(view) {
+            return Done::Yes("the writer has been handed over already".into());
+        }
+        all_of(principals(view).into_iter().map(|(database, host)| {
+            let removed = view.record.databases.get(&database).is_some_and(|d| d.mirror.is_none());
+            let waits = view.instance(&host, &database).is_some_and(|i| !i.synchronous.is_empty());
+            match (removed, waits) {
+                (true, false) => Done::Yes(format!("{database}: no mirror")),
+                (true, true) => Done::NotYet(format!("{database} on {host} still waits for its mirror")),
+                (false, _) => Done::NotYet(format!("{database}: mirroring is not removed yet")),
+            }
+        }))
+    },
+    undo: Undo::RestoreRecord,
+    patience_ms: 5_000,
+};
+
+const FINAL_BACKUP: Step = Step {
+    id: "final-backup",
+    reference: "3",
+    says: "Full backup of the backup mgc for the primary: here, stop it cleanly; the primary holds all but its last bytes.",
+    needs: nothing,
+    does: |view| {
+        let epoch = view.facts.before.epoch.next();
+        let mut deeds: Vec<Deed> = Vec::new();
+        for (database, host) in principals(view) {
+            if stopped_at(view, &database, &host).is_none() {
+                deeds.push(Deed::Give { host, order: Order::HandOver { database, epoch } });
+            }
+        }
+        // The record changes only when the writer is down: an agent stops a database without a part at once.
+        if deeds.is_empty() {
+            deeds.push(view.change(|record| {
+                record.epoch = epoch;
+                record.databases.values_mut().for_each(|d| d.principal = None);
+            }));
+        }
+        deeds
+    },
+    done: |view| {
+        if !handed_over(view) {
+            return Done::NotYet("the writer is not stopped yet".into());
+        }
+        all_of(principals(view).into_iter().map(|(database, host)| match stopped_at(view, &database, &host) {
+            Some(end) => Done::Yes(format!("{database} on {host} ends at {end}")),
+            None if restored(view, &database) => Done::Yes(format!("{database} is online at the primary already")),
+            None => Done::NotYet(format!("{database} on {host} is not stopped yet")),
+        }))
+    },
+    undo: Undo::Nothing,
+    patience_ms: 10_000,
+};
+
+fn stopped_at(view: &View<'_>, database: &DatabaseName, host: &HostName) -> Option<crate::wal::Lsn> {
+    let instance = view.instance(host, database)?;
+    let stopped = !matches!(instance.state, InstanceState::Online | InstanceState::Busy);
+    instance.shut_down_at.filter(|_| stopped).map(|s| s.end)
+}
+
+/// Whether the record has left the epoch in which the run began.
+fn handed_over(view: &View<'_>) -> bool {
+    view.record.epoch > view.facts.before.epoch
+}
+
+fn restored(view: &View<'_>, database: &DatabaseName) -> bool {
+    let Some(topology) = view.topology.database(database) else { return false };
+    view.instance(&topology.primary.host, database)
+        .is_some_and(|i| i.state == InstanceState::Online && began(i.database_epoch, view))
+}
+
+const RESTORE_ON_PRIMARY: Step = Step {
+    id: "restore-on-primary",
+    reference: "4",
+    says: "Restore on the primary, leave the database ready to use: apply the last bytes, begin the new epoch.",
+    needs: nothing,
+    does: |view| {
+        let epoch = view.record.epoch;
+        let mut deeds = Vec::new();
+        for (database, from) in principals(view) {
+            let Some(topology) = view.topology.database(&database) else { continue };
+            let host = topology.primary.host.clone();
+            let applied = view.instance(&host, &database).and_then(|i| i.applied);
+            let end = stopped_at(view, &database, &from);
+            if applied.zip(end).is_some_and(|(applied, end)| applied >= end) {
+                deeds.push(Deed::Give { host, order: Order::Promote { database, epoch } });
+            }
+        }
+        deeds
+    },
+    done: |view| {
+        all_of(principals(view).into_iter().map(|(database, from)| {
+            if restored(view, &database) {
+                return Done::Yes(format!("{database} is online at the primary in epoch {}", view.record.epoch));
+            }
+            let end = stopped_at(view, &database, &from);
+            Done::NotYet(match end {
+                Some(end) => format!("the primary has not applied {database} up to {end} yet, or is not online yet"),
+                None => format!("{from} does not say where {database} ends; start its agent"),
+            })
+        }))
+    },
+    undo: Undo::PointOfNoReturn,
+    patience_ms: 10_000,
+};
+
+const RECREATE_LOG_SHIPPING: Step = Step {
+    id: "recreate-log-shipping",
+    reference: "5",
+    says: "Re-create log shipping for the primary: the backup becomes its secondary again.",
+    needs: nothing,
+    does: |view| {
+        vec![view.change(|record| {
+            for (database, topology) in databases(view) {
+                let mirror = present_mirror(view, &database);
+                let d = record.databases.entry(database).or_default();
+                d.principal = Some(topology.primary.host.clone());
+                d.mirror = mirror.map(|host| MirrorRecord { host, synchronised: false });
+                d.backup = topology.backup.as_ref().map(|i| i.host.clone());
+                d.backup_mirror = topology.backup_mirror.as_ref().map(|i| i.host.clone());
+            }
+        })]
+    },
+    done: |view| {
+        all_of(databases(view).into_iter().map(|(database, topology)| {
+            let d = view.record.databases.get(&database);
+            let set = d.is_some_and(|d| {
+                d.principal.as_ref() == Some(&topology.primary.host)
+                    && d.backup == topology.backup.as_ref().map(|i| i.host.clone())
+            });
+            if set {
+                Done::Yes(format!("{database}: log shipping is on"))
+            } else {
+                Done::NotYet(format!("{database}: log shipping is not on yet"))
+            }
+        }))
+    },
+    undo: Undo::PointOfNoReturn,
+    patience_ms: 5_000,
+};
+
+const SET_POOL_NORMAL: Step = Step {
+    id: "set-pool-normal",
+    reference: "7",
+    says: "Set the pool state to Normal (Set-CsPersistentChatState), before any server is active: safer than the reference's order.",
+    needs: nothing,
+    does: |view| {
+        vec![view.change(|record| {
+            record.state = PoolState::Normal;
+            record.home = view.facts.to_site.clone();
+        })]
+    },
+    done: |view| {
+        if view.record.state == PoolState::Normal && view.record.home == view.facts.to_site {
+            Done::Yes("state Normal".into())
+        } else {
+            Done::NotYet("the record does not say Normal yet".into())
+        }
+    },
+    undo: Undo::PointOfNoReturn,
+    patience_ms: 5_000,
+};
+
+const SET_ACTIVE_SERVERS: Step = Step {
+    id: "set-active-servers",
+    reference: "6",
+    says: "Set the active servers (Set-CsPersistentChatActiveServer) to the normal list: they accept clients.",
+    needs: nothing,
+    does: |view| {
+        let wanted = normal_servers(view);
+        if view.record.active_servers == wanted {
+            return Vec::new();
+        }
+        vec![view.change(|record| record.active_servers = wanted)]
+    },
+    done: |view| {
+        let wanted = normal_servers(view);
+        if view.record.active_servers != wanted {
+            return Done::NotYet("the active servers are not set yet".into());
+        }
+        serving(view, &wanted)
+    },
+    undo: Undo::PointOfNoReturn,
+    patience_ms: 5_000,
+};
+
+fn normal_servers(view: &View<'_>) -> Vec<ServerName> {
+    view.topology.servers.iter().filter(|s| s.active).map(|s| s.name.clone()).collect()
+}
+
+const RECREATE_MIRROR: Step = Step {
+    id: "recreate-mirror",
+    reference: "",
+    says: "Wait until mirror and log shipping are as before the disaster (Get-CsDatabaseMirrorState): synchronised, fed.",
+    needs: nothing,
+    does: |_| Vec::new(),
+    done: |view| {
+        all_of(view.record.databases.iter().flat_map(|(database, d)| {
+            let mirror = match &d.mirror {
+                None => Done::Yes(format!(
+                    "{database} has no mirror; standfast mirror install adds it when its host is back"
+                )),
+                Some(m) if m.synchronised => Done::Yes(format!("{} is synchronised", m.host)),
+                Some(m) if !view.reports.contains_key(&m.host) => {
+                    Done::Yes(format!("{} does not answer; it is picked up when it returns", m.host))
+                }
+                Some(m) => Done::NotYet(format!("{} is catching up", m.host)),
+            };
+            let fed = [&d.backup, &d.backup_mirror].into_iter().flatten().map(|host| {
+                let streams =
+                    view.instance(host, database).and_then(|i| i.shipping.as_ref()).is_some_and(|s| s.streaming);
+                if streams || !view.reports.contains_key(host) {
+                    Done::Yes(String::new())
+                } else {
+                    Done::NotYet(format!("{host} does not stream yet"))
+                }
+            });
+            std::iter::once(mirror).chain(fed).collect::<Vec<_>>()
+        }))
+    },
+    undo: Undo::PointOfNoReturn,
+    patience_ms: 60_000,
+};
+
+fn nothing(_: &View<'_>) -> Result<(), Unmet> {
+    Ok(())
+}
+
+fn databases<'a>(view: &View<'a>) -> Vec<(DatabaseName, &'a crate::topology::Database)> {
+    view.topology.databases.iter().map(|d| (d.name.clone(), d)).collect()
+}
+
+/// Each database with the writer that it had when the run began.
+fn principals(view: &View<'_>) -> Vec<(DatabaseName, HostName)> {
+    let all = view.facts.before.databases.iter();
+    all.filter_map(|(name, d)| d.principal.clone().map(|host| (name.clone(), host))).collect()
+}
+
+fn is_principal(view: &View<'_>, database: &DatabaseName, host: &HostName) -> bool {
+    view.record.databases.get(database).and_then(|d| d.principal.as_ref()) == Some(host)
+}
+
+/// The hosts of a database at the site that gets the writer back, primary first.
+fn returning(view: &View<'_>, database: &DatabaseName) -> Vec<HostName> {
+    let topology = view.topology.database(database);
+    let all = topology.into_iter().flat_map(|d| d.instances());
+    all.map(|i| i.host.clone()).filter(|h| view.topology.site_of(h) == Some(&view.facts.to_site)).collect()
+}
+
+fn answering(view: &View<'_>, hosts: Vec<HostName>) -> Vec<HostName> {
+    hosts.into_iter().filter(|h| view.reports.contains_key(h)).collect()
+}
+
+/// The primary's mirror, if its host answers or is part of the pool already.
+fn present_mirror(view: &View<'_>, database: &DatabaseName) -> Option<HostName> {
+    let host = &view.topology.database(database)?.mirror.as_ref()?.host;
+    let part = view.record.databases.get(database).and_then(|d| d.part_of(host));
+    (part.is_some() || view.reports.contains_key(host)).then(|| host.clone())
+}
+
+/// Ask something of every returning host that answers; the primary must answer, its mirror may come later.
+fn each_returning(view: &View<'_>, ask: impl Fn(&View<'_>, &HostName, &DatabaseName, &InstanceReport) -> Done) -> Done {
+    let mut conditions = Vec::new();
+    for (database, topology) in databases(view) {
+        if handed_over(view) {
+            continue;
+        }
+        for host in returning(view, &database) {
+            conditions.push(match view.instance(&host, &database) {
+                Some(instance) => ask(view, &host, &database, instance),
+                None if host == topology.primary.host => {
+                    Done::NotYet(format!("{host} does not answer ({}): start its agent", view.silence(&host)))
+                }
+                None => Done::Yes(format!("{host} does not answer; going on without it")),
+            });
+        }
+    }
+    all_of(conditions)
+}
+
+/// Done when the host's latest order is of this kind and over.
+fn order_over(view: &View<'_>, host: &HostName, database: &DatabaseName, kind: impl Fn(&Order) -> bool) -> Done {
+    use crate::order::Outcome;
+    let taken = view.reports.get(host).and_then(|r| r.orders.get(database)).filter(|t| kind(&t.order));
+    let this_run = view.record.run.as_ref().map(|r| r.id.as_str());
+    match taken.filter(|t| Some(t.run.as_str()) == this_run).map(|t| &t.outcome) {
+        Some(Outcome::Done { detail }) => Done::Yes(format!("{host}: {detail}")),
+        Some(Outcome::Running { doing }) => Done::NotYet(format!("{host}: {doing}")),
+        Some(Outcome::Failed { message }) => Done::NotYet(format!("{host}: {message}")),
+        Some(Outcome::TooOld { latest }) => Done::NotYet(format!("{host} has taken a later order, {latest}")),
+        None => Done::NotYet(format!("{host} has not been asked yet")),
+    }
+}
+
+/// The same for an order whose success shows in the state, so that only what hinders it is told.
+fn order_over_failing(view: &View<'_>, host: &HostName, database: &DatabaseName) -> Done {
+    match order_over(view, host, database, |o| matches!(o, Order::Rewind { .. })) {
+        Done::Yes(_) => Done::NotYet(format!("{host} is not on the present history yet")),
+        missing => missing,
+    }
+}
+
+fn preflight(view: &View<'_>) -> Vec<Unmet> {
+    let mut unmet = Vec::new();
+    for (database, topology) in databases(view) {
+        let host = &topology.primary.host;
+        if view.instance(host, &database).is_none() {
+            unmet.push(Unmet {
+                why: format!("{host}, the primary of {database}, does not answer ({})", view.silence(host)),
+                hint: format!("start the agent on {host} first (in a lab: standfast lab start {})", view.facts.to_site),
+                can_be_forced: false,
+            });
+        }
+        if view.record.databases.get(&database).is_none_or(|d| d.principal.is_none()) {
+            unmet.push(Unmet {
+                why: format!("{database} has no principal at the moment"),
+                hint: "look at standfast pool status".into(),
+                can_be_forced: false,
+            });
+        }
+    }
+    unmet
+}
+
+fn already(view: &View<'_>) -> Option<String> {
+    (view.record.state == PoolState::Normal && view.record.run.is_none())
+        .then(|| format!("the pool is Normal: {} serves in epoch {}", view.record.home, view.record.epoch))
+}
+
+fn claim(view: &View<'_>, run: RunRef) -> (PoolRecord, SiteName) {
+    let mut record = view.record.clone();
+    record.version += 1;
+    record.run = Some(run);
+    let at = record.home.clone();
+    (record, at)
+}
+
+fn says_at_end(view: &View<'_>) -> String {
+    format!(
+        "{} serves in epoch {}; mirror and log shipping are as before the disaster",
+        view.facts.to_site, view.record.epoch
+    )
+}

@@ -40,11 +40,8 @@ pub fn may_open(
     other_site: Option<&SiteName>,
     answers: &Answers,
 ) -> MayOpen {
-    let newest = answers
-        .records
-        .values()
-        .map(|(_, r)| r)
-        .fold(own, |best, r| if r.supersedes(best) { r } else { best });
+    let newest =
+        answers.records.values().map(|(_, r)| r).fold(own, |best, r| if r.supersedes(best) { r } else { best });
     let principal = newest.databases.get(database).and_then(|d| d.part_of(host)) == Some(Part::Principal);
     if !principal {
         return MayOpen::LeftBehind { epoch: newest.epoch };
@@ -54,11 +51,7 @@ pub fn may_open(
     // because only this site's authority can raise it now.
     let declared_lost = newest.lost_sites.contains_key(other);
     let answered = answers.records.values().any(|(site, _)| site == other);
-    if answered || declared_lost || answers.without_peer {
-        MayOpen::Open
-    } else {
-        MayOpen::Ask { site: other.clone() }
-    }
+    if answered || declared_lost || answers.without_peer { MayOpen::Open } else { MayOpen::Ask { site: other.clone() } }
 }
 
 #[cfg(test)]

@@ -39,10 +39,8 @@ pub fn goal(record: &PoolRecord, database: &DatabaseName, host: &HostName) -> Go
             candidate: d.mirror.as_ref().filter(|m| !m.synchronised).map(|m| m.host.clone()),
             ships: d.backup.is_some(),
         },
-        Part::Mirror | Part::Backup | Part::BackupMirror => Goal::Standby {
-            part,
-            upstream: d.upstream_of(host).cloned(),
-            from_share: part == Part::Backup,
-        },
+        Part::Mirror | Part::Backup | Part::BackupMirror => {
+            Goal::Standby { part, upstream: d.upstream_of(host).cloned(), from_share: part == Part::Backup }
+        }
     }
 }

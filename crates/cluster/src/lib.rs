@@ -4,19 +4,23 @@
 //! in, decisions and orders go out; `agent` and `conductor` carry them out. So the same functions serve production, the
 //! model checker and the simulation.
 
-pub mod name;
-pub mod wal;
-pub mod topology;
-pub mod record;
-pub mod secret;
-pub mod order;
-pub mod report;
-pub mod fence;
-pub mod mirror;
-pub mod log_shipping;
-pub mod goal;
-pub mod runbook;
-pub mod failover;
+pub mod exposure;
 pub mod failback;
+pub mod failover;
+pub mod fence;
+pub mod goal;
+pub mod initialise;
+pub mod log_shipping;
+pub mod mirror;
+pub mod mirroring;
+pub mod name;
+pub mod order;
+pub mod record;
+pub mod report;
+pub mod runbook;
+pub mod secret;
+pub mod topology;
+pub mod topology_file;
+pub mod wal;
 
 pub use rules::id::Epoch;

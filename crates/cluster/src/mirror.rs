@@ -77,7 +77,11 @@ pub fn advance(view: &PairView) -> PairAction {
             PairAction::WaitFor(mirror.clone())
         }
         (false, false, _) => {
-            if view.waits_for.is_some() { PairAction::WaitForNobody } else { PairAction::Nothing }
+            if view.waits_for.is_some() {
+                PairAction::WaitForNobody
+            } else {
+                PairAction::Nothing
+            }
         }
     }
 }
@@ -130,14 +134,30 @@ mod tests {
 
     #[test]
     fn a_short_silence_is_waited_out() {
-        check(|v| { v.connection = None; v.silent_ms = Some(PARTNER_TIMEOUT_MS - 1); }, &PairAction::Nothing);
+        check(
+            |v| {
+                v.connection = None;
+                v.silent_ms = Some(PARTNER_TIMEOUT_MS - 1);
+            },
+            &PairAction::Nothing,
+        );
     }
 
     #[test]
     fn a_lost_mirror_is_recorded_before_commits_stop_waiting() {
-        check(|v| { v.connection = None; v.silent_ms = Some(PARTNER_TIMEOUT_MS); }, &PairAction::RecordNotSynchronised);
         check(
-            |v| { v.connection = None; v.silent_ms = Some(PARTNER_TIMEOUT_MS); v.recorded_synchronised = false; },
+            |v| {
+                v.connection = None;
+                v.silent_ms = Some(PARTNER_TIMEOUT_MS);
+            },
+            &PairAction::RecordNotSynchronised,
+        );
+        check(
+            |v| {
+                v.connection = None;
+                v.silent_ms = Some(PARTNER_TIMEOUT_MS);
+                v.recorded_synchronised = false;
+            },
             &PairAction::WaitForNobody,
         );
     }
@@ -145,28 +165,56 @@ mod tests {
     #[test]
     fn evidence_of_death_shortens_the_wait() {
         check(
-            |v| { v.connection = None; v.silent_ms = Some(PARTNER_TIMEOUT_DEAD_MS); v.evidently_dead = true; },
+            |v| {
+                v.connection = None;
+                v.silent_ms = Some(PARTNER_TIMEOUT_DEAD_MS);
+                v.evidently_dead = true;
+            },
             &PairAction::RecordNotSynchronised,
         );
     }
 
     #[test]
     fn a_returning_mirror_is_waited_for_before_it_is_recorded() {
-        let back = |v: &mut PairView| { v.recorded_synchronised = false; v.waits_for = None; };
+        let back = |v: &mut PairView| {
+            v.recorded_synchronised = false;
+            v.waits_for = None;
+        };
         check(back, &PairAction::WaitFor("b".into()));
-        check(|v| { back(v); v.waits_for = Some("b".into()); }, &PairAction::RecordSynchronised);
         check(
-            |v| { back(v); v.waits_for = Some("b".into()); v.connection = Some((true, Lsn(999))); },
+            |v| {
+                back(v);
+                v.waits_for = Some("b".into());
+            },
+            &PairAction::RecordSynchronised,
+        );
+        check(
+            |v| {
+                back(v);
+                v.waits_for = Some("b".into());
+                v.connection = Some((true, Lsn(999)));
+            },
             &PairAction::Nothing,
         );
         check(
-            |v| { back(v); v.written = Lsn(NEARLY_CAUGHT_UP_BYTES + 2000); },
+            |v| {
+                back(v);
+                v.written = Lsn(NEARLY_CAUGHT_UP_BYTES + 2000);
+            },
             &PairAction::Nothing,
         );
     }
 
     #[test]
     fn a_restarted_principal_waits_again_before_anything_else() {
-        check(|v| { v.waits_for = None; v.connection = None; v.silent_ms = None; v.watched_ms = 0; }, &PairAction::WaitFor("b".into()));
+        check(
+            |v| {
+                v.waits_for = None;
+                v.connection = None;
+                v.silent_ms = None;
+                v.watched_ms = 0;
+            },
+            &PairAction::WaitFor("b".into()),
+        );
     }
 }

@@ -43,6 +43,8 @@ pub struct OrderReport {
     pub stamp: Stamp,
     /// The run that gave it.
     pub run: String,
+    /// What it asked for.
+    pub order: crate::order::Order,
     /// How far it is.
     pub outcome: Outcome,
 }

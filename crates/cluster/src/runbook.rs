@@ -6,8 +6,8 @@
 
 use crate::name::{DatabaseName, HostName, SiteName};
 use crate::order::Order;
-use crate::record::PoolRecord;
-use crate::report::HostReport;
+use crate::record::{PoolRecord, RunRef};
+use crate::report::{HostReport, InstanceReport};
 use crate::topology::Topology;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -146,8 +146,71 @@ pub struct Runbook {
     pub name: &'static str,
     /// One sentence.
     pub says: &'static str,
+    /// What speaks against starting it, seen before anything is done.
+    pub preflight: fn(&View<'_>) -> Vec<Unmet>,
+    /// Set when the pool is already where the runbook leads, with the sentence that says so.
+    pub already: fn(&View<'_>) -> Option<String>,
+    /// The first change of the record: it claims the pool for the run, at the authority of the site named.
+    pub claim: fn(&View<'_>, RunRef) -> (PoolRecord, SiteName),
+    /// The record when every step is done: the run's claim is given up.
+    pub says_at_end: fn(&View<'_>) -> String,
     /// The steps, in order.
     pub steps: &'static [Step],
+}
+
+/// Every runbook.
+pub const ALL: &[&Runbook] = &[
+    crate::failover::FAILOVER,
+    crate::failback::FAILBACK,
+    crate::initialise::INITIALISE,
+    crate::mirroring::INSTALL_MIRROR,
+    crate::mirroring::REMOVE_MIRROR,
+];
+
+/// The runbook of that name.
+pub fn named(name: &str) -> Option<&'static Runbook> {
+    ALL.iter().find(|r| r.name == name).copied()
+}
+
+impl View<'_> {
+    /// What the agent of `host` says of its instance of `database`.
+    pub fn instance(&self, host: &HostName, database: &DatabaseName) -> Option<&InstanceReport> {
+        self.reports.get(host).and_then(|r| r.instances.get(database))
+    }
+
+    /// How a silent host was silent, for people.
+    pub fn silence(&self, host: &HostName) -> &'static str {
+        match self.silent.get(host) {
+            Some(Silence::Refused) => "connection refused",
+            Some(Silence::TimedOut) => "no answer in time",
+            None => "not asked yet",
+        }
+    }
+
+    /// A change of the record, made at the home site's authority.
+    pub fn change(&self, change: impl FnOnce(&mut PoolRecord)) -> Deed {
+        let mut record = self.record.clone();
+        change(&mut record);
+        record.version = self.record.version + 1;
+        let at = self.record.home.clone();
+        Deed::SetRecord { record: Box::new(record), at }
+    }
+}
+
+/// All of several conditions: done when every one is, else what is missing first.
+pub fn all_of(conditions: impl IntoIterator<Item = Done>) -> Done {
+    let mut evidence = Vec::new();
+    for condition in conditions {
+        match condition {
+            Done::Yes(sentence) => {
+                if !sentence.is_empty() {
+                    evidence.push(sentence);
+                }
+            }
+            Done::NotYet(missing) => return Done::NotYet(missing),
+        }
+    }
+    Done::Yes(evidence.join("; "))
 }
 
 impl Runbook {
@@ -197,7 +260,8 @@ fn repeats(deeds: &[Deed], view: &View<'_>) -> bool {
         Deed::SetRecord { .. } => true,
         Deed::Give { host, order } => {
             let taken = view.reports.get(host).and_then(|r| r.orders.get(order.database()));
-            !matches!(taken.map(|t| &t.outcome), Some(Outcome::Running { .. } | Outcome::Done { .. }))
+            let same = taken.filter(|t| t.order == *order);
+            !matches!(same.map(|t| &t.outcome), Some(Outcome::Running { .. } | Outcome::Done { .. }))
         }
     })
 }

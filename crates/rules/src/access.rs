@@ -108,6 +108,26 @@ pub enum Refusal {
     /// Neither manager nor administrator.
     #[error("only a manager of the room or an administrator may do this")]
     NotManager,
+    /// Neither a creator of the category nor an administrator.
+    #[error("only a creator of the category or an administrator may create rooms in it")]
+    NotCreator,
+    /// Something that is left to administrators.
+    #[error("only an administrator may do this")]
+    NotAdministrator,
+}
+
+/// Why a principal may not be put on a room's list (chat-model §5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ineligible {
+    /// Outside allowed minus denied.
+    #[error("outside the category's scope: allow it in the category first")]
+    NotInScope,
+    /// A presenter must be a member.
+    #[error("not a member of the room: add it to the members first")]
+    NotMember,
+    /// Presenters exist in auditoriums only.
+    #[error("the room is not an auditorium, and only those have presenters")]
+    NotAuditorium,
 }
 
 impl RoomAccess {
@@ -155,7 +175,11 @@ pub fn decide(asker: &Asker, room: &RoomAccess, deed: Deed) -> Result<(), Refusa
     }
     match deed {
         Deed::Find if room.privacy == Privacy::Closed => {
-            if room.in_scope(asker) { Ok(()) } else { Err(Refusal::OutOfScope) }
+            if room.in_scope(asker) {
+                Ok(())
+            } else {
+                Err(Refusal::OutOfScope)
+            }
         }
         Deed::Find | Deed::Join | Deed::Read => room.may_enter(asker),
         Deed::Post => {
@@ -166,6 +190,42 @@ pub fn decide(asker: &Asker, room: &RoomAccess, deed: Deed) -> Result<(), Refusa
             Ok(())
         }
         Deed::Manage => Err(Refusal::NotManager),
+    }
+}
+
+/// May a principal with these affiliations be given `role` in `room`? Its lists are those after the change.
+pub fn may_hold(affiliations: &BTreeSet<PrincipalId>, room: &RoomAccess, role: Role) -> Result<(), Ineligible> {
+    let holder = Asker { affiliations: affiliations.clone(), disabled: false, administrator: false };
+    if !room.in_scope(&holder) {
+        return Err(Ineligible::NotInScope);
+    }
+    if role == Role::Presenter && room.kind != RoomKind::Auditorium {
+        return Err(Ineligible::NotAuditorium);
+    }
+    if role == Role::Presenter && room.privacy != Privacy::Open && !room.has(Role::Member, &holder) {
+        return Err(Ineligible::NotMember);
+    }
+    Ok(())
+}
+
+/// May `asker` create a room in a category with these lists? Creators count only within the category's scope.
+pub fn may_create_room(
+    asker: &Asker,
+    allowed: &BTreeSet<PrincipalId>,
+    denied: &BTreeSet<PrincipalId>,
+    creators: &BTreeSet<PrincipalId>,
+) -> Result<(), Refusal> {
+    let named = |list: &BTreeSet<PrincipalId>| asker.affiliations.iter().any(|a| list.contains(a));
+    if asker.disabled {
+        Err(Refusal::AccountDisabled)
+    } else if asker.administrator {
+        Ok(())
+    } else if named(denied) || !named(allowed) {
+        Err(Refusal::OutOfScope)
+    } else if named(creators) {
+        Ok(())
+    } else {
+        Err(Refusal::NotCreator)
     }
 }
 
@@ -254,6 +314,32 @@ mod tests {
         assert_eq!(decide(&admin, &off, Deed::Join), Err(Refusal::RoomDisabled));
         let gone = Asker { disabled: true, administrator: true, ..asker() };
         assert_eq!(decide(&gone, &room(Privacy::Open), Deed::Manage), Err(Refusal::AccountDisabled));
+    }
+
+    #[test]
+    fn roles_are_for_those_in_scope_and_presenters_are_members_of_auditoriums() {
+        let mut hall = room(Privacy::Closed);
+        assert_eq!(may_hold(&[PrincipalId(9)].into(), &hall, Role::Member), Err(Ineligible::NotInScope));
+        assert_eq!(may_hold(&[GROUP].into(), &hall, Role::Member), Ok(()));
+        assert_eq!(may_hold(&[GROUP].into(), &hall, Role::Presenter), Err(Ineligible::NotAuditorium));
+        hall.kind = RoomKind::Auditorium;
+        assert_eq!(may_hold(&[GROUP].into(), &hall, Role::Presenter), Err(Ineligible::NotMember));
+        hall.roles.insert((Role::Member, GROUP));
+        assert_eq!(may_hold(&[GROUP].into(), &hall, Role::Presenter), Ok(()));
+    }
+
+    #[test]
+    fn rooms_are_created_by_creators_within_scope_and_by_administrators() {
+        let create = |asker: &Asker, allowed: &[PrincipalId], denied: &[PrincipalId], creators: &[PrincipalId]| {
+            let set = |list: &[PrincipalId]| list.iter().copied().collect();
+            may_create_room(asker, &set(allowed), &set(denied), &set(creators))
+        };
+        assert_eq!(create(&asker(), &[GROUP], &[], &[USER]), Ok(()));
+        assert_eq!(create(&asker(), &[GROUP], &[], &[]), Err(Refusal::NotCreator));
+        assert_eq!(create(&asker(), &[], &[], &[USER]), Err(Refusal::OutOfScope));
+        assert_eq!(create(&asker(), &[GROUP], &[USER], &[USER]), Err(Refusal::OutOfScope));
+        let admin = Asker { administrator: true, ..asker() };
+        assert_eq!(create(&admin, &[], &[], &[]), Ok(()));
     }
 
     #[test]

@@ -94,9 +94,10 @@ pub enum ServerFrame {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rewound_from: Option<Seq>,
     },
-    /// Answer to `leave`; no entry of the room follows it.
+    /// Answer to `leave`; no entry of the room follows it. Also sent unasked, with id 0, when the user may not be in
+    /// the room any more.
     Left {
-        /// The request's id.
+        /// The request's id; 0 when it was not asked for.
         id: u64,
         /// Which room.
         room: RoomId,

@@ -35,6 +35,9 @@ pub enum ConnectorFrame {
     Committed {
         /// The entries.
         entries: Vec<Entry>,
+        /// For each entry, the room's access version under which it was written: a receiver whose sessions were
+        /// checked under an older one checks them again before it shows the entry.
+        access_versions: Vec<i64>,
     },
     /// Access to rooms changed: forget what was cached. Empty: forget everything.
     AccessChanged {
