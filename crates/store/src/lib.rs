@@ -1,1 +1,30 @@
-//! store
+//! The chat schema in PostgreSQL: the only crate with SQL on it.
+//!
+//! A [`Store`] is a small set of connections to one writer, opened with the epoch that the caller takes for the present
+//! one. Opening does a real write, so what is readable afterwards is as durable as the writer's commits are (promise 1);
+//! every writing transaction states the epoch, and the database refuses any other (promise 4). When a connection breaks,
+//! the whole store is done with: [`Store::broken`] returns, and the caller opens another one. The crate knows nothing of
+//! sites and agents.
+
+mod access;
+mod append;
+mod confirm;
+mod connection;
+mod directory;
+mod error;
+mod history;
+mod migrate;
+mod password;
+mod principals;
+mod token;
+
+pub use access::{Facts, RoomFacts};
+pub use append::{Appended, Attempt, Batch, BatchResult, NewEntry};
+pub use connection::{Store, Target};
+pub use directory::{CategoryLists, CategoryRow, NewRoomRow, RoomPatch};
+pub use error::StoreError;
+pub use history::{Bound, EntryKind, EntryRow, Heads, LogPage, RoomHead};
+pub use migrate::FirstAdministrator;
+pub use password::Passwords;
+pub use principals::{NewUserRow, UserRow};
+pub use token::{Token, TokenHash};

@@ -1,0 +1,250 @@
+//! Appending to the logs of rooms: a whole batch as one transaction and one round trip.
+
+use crate::connection::{Connection, Store};
+use crate::error::StoreError;
+use rules::id::{Epoch, PrincipalId, RoomId, Seq};
+use std::collections::{BTreeMap, HashMap};
+use uuid::Uuid;
+
+pub use crate::history::EntryKind;
+
+/// An entry to be appended.
+#[derive(Clone, Debug)]
+pub struct NewEntry {
+    /// To which room.
+    pub room: RoomId,
+    /// Who writes it.
+    pub author: PrincipalId,
+    /// The author's client message id: a second entry with it is answered with the first result.
+    pub client_id: Option<Uuid>,
+    /// What it is.
+    pub kind: EntryKind,
+    /// What it is about, if it is about an earlier entry.
+    pub target: Option<Seq>,
+    /// Its text.
+    pub body: Option<String>,
+    /// The room's access version on which the decision to take this entry rests.
+    pub access_version: i64,
+}
+
+/// What became of one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// Written now, or there already (`repeated`).
+    At {
+        /// The room that holds it: of a repeated one, the room of the first.
+        room: RoomId,
+        /// Its number.
+        seq: Seq,
+        /// The epoch in which it was written.
+        epoch: Epoch,
+        /// Microseconds since the Unix epoch.
+        at_us: i64,
+        /// Whether it was there already.
+        repeated: bool,
+    },
+    /// The room's access is not what the decision rests on any more: decide again.
+    Stale,
+}
+
+/// A batch ready to be sent, as often as it takes: columns, and places of repetitions within the batch.
+#[derive(Debug, Default)]
+pub struct Batch {
+    rooms: Vec<i64>,
+    versions: Vec<i64>,
+    counts: Vec<i64>,
+    places: Vec<i32>,
+    nths: Vec<i32>,
+    authors: Vec<i64>,
+    client_ids: Vec<Option<Uuid>>,
+    kinds: Vec<i16>,
+    targets: Vec<Option<i64>>,
+    bodies: Vec<Option<String>>,
+    /// For each entry given: the row that stands for it, and whether it is a repetition of an earlier one.
+    rows: Vec<(usize, bool)>,
+}
+
+/// What became of a batch, an answer for each entry in the order given.
+pub type BatchResult = Vec<Appended>;
+
+impl Batch {
+    /// Lay out a batch. Of entries with one author and client message id the first stands for all. Where two entries
+    /// state different access versions of a room, the lower counts: at worst both come back stale.
+    pub fn new(entries: Vec<NewEntry>) -> Self {
+        let mut versions: BTreeMap<i64, i64> = BTreeMap::new();
+        for entry in &entries {
+            let version = versions.entry(entry.room.0).or_insert(entry.access_version);
+            *version = entry.access_version.min(*version);
+        }
+        let places: HashMap<i64, i32> = versions.keys().zip(1..).map(|(room, place)| (*room, place)).collect();
+        let mut batch = Batch {
+            rooms: versions.keys().copied().collect(),
+            versions: versions.values().copied().collect(),
+            counts: vec![0; versions.len()],
+            ..Batch::default()
+        };
+        let mut seen: HashMap<(PrincipalId, Uuid), usize> = HashMap::with_capacity(entries.len());
+        for entry in entries {
+            if let Some(first) = entry.client_id.and_then(|id| seen.get(&(entry.author, id))) {
+                batch.rows.push((*first, true));
+                continue;
+            }
+            let row = batch.places.len();
+            if let Some(id) = entry.client_id {
+                seen.insert((entry.author, id), row);
+            }
+            batch.rows.push((row, false));
+            let place = places[&entry.room.0];
+            let count = &mut batch.counts[place as usize - 1];
+            *count += 1;
+            batch.nths.push(*count as i32);
+            batch.places.push(place);
+            batch.authors.push(entry.author.0);
+            batch.client_ids.push(entry.client_id);
+            batch.kinds.push(entry.kind.code());
+            batch.targets.push(entry.target.map(|t| t.0));
+            batch.bodies.push(entry.body);
+        }
+        batch
+    }
+
+    /// Entries in the batch, repetitions included.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
+/// Whether a batch may have been written already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// It was never sent.
+    First,
+    /// The outcome of an earlier attempt is unknown.
+    Again,
+}
+
+const APPEND_FRESH: &str =
+    "SELECT lasts, at_us FROM standfast.append_fresh($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+
+const APPEND: &str = "SELECT outcomes, rooms, seqs, epochs, ats_us FROM standfast.append_entries(
+    $1, $2, $3, $4, $5, $6, $7, $8, $9)";
+
+const DOING: &str = "append to the rooms' logs";
+
+impl Store {
+    /// Append a batch as one transaction. When this returns `Ok`, every entry in it that is `At` is durable.
+    ///
+    /// After `Lost` or `Unknown` nothing may be acknowledged: the batch is to be run again, on this store or on the next
+    /// one, and finds by the client message ids what has been written. `EpochRefused`: nothing was written.
+    pub async fn append(&self, batch: &Batch, attempt: Attempt) -> Result<BatchResult, StoreError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let connection = self.appender.lock().await;
+        let answers = match attempt {
+            Attempt::First => match self.append_fresh(&connection, batch).await {
+                Err(error) if error.is_duplicate() => self.append_carefully(&connection, batch).await?,
+                result => result?,
+            },
+            Attempt::Again => self.append_carefully(&connection, batch).await?,
+        };
+        Ok(batch.rows.iter().map(|(row, repetition)| as_repetition(answers[*row], *repetition)).collect())
+    }
+
+    async fn append_fresh(&self, connection: &Connection, batch: &Batch) -> Result<Vec<Appended>, StoreError> {
+        let rows = connection
+            .write(
+                DOING,
+                APPEND_FRESH,
+                &[
+                    &self.epoch().0,
+                    &batch.rooms,
+                    &batch.versions,
+                    &batch.counts,
+                    &batch.places,
+                    &batch.nths,
+                    &batch.authors,
+                    &batch.client_ids,
+                    &batch.kinds,
+                    &batch.targets,
+                    &batch.bodies,
+                ],
+            )
+            .await?;
+        let row = rows.first().ok_or_else(unexpected_shape)?;
+        let lasts: Vec<Option<i64>> = row.get(0);
+        let at_us: i64 = row.get(1);
+        if lasts.len() != batch.rooms.len() {
+            return Err(unexpected_shape());
+        }
+        let answer = |(place, nth): (&i32, &i32)| {
+            let place = *place as usize - 1;
+            lasts[place].map_or(Appended::Stale, |last| Appended::At {
+                room: RoomId(batch.rooms[place]),
+                seq: Seq(last + i64::from(*nth)),
+                epoch: self.epoch(),
+                at_us,
+                repeated: false,
+            })
+        };
+        Ok(batch.places.iter().zip(&batch.nths).map(answer).collect())
+    }
+
+    async fn append_carefully(&self, connection: &Connection, batch: &Batch) -> Result<Vec<Appended>, StoreError> {
+        let rows = connection
+            .write(
+                DOING,
+                APPEND,
+                &[
+                    &self.epoch().0,
+                    &batch.rooms,
+                    &batch.versions,
+                    &batch.places,
+                    &batch.authors,
+                    &batch.client_ids,
+                    &batch.kinds,
+                    &batch.targets,
+                    &batch.bodies,
+                ],
+            )
+            .await?;
+        let row = rows.first().ok_or_else(unexpected_shape)?;
+        let outcomes: Vec<i16> = row.get(0);
+        let rooms: Vec<i64> = row.get(1);
+        let seqs: Vec<i64> = row.get(2);
+        let epochs: Vec<i64> = row.get(3);
+        let ats_us: Vec<i64> = row.get(4);
+        if outcomes.len() != batch.places.len() {
+            return Err(unexpected_shape());
+        }
+        let answer = |i: usize| match outcomes[i] {
+            outcome @ (0 | 1) => Appended::At {
+                room: RoomId(rooms[i]),
+                seq: Seq(seqs[i]),
+                epoch: Epoch(epochs[i]),
+                at_us: ats_us[i],
+                repeated: outcome == 1,
+            },
+            _ => Appended::Stale,
+        };
+        Ok((0..outcomes.len()).map(answer).collect())
+    }
+}
+
+fn unexpected_shape() -> StoreError {
+    StoreError::Invalid("the database appended a batch and answered in an unexpected shape".to_owned())
+}
+
+fn as_repetition(answer: Appended, repetition: bool) -> Appended {
+    match answer {
+        Appended::At { room, seq, epoch, at_us, repeated } => {
+            Appended::At { room, seq, epoch, at_us, repeated: repeated || repetition }
+        }
+        Appended::Stale => Appended::Stale,
+    }
+}

@@ -1,0 +1,333 @@
+//! Connections to one writer.
+//!
+//! Appending has a connection of its own, on which one batch at a time is under way. Reads share a few connections and are pipelined. Administrative
+//! writes take turns on one. Each connection counts PostgreSQL's warnings that a wait for the mirror was cancelled, so a
+//! commit that may be on the principal alone is never taken for a durable one.
+
+use crate::error::StoreError;
+use rules::id::Epoch;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::Mutex as StdMutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{Mutex, watch};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{AsyncMessage, Client, NoTls, Row, Statement, Transaction};
+
+/// Longest wait for a new connection.
+const CONNECT_WAIT: Duration = Duration::from_millis(1500);
+/// Longest wait for a read. Writes have none: a commit waits for the mirror for as long as the record says.
+const READ_WAIT: Duration = Duration::from_secs(10);
+/// After so long without an acknowledgement by the other end's kernel a connection counts as broken.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// Connections for reading.
+const READERS: usize = 3;
+
+/// Where a writer is and how to sign in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Role.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+    /// Database.
+    pub database: String,
+    /// Shown in `pg_stat_activity`.
+    pub application_name: String,
+}
+
+impl Target {
+    /// `host:port`, for messages.
+    pub fn at(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+/// One connection and its prepared statements.
+pub(crate) struct Connection {
+    pub client: Client,
+    at: Arc<str>,
+    prepared: StdMutex<HashMap<&'static str, Statement>>,
+    /// Warnings of cancelled waits for the mirror, so far.
+    cancelled_waits: Arc<AtomicU64>,
+    driver: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Connection {
+    async fn open(target: &Target, broken: Arc<watch::Sender<bool>>) -> Result<Self, StoreError> {
+        let doing = "connect";
+        let at = target.at();
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host(&target.host)
+            .port(target.port)
+            .user(&target.user)
+            .password(&target.password)
+            .dbname(&target.database)
+            .application_name(&target.application_name)
+            .connect_timeout(CONNECT_WAIT)
+            .tcp_user_timeout(SILENCE_MAX)
+            .keepalives_idle(SILENCE_MAX)
+            .keepalives_interval(Duration::from_secs(1))
+            .keepalives_retries(3)
+            .options("-c jit=off -c default_transaction_isolation=read\\ committed");
+        let connecting = tokio::time::timeout(CONNECT_WAIT, config.connect(NoTls));
+        let (client, mut connection) = connecting
+            .await
+            .map_err(|_| StoreError::TimedOut { doing, at: at.clone(), limit_ms: CONNECT_WAIT.as_millis() as u64 })?
+            .map_err(|e| StoreError::of(doing, &at, e))?;
+        let cancelled_waits = Arc::new(AtomicU64::new(0));
+        let count = cancelled_waits.clone();
+        let place = at.clone();
+        let driver = tokio::spawn(async move {
+            loop {
+                match std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+                    Some(Ok(AsyncMessage::Notice(notice))) => {
+                        if is_cancelled_wait(&notice) {
+                            // Counted before the driver hands on the end of the commit, so its caller sees it.
+                            count.fetch_add(1, Ordering::SeqCst);
+                            tracing::warn!(at = place, "{}", notice.message());
+                        }
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => {
+                        tracing::info!(at = place, %error, "a connection to PostgreSQL broke");
+                        break;
+                    }
+                    None => break,
+                }
+            }
+            broken.send_replace(true);
+        });
+        Ok(Self { client, at: at.into(), prepared: StdMutex::default(), cancelled_waits, driver })
+    }
+
+    /// `host:port`, for messages.
+    pub fn at(&self) -> &str {
+        &self.at
+    }
+
+    /// The prepared statement for `sql`, prepared at first use.
+    async fn statement(&self, doing: &'static str, sql: &'static str) -> Result<Statement, StoreError> {
+        let known = self.prepared.lock().expect("no panic while held").get(sql).cloned();
+        if let Some(statement) = known {
+            return Ok(statement);
+        }
+        let statement = self.client.prepare(sql).await.map_err(|e| StoreError::of(doing, &self.at, e))?;
+        self.prepared.lock().expect("no panic while held").insert(sql, statement.clone());
+        Ok(statement)
+    }
+
+    /// Run a statement that reads.
+    pub async fn read(
+        &self,
+        doing: &'static str,
+        sql: &'static str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StoreError> {
+        let run = async {
+            let statement = self.statement(doing, sql).await?;
+            self.client.query(&statement, parameters).await.map_err(|e| StoreError::of(doing, &self.at, e))
+        };
+        tokio::time::timeout(READ_WAIT, run).await.map_err(|_| StoreError::TimedOut {
+            doing,
+            at: self.at.to_string(),
+            limit_ms: READ_WAIT.as_millis() as u64,
+        })?
+    }
+
+    /// Run a statement that is a writing transaction by itself. `Err(Unknown)` when its wait for the mirror was cancelled.
+    pub async fn write(
+        &self,
+        doing: &'static str,
+        sql: &'static str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StoreError> {
+        let before = self.cancelled_waits.load(Ordering::SeqCst);
+        let statement = self.statement(doing, sql).await?;
+        let rows = self.client.query(&statement, parameters).await.map_err(|e| StoreError::of(doing, &self.at, e))?;
+        if self.cancelled_waits.load(Ordering::SeqCst) == before {
+            Ok(rows)
+        } else {
+            Err(StoreError::Unknown { doing })
+        }
+    }
+}
+
+/// PostgreSQL warns when a commit stopped waiting for its standby: the query was cancelled (57014), or the session was
+/// told to end (57P01).
+fn is_cancelled_wait(notice: &tokio_postgres::error::DbError) -> bool {
+    ["57014", "57P01"].contains(&notice.code().code()) || notice.message().contains("synchronous replication")
+}
+
+/// Connections to one writer at one epoch.
+pub struct Store {
+    epoch: Epoch,
+    at: Arc<str>,
+    application: String,
+    pub(crate) appender: Mutex<Connection>,
+    writer: Mutex<Connection>,
+    readers: Vec<Connection>,
+    next_reader: AtomicUsize,
+    confirmations: crate::confirm::Confirmations,
+    drivers: Vec<tokio::task::AbortHandle>,
+    broken_tx: Arc<watch::Sender<bool>>,
+    broken: watch::Receiver<bool>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store({} at epoch {})", self.at, self.epoch)
+    }
+}
+
+impl Store {
+    /// Connect to the writer at `target`, bring its schema up to date, and do one real write that states `epoch`.
+    ///
+    /// Fails with `NotAWriter` on a standby and with `EpochRefused` when the database is at another epoch.
+    pub async fn open(
+        target: &Target,
+        epoch: Epoch,
+        first: &crate::migrate::FirstAdministrator,
+    ) -> Result<Self, StoreError> {
+        let (broken_tx, broken) = watch::channel(false);
+        let broken_tx = Arc::new(broken_tx);
+        let mut writer = Connection::open(target, broken_tx.clone()).await?;
+        let rows = writer.read("ask whether this is the writer", "SELECT pg_is_in_recovery()", &[]).await?;
+        if rows.first().is_none_or(|row| row.get::<_, bool>(0)) {
+            return Err(StoreError::NotAWriter { at: target.at() });
+        }
+        crate::migrate::migrate(&mut writer, epoch, first).await?;
+        let open = || Connection::open(target, broken_tx.clone());
+        let (appender, one, two, three) = tokio::try_join!(open(), open(), open(), open())?;
+        let readers = vec![one, two, three];
+        debug_assert_eq!(readers.len(), READERS);
+        let drivers =
+            readers.iter().chain([&writer, &appender]).map(|connection| connection.driver.abort_handle()).collect();
+        let store = Self {
+            epoch,
+            at: target.at().into(),
+            application: target.application_name.clone(),
+            appender: Mutex::new(appender),
+            writer: Mutex::new(writer),
+            readers,
+            next_reader: AtomicUsize::new(0),
+            confirmations: crate::confirm::Confirmations::default(),
+            drivers,
+            broken_tx,
+            broken,
+        };
+        store.prove_writable().await?;
+        Ok(store)
+    }
+
+    /// The epoch that this store states.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Returns when a connection has broken: the store is done with.
+    pub async fn broken(&self) {
+        let mut broken = self.broken.clone();
+        // An error means that every sender is gone, and with them every connection.
+        let _ = broken.wait_for(|broken| *broken).await;
+    }
+
+    /// Break every connection at once: whatever is under way on this store ends with `Lost`.
+    pub fn close(&self) {
+        for driver in &self.drivers {
+            driver.abort();
+        }
+        self.broken_tx.send_replace(true);
+    }
+
+    /// Whether a connection has broken.
+    pub fn is_broken(&self) -> bool {
+        *self.broken.borrow()
+    }
+
+    /// Do one real, durable write. What was visible in the database before it returns is durable as well, on the mirror
+    /// too while the pair is synchronised: the log is shipped in order.
+    pub async fn prove_writable(&self) -> Result<(), StoreError> {
+        let doing = "prove that the writer takes writes";
+        loop {
+            let result = self
+                .write_tx(doing, async |tx: &Transaction<'_>| {
+                    tx.execute(
+                        "INSERT INTO standfast.server_sessions (server, epoch, at) VALUES ($1, $2, clock_timestamp())
+                         ON CONFLICT (server) DO UPDATE SET epoch = excluded.epoch, at = excluded.at",
+                        &[&self.application, &self.epoch.0],
+                    )
+                    .await?;
+                    Ok(())
+                })
+                .await;
+            match result {
+                Err(StoreError::Unknown { .. }) => {}
+                other => return other,
+            }
+        }
+    }
+
+    pub(crate) fn confirmations(&self) -> &crate::confirm::Confirmations {
+        &self.confirmations
+    }
+
+    /// A connection for reading, in turn.
+    pub(crate) fn reader(&self) -> &Connection {
+        &self.readers[self.next_reader.fetch_add(1, Ordering::Relaxed) % self.readers.len()]
+    }
+
+    /// Run `work` in a writing transaction that states the epoch. `Err(Unknown)` when the wait for the mirror was
+    /// cancelled: the caller runs it again, or reports that it does not know.
+    pub(crate) async fn write_tx<T, F>(&self, doing: &'static str, work: F) -> Result<T, StoreError>
+    where
+        F: AsyncFnOnce(&Transaction<'_>) -> Result<T, TxError>,
+    {
+        let mut connection = self.writer.lock().await;
+        let before = connection.cancelled_waits.load(Ordering::SeqCst);
+        let sort = |e| StoreError::of(doing, &self.at, e);
+        let tx = connection.client.transaction().await.map_err(sort)?;
+        tx.execute("SELECT standfast.enter($1)", &[&self.epoch.0]).await.map_err(sort)?;
+        let value = match work(&tx).await {
+            Ok(value) => value,
+            Err(TxError::Postgres(error)) => return Err(sort(error)),
+            Err(TxError::Store(error)) => return Err(error),
+        };
+        tx.commit().await.map_err(sort)?;
+        if connection.cancelled_waits.load(Ordering::SeqCst) == before {
+            Ok(value)
+        } else {
+            Err(StoreError::Unknown { doing })
+        }
+    }
+}
+
+/// Why a transaction ended: PostgreSQL, or a rule that the code inside found broken.
+pub(crate) enum TxError {
+    Postgres(tokio_postgres::Error),
+    Store(StoreError),
+}
+
+impl From<tokio_postgres::Error> for TxError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        TxError::Postgres(error)
+    }
+}
+
+impl From<StoreError> for TxError {
+    fn from(error: StoreError) -> Self {
+        TxError::Store(error)
+    }
+}
