@@ -1,0 +1,136 @@
+//! What all parts of a server share.
+
+use crate::chat_path::Poster;
+use crate::error::Error;
+use crate::host_folder::HostFolder;
+use crate::link::Links;
+use crate::mend::Mender;
+use crate::rooms::Rooms;
+use crate::standing::Standing;
+use crate::{Config, chat_path, mend};
+use cluster::name::ServerName;
+use cluster::record::PoolRecord;
+use cluster::secret::{PoolSecret, Purpose, ROLE_CHAT};
+use cluster::topology::Topology;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use store::{Passwords, Target};
+use tokio::sync::{mpsc, watch};
+
+/// Password hashes under way at once: each takes a whole core for tens of milliseconds.
+const HASHES_AT_ONCE: usize = 2;
+
+/// Topology and record as this host knows them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View {
+    /// The published topology.
+    pub topology: Topology,
+    /// The pool's record; `None` before the pool is initialised.
+    pub record: Option<PoolRecord>,
+}
+
+/// What all parts of a server share.
+pub struct App {
+    /// This server's name.
+    pub name: ServerName,
+    /// Where clients connect.
+    pub clients_at: String,
+    /// The host's folder.
+    pub dir: PathBuf,
+    /// The pool's secret.
+    pub secret: PoolSecret,
+    /// Topology and record.
+    pub view: watch::Sender<Arc<View>>,
+    /// How the server stands.
+    pub standing: watch::Sender<Standing>,
+    /// Rooms with sessions.
+    pub rooms: Rooms,
+    /// Takes posts.
+    pub poster: Poster,
+    /// Closes gaps and checks access again.
+    pub mender: Mender,
+    /// Links to other servers.
+    pub links: Links,
+    /// Hashes passwords.
+    pub passwords: Passwords,
+    /// Speaks to the host's agent.
+    pub http: reqwest::Client,
+    sessions: AtomicU64,
+}
+
+/// The receiving ends of the queues in `App`.
+pub struct Tasks {
+    /// Posts to be written.
+    pub posts: mpsc::Receiver<chat_path::Post>,
+    /// Rooms to be mended.
+    pub mend: mpsc::UnboundedReceiver<mend::Request>,
+}
+
+impl App {
+    /// The shared state of a server, and the receiving ends of its queues.
+    pub fn new(config: Config, folder: HostFolder) -> Result<(Arc<Self>, Tasks), Error> {
+        let (poster, posts) = Poster::new();
+        let (mender, mend) = Mender::new();
+        let app = Self {
+            name: config.server,
+            clients_at: folder.me.clients.at.clone(),
+            dir: config.dir,
+            secret: folder.secret,
+            view: watch::Sender::new(Arc::new(folder.view)),
+            standing: watch::Sender::new(Standing::Waiting { reason: "the server has just started".into() }),
+            rooms: Rooms::default(),
+            poster,
+            mender,
+            links: Links::default(),
+            passwords: Passwords::new(HASHES_AT_ONCE)?,
+            http: reqwest::Client::builder().no_proxy().build()?,
+            sessions: AtomicU64::new(0),
+        };
+        Ok((Arc::new(app), Tasks { posts, mend }))
+    }
+
+    /// Where and as whom to sign in at the writer at `host:port`.
+    pub fn target(&self, at: &str) -> Option<Target> {
+        let (host, port) = at.rsplit_once(':')?;
+        Some(Target {
+            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+            port: port.parse().ok()?,
+            user: ROLE_CHAT.to_owned(),
+            password: self.secret.derive(Purpose::PostgresChat),
+            database: crate::standing::CONTENT_DATABASE.to_owned(),
+            application_name: self.name.to_string(),
+        })
+    }
+
+    /// Topology and record as known now.
+    pub fn view(&self) -> Arc<View> {
+        self.view.borrow().clone()
+    }
+
+    /// Sessions connected.
+    pub fn sessions(&self) -> u64 {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Count a session for as long as the answer lives.
+    pub fn count_session(self: &Arc<Self>) -> SessionCount {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        SessionCount(self.clone())
+    }
+
+    /// Access to rooms changed: sessions are checked here and at the other servers. Empty: all rooms.
+    pub fn access_changed(&self, rooms: &[rules::id::RoomId]) {
+        self.mender.check_access(rooms, self);
+        self.links.tell_access_changed(rooms);
+    }
+}
+
+/// Counts one session.
+pub struct SessionCount(Arc<App>);
+
+impl Drop for SessionCount {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+}

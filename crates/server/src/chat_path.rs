@@ -1,0 +1,454 @@
+//! The chat path: posts that arrive while the last commit is under way become one transaction; after it returns, its
+//! entries go to this server's sessions, the authors are answered, and the other servers are told.
+//!
+//! One batch is under way at a time, so the posts of one session keep their order. A batch whose outcome is unknown
+//! is run again, as it stands, before anything newer: the client message ids make that exact. Nothing is shown or acknowledged before the commit
+//! has returned without a warning (promise 1).
+
+use crate::app::App;
+use crate::frame;
+use crate::outbox::Outbox;
+use crate::room::{Need, Offer};
+use crate::standing::Standing;
+use rules::access::{Deed, Refusal, decide};
+use rules::id::{Epoch, PrincipalId, RoomId, Seq};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use store::{Appended, Attempt, Batch, EntryKind, NewEntry, Store, StoreError};
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+use wire::chat::{Content, Entry, RefusalCode, ServerFrame};
+
+/// Posts that may wait.
+const POSTS_MAX: usize = 20_000;
+/// Bytes of text that may wait.
+const BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Posts in one transaction.
+const BATCH_MAX: usize = 1000;
+/// Users and rooms whose decisions are kept.
+const DECISIONS_MAX: usize = 100_000;
+/// A batch that PostgreSQL refuses so often for reasons that should pass is written post by post.
+const PASSING_REFUSALS_MAX: u32 = 20;
+
+/// The user who posts.
+#[derive(Clone, Debug)]
+pub struct Author {
+    /// Its number.
+    pub id: PrincipalId,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+/// A post that waits.
+pub struct Post {
+    /// To which room.
+    pub room: RoomId,
+    /// Whose.
+    pub author: Author,
+    /// The author's client message id.
+    pub client_id: Uuid,
+    /// The text, checked.
+    pub text: String,
+    /// Who waits for the outcome.
+    pub answer: Answer,
+}
+
+/// Who waits for the outcome of a post.
+pub enum Answer {
+    /// A session's request.
+    Session {
+        /// The request's id.
+        id: u64,
+        /// Where the answer goes.
+        outbox: Outbox,
+    },
+    /// A call over HTTP.
+    Call(oneshot::Sender<Outcome>),
+}
+
+/// What became of a post.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// Durable.
+    Written {
+        /// The room that holds it.
+        room: RoomId,
+        /// Its number.
+        seq: Seq,
+        /// The epoch in which it was written.
+        epoch: Epoch,
+        /// Microseconds since the Unix epoch.
+        at_us: i64,
+        /// Whether it was there already.
+        repeated: bool,
+    },
+    /// Not written.
+    Refused {
+        /// Machine-readable reason.
+        code: RefusalCode,
+        /// For people.
+        message: String,
+    },
+}
+
+/// Takes posts, up to a bound.
+pub struct Poster {
+    queue: mpsc::Sender<Post>,
+    waiting: AtomicU64,
+    bytes: AtomicUsize,
+}
+
+impl Poster {
+    /// A poster and its queue.
+    pub fn new() -> (Self, mpsc::Receiver<Post>) {
+        let (queue, posts) = mpsc::channel(POSTS_MAX);
+        (Self { queue, waiting: AtomicU64::new(0), bytes: AtomicUsize::new(0) }, posts)
+    }
+
+    /// Take a post, or refuse it because too much waits already.
+    pub fn post(&self, post: Post) {
+        let size = post.text.len();
+        if self.bytes.fetch_add(size, Ordering::Relaxed) + size > BYTES_MAX {
+            self.bytes.fetch_sub(size, Ordering::Relaxed);
+            return overloaded(post);
+        }
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = self.queue.try_send(post) {
+            self.done(size);
+            overloaded(error.into_inner());
+        }
+    }
+
+    fn done(&self, size: usize) {
+        self.bytes.fetch_sub(size, Ordering::Relaxed);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Posts that wait.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+}
+
+fn overloaded(post: Post) {
+    let message = "too many posts wait already; post it again in a moment with the same client_id".to_owned();
+    answer(post, Outcome::Refused { code: RefusalCode::Overloaded, message });
+}
+
+/// Write posts for as long as the process lives.
+pub async fn run(app: Arc<App>, mut posts: mpsc::Receiver<Post>) {
+    let mut decisions = Decisions::default();
+    let mut batch = Vec::new();
+    while posts.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        let bytes = batch.iter().map(|p| p.text.len()).sum::<usize>();
+        let count = batch.len() as u64;
+        write_all(&app, &mut decisions, std::mem::take(&mut batch)).await;
+        app.poster.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        app.poster.waiting.fetch_sub(count, Ordering::Relaxed);
+    }
+}
+
+/// Write posts until each has its outcome, over as many writers as it takes.
+async fn write_all(app: &App, decisions: &mut Decisions, mut posts: Vec<Post>) {
+    let mut refusals = 0;
+    let mut attempt_is = Attempt::First;
+    while !posts.is_empty() {
+        let Some(store) = writer(app).await else {
+            // Its sessions are told where to go, and offer their posts there; calls are told the same.
+            let message = "this server is not active any more; post it again at an active one".to_owned();
+            for post in posts {
+                if matches!(post.answer, Answer::Call(_)) {
+                    answer(post, Outcome::Refused { code: RefusalCode::NotActive, message: message.clone() });
+                }
+            }
+            return;
+        };
+        match attempt(app, &store, decisions, attempt_is, &mut posts).await {
+            Ok(()) => (refusals, attempt_is) = (0, Attempt::First),
+            Err(error) if error.is_passing() => {
+                refusals += 1;
+                attempt_is = Attempt::Again;
+                tracing::info!(%error, posts = posts.len(), "a batch is unresolved; it is run again");
+                match error {
+                    StoreError::Unknown { .. } => {}
+                    StoreError::Database { .. } if refusals < PASSING_REFUSALS_MAX => {}
+                    StoreError::Database { .. } => return one_by_one(app, &store, decisions, posts, &error).await,
+                    _ => store.close(),
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err(error) => return one_by_one(app, &store, decisions, posts, &error).await,
+        }
+    }
+}
+
+/// PostgreSQL refuses the batch as a whole: find the posts that it is about.
+async fn one_by_one(app: &App, store: &Store, decisions: &mut Decisions, posts: Vec<Post>, error: &StoreError) {
+    tracing::error!(%error, posts = posts.len(), "a batch was refused; its posts are written one by one");
+    for post in posts {
+        let mut one = vec![post];
+        while !one.is_empty() {
+            match attempt(app, store, decisions, Attempt::Again, &mut one).await {
+                Ok(()) => {}
+                Err(error) if error.is_passing() && !store.is_broken() => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err(error) => {
+                    // Over a broken connection the outcome stays unknown, and the client is told to ask again.
+                    let code = if error.is_passing() { RefusalCode::Unavailable } else { RefusalCode::Internal };
+                    let message =
+                        format!("the post could not be written: {error}; post it again with the same client_id");
+                    one.drain(..).for_each(|post| answer(post, Outcome::Refused { code, message: message.clone() }));
+                }
+            }
+        }
+    }
+}
+
+/// The present writer; waits for one. `None` when clients belong elsewhere.
+async fn writer(app: &App) -> Option<Arc<Store>> {
+    let mut standing = app.standing.subscribe();
+    let now = standing
+        .wait_for(|now| match now {
+            Standing::Ready { store } => !store.is_broken(),
+            Standing::Away => true,
+            Standing::Waiting { .. } => false,
+        })
+        .await
+        .ok()?;
+    match &*now {
+        Standing::Ready { store } => Some(store.clone()),
+        Standing::Waiting { .. } | Standing::Away => None,
+    }
+}
+
+/// Decide, write, show, answer. What has its outcome is taken out of `posts`; what was decided on stale facts stays.
+async fn attempt(
+    app: &App,
+    store: &Store,
+    decisions: &mut Decisions,
+    attempt: Attempt,
+    posts: &mut Vec<Post>,
+) -> Result<(), StoreError> {
+    decisions.begin(store.epoch());
+    decisions.learn(store, posts).await?;
+    let mut taken = Vec::with_capacity(posts.len());
+    let mut entries = Vec::with_capacity(posts.len());
+    for post in std::mem::take(posts) {
+        match decisions.of(&post) {
+            Ok(access_version) => {
+                entries.push(new_entry(&post, access_version));
+                taken.push(post);
+            }
+            Err((code, message)) => answer(post, Outcome::Refused { code, message }),
+        }
+    }
+    let versions: Vec<i64> = entries.iter().map(|e| e.access_version).collect();
+    let results = match store.append(&Batch::new(entries), attempt).await {
+        Ok(results) => results,
+        Err(error) => {
+            *posts = taken;
+            return Err(error);
+        }
+    };
+    let mut committed = Committed::default();
+    let mut answers = Vec::with_capacity(taken.len());
+    for ((post, result), version) in taken.into_iter().zip(results).zip(versions) {
+        match result {
+            Appended::At { room, seq, epoch, at_us, repeated } => {
+                if repeated {
+                    // It may be of an attempt whose end was not seen, with no one told; its text is the first one's.
+                    hint(app, room, seq);
+                } else {
+                    committed.show(app, &post, seq, store.epoch(), at_us, version);
+                }
+                answers.push((post, Outcome::Written { room, seq, epoch, at_us, repeated }));
+            }
+            Appended::Stale => {
+                decisions.forget(post.room);
+                app.mender.check_access(&[post.room], app);
+                posts.push(post);
+            }
+        }
+    }
+    for (post, outcome) in answers {
+        answer(post, outcome);
+    }
+    app.links.tell_committed(committed.entries, committed.versions);
+    Ok(())
+}
+
+fn new_entry(post: &Post, access_version: i64) -> NewEntry {
+    NewEntry {
+        room: post.room,
+        author: post.author.id,
+        client_id: Some(post.client_id),
+        kind: EntryKind::Post,
+        target: None,
+        body: Some(post.text.clone()),
+        access_version,
+    }
+}
+
+/// What a batch has committed, for the links.
+#[derive(Default)]
+struct Committed {
+    entries: Vec<Entry>,
+    versions: Vec<i64>,
+}
+
+impl Committed {
+    fn show(&mut self, app: &App, post: &Post, seq: Seq, epoch: Epoch, at_us: i64, access_version: i64) {
+        let entry = Entry {
+            room: post.room,
+            seq,
+            epoch,
+            author: post.author.name.to_string(),
+            at_us,
+            client_id: Some(post.client_id),
+            content: Content::Post { text: post.text.clone() },
+        };
+        let entry = match app.rooms.get(post.room) {
+            Some(room) => {
+                let (frame, entry) = frame::encode_entry(entry);
+                let need = room.offer(Offer { seq, access_version, frame }, epoch);
+                app.mender.ask(post.room, need);
+                entry
+            }
+            None => entry,
+        };
+        if app.links.any() {
+            self.entries.push(entry);
+            self.versions.push(access_version);
+        }
+    }
+}
+
+fn hint(app: &App, room: RoomId, seq: Seq) {
+    if let Some(live) = app.rooms.get(room) {
+        let need: Need = live.lock().hint(seq, 0);
+        app.mender.ask(room, need);
+    }
+}
+
+fn answer(post: Post, outcome: Outcome) {
+    match post.answer {
+        Answer::Session { id, outbox } => {
+            let frame = match outcome {
+                Outcome::Written { room, seq, epoch, at_us, repeated } => {
+                    ServerFrame::Ack { id, room, client_id: post.client_id, seq, epoch, at_us, repeated }
+                }
+                Outcome::Refused { code, message } => ServerFrame::Refused { id, code, message },
+            };
+            outbox.push(frame::encode(&frame));
+        }
+        Answer::Call(call) => {
+            // Who does not wait any more finds the outcome by the client message id.
+            let _ = call.send(outcome);
+        }
+    }
+}
+
+/// Decisions on posting, kept with the access version on which they rest. A wrong one does no harm: the transaction
+/// refuses a version that is not the room's own.
+#[derive(Default)]
+struct Decisions {
+    epoch: Option<Epoch>,
+    rooms: HashMap<RoomId, RoomDecisions>,
+    kept: usize,
+}
+
+struct RoomDecisions {
+    access_version: i64,
+    users: HashMap<PrincipalId, Verdict>,
+}
+
+#[derive(Clone, Copy)]
+enum Verdict {
+    May,
+    MayNot(Refusal),
+    MayNotKnow,
+}
+
+impl Decisions {
+    /// Versions of one epoch say nothing about another: a lost tail may have held some.
+    fn begin(&mut self, epoch: Epoch) {
+        if self.epoch != Some(epoch) {
+            *self = Self { epoch: Some(epoch), ..Self::default() };
+        }
+    }
+
+    /// Decide on every pair of author and room that is not known yet.
+    async fn learn(&mut self, store: &Store, posts: &[Post]) -> Result<(), StoreError> {
+        let missing: BTreeSet<(RoomId, PrincipalId)> = posts
+            .iter()
+            .filter(|p| self.rooms.get(&p.room).is_none_or(|room| !room.users.contains_key(&p.author.id)))
+            .map(|p| (p.room, p.author.id))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if self.kept + missing.len() > DECISIONS_MAX {
+            self.rooms.clear();
+            self.kept = 0;
+            return Box::pin(self.learn(store, posts)).await;
+        }
+        let rooms: BTreeSet<RoomId> = missing.iter().map(|(room, _)| *room).collect();
+        let users: BTreeSet<PrincipalId> = missing.iter().map(|(_, user)| *user).collect();
+        let facts = store.facts(&users.into_iter().collect::<Vec<_>>(), &rooms.into_iter().collect::<Vec<_>>()).await?;
+        for (room, user) in missing {
+            self.kept += 1;
+            let (version, verdict) = match (facts.rooms.get(&room), facts.askers.get(&user)) {
+                (Some(room), Some(asker)) => {
+                    let verdict = match decide(asker, &room.access, Deed::Post) {
+                        Ok(()) => Verdict::May,
+                        Err(_) if decide(asker, &room.access, Deed::Find).is_err() => Verdict::MayNotKnow,
+                        Err(refusal) => Verdict::MayNot(refusal),
+                    };
+                    (room.access_version, verdict)
+                }
+                _ => (0, Verdict::MayNotKnow),
+            };
+            let known = self
+                .rooms
+                .entry(room)
+                .or_insert_with(|| RoomDecisions { access_version: version, users: HashMap::new() });
+            if known.access_version != version {
+                *known = RoomDecisions { access_version: version, users: HashMap::new() };
+            }
+            known.users.insert(user, verdict);
+        }
+        Ok(())
+    }
+
+    /// The access version on which the post may be written, or why it is refused.
+    fn of(&mut self, post: &Post) -> Result<i64, (RefusalCode, String)> {
+        let room = post.room;
+        let known = self.rooms.get_mut(&room);
+        let verdict = known.as_ref().and_then(|known| known.users.get(&post.author.id).copied());
+        let verdict = match (known, verdict) {
+            (Some(known), Some(Verdict::May)) => return Ok(known.access_version),
+            // A refusal is not kept: the next attempt asks again.
+            (Some(known), Some(verdict)) => {
+                known.users.remove(&post.author.id);
+                verdict
+            }
+            // Pushed out by another pair's newer version in the same round: stale, so it is asked again.
+            _ => return Ok(-1),
+        };
+        match verdict {
+            Verdict::MayNot(refusal) => Err((RefusalCode::Forbidden, format!("post to room {room}: {refusal}"))),
+            Verdict::May | Verdict::MayNotKnow => {
+                Err((RefusalCode::NotFound, format!("there is no room {room} that you may post to")))
+            }
+        }
+    }
+
+    fn forget(&mut self, room: RoomId) {
+        if let Some(known) = self.rooms.remove(&room) {
+            self.kept = self.kept.saturating_sub(known.users.len());
+        }
+    }
+}

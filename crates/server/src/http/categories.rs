@@ -1,0 +1,99 @@
+//! Categories: for administrators.
+
+use super::call::{Body, CallError, Caller, Id, node_name};
+use crate::app::App;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use rules::id::CategoryId;
+use rules::limit::NAME_CHARS_MAX;
+use std::sync::Arc;
+use store::{CategoryLists, CategoryRow, Store};
+use wire::chat::RefusalCode;
+use wire::http::{Category, CategoryChange, ErrorBody, NewCategory};
+
+/// All categories with their lists.
+#[utoipa::path(get, path = "/v1/categories", tag = "categories", security(("token" = [])), responses(
+    (status = 200, body = Vec<Category>), (status = 403, body = ErrorBody)))]
+pub async fn list(State(app): State<Arc<App>>, caller: Caller) -> Result<Json<Vec<Category>>, CallError> {
+    caller.must_administer()?;
+    let rows = app.store().await?.categories().await?;
+    Ok(Json(rows.into_iter().map(category).collect()))
+}
+
+/// Create a category.
+#[utoipa::path(post, path = "/v1/categories", tag = "categories", security(("token" = [])),
+    request_body = NewCategory, responses((status = 201, body = Category), (status = 400, body = ErrorBody),
+    (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+pub async fn create(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Body(body): Body<NewCategory>,
+) -> Result<(StatusCode, Json<Category>), CallError> {
+    caller.must_administer()?;
+    let name = node_name(&body.name)?;
+    check_description(&body.description)?;
+    let lists = CategoryLists { allowed: body.allowed_members, denied: body.denied_members, creators: body.creators };
+    let store = app.store().await?;
+    let id = store.create_category(&name, &body.description, &lists).await?;
+    Ok((StatusCode::CREATED, Json(find(&store, id).await?)))
+}
+
+/// Change a category's lists.
+#[utoipa::path(patch, path = "/v1/categories/{id}", tag = "categories", security(("token" = [])),
+    params(("id" = i64, Path)), request_body = CategoryChange, responses((status = 200, body = Category),
+    (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+pub async fn change(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Id(id): Id,
+    Body(body): Body<CategoryChange>,
+) -> Result<Json<Category>, CallError> {
+    caller.must_administer()?;
+    let add = CategoryLists {
+        allowed: body.allowed_members.add,
+        denied: body.denied_members.add,
+        creators: body.creators.add,
+    };
+    let remove = CategoryLists {
+        allowed: body.allowed_members.remove,
+        denied: body.denied_members.remove,
+        creators: body.creators.remove,
+    };
+    let store = app.store().await?;
+    let rooms = store.change_category(CategoryId(id), &add, &remove).await?;
+    if !rooms.is_empty() {
+        app.access_changed(&rooms);
+    }
+    Ok(Json(find(&store, CategoryId(id)).await?))
+}
+
+async fn find(store: &Store, id: CategoryId) -> Result<Category, CallError> {
+    let rows = store.categories().await?;
+    let row = rows.into_iter().find(|row| row.id == id);
+    row.map(category).ok_or_else(|| CallError::new(RefusalCode::NotFound, format!("there is no category {id}")))
+}
+
+fn category(row: CategoryRow) -> Category {
+    Category {
+        id: row.id,
+        name: row.name,
+        description: row.description,
+        allowed_members: row.lists.allowed,
+        denied_members: row.lists.denied,
+        creators: row.lists.creators,
+    }
+}
+
+/// Whether a description may be taken.
+pub fn check_description(text: &str) -> Result<(), CallError> {
+    let chars = text.chars().count();
+    if chars > NAME_CHARS_MAX {
+        let message = format!("the description has {chars} characters; at most {NAME_CHARS_MAX} are allowed");
+        return Err(CallError::new(RefusalCode::BadRequest, message));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(CallError::new(RefusalCode::BadRequest, "the description holds a control character; take it out"));
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! HTTP for clients and administrators, and the upgrade to the chat WebSocket.
+
+mod call;
+mod categories;
+mod docs;
+mod entries;
+mod pool;
+mod rooms;
+mod sign_in;
+mod users;
+
+use self::call::CallError;
+use crate::app::App;
+use crate::session;
+use axum::Router;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, patch, post};
+use rules::limit::CLIENT_FRAME_BYTES_MAX;
+use std::sync::Arc;
+use wire::chat::RefusalCode;
+
+/// Largest body of a call: a thousand names of the longest kind, escaped.
+const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Clients connected to one server: the reference's most for a whole pool, so that one server can take them all.
+const SESSIONS_MAX: u64 = 80_000;
+/// Buffer for reading from a WebSocket. The usual 128 KB for each connection would be most of the server's memory.
+const READ_BUFFER_BYTES: usize = 4096;
+/// Frames gather up to this size before they are written.
+const WRITE_BUFFER_BYTES: usize = 4096;
+
+/// All routes.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/v1/chat", get(chat))
+        .route("/v1/sign-in", post(sign_in::sign_in))
+        .route("/v1/sign-out", post(sign_in::sign_out))
+        .route("/v1/servers", get(pool::servers))
+        .route("/v1/health", get(pool::health))
+        .route("/v1/users", post(users::create_user))
+        .route("/v1/users/batch", post(users::create_users))
+        .route("/v1/groups", post(users::create_group))
+        .route("/v1/categories", get(categories::list).post(categories::create))
+        .route("/v1/categories/{id}", patch(categories::change))
+        .route("/v1/rooms", get(rooms::list).post(rooms::create))
+        .route("/v1/rooms/{id}", patch(rooms::change))
+        .route("/v1/rooms/{id}/entries", get(entries::page).post(entries::post))
+        .route("/openapi.json", get(docs::openapi))
+        .route("/docs/frames", get(docs::frames))
+        .fallback(call::no_such_path)
+        .method_not_allowed_fallback(call::no_such_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(app)
+}
+
+async fn chat(State(app): State<Arc<App>>, upgrade: WebSocketUpgrade) -> Response {
+    if app.sessions() >= SESSIONS_MAX {
+        let message = format!("{SESSIONS_MAX} clients are connected already; connect to another server");
+        return CallError::new(RefusalCode::Overloaded, message).into_response();
+    }
+    upgrade
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .max_message_size(CLIENT_FRAME_BYTES_MAX)
+        .max_frame_size(CLIENT_FRAME_BYTES_MAX)
+        .on_upgrade(move |socket| session::serve(app, socket))
+}

@@ -1,0 +1,262 @@
+//! Links between servers: each active server tells every other what it has committed and whose access has changed. A
+//! link is a hint. What it loses, the other side finds by the gap in a room's numbers, or by comparing heads when a link
+//! comes up and once a second.
+
+use crate::app::App;
+use crate::frame::encode_entry;
+use crate::room::Offer;
+use crate::standing::peers;
+use axum::body::Bytes;
+use cluster::name::ServerName;
+use cluster::secret::Purpose;
+use hmac::{Hmac, Mac};
+use rand::Rng;
+use rules::id::RoomId;
+use sha2::Sha256;
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use wire::chat::Entry;
+use wire::link::{AcceptorFrame, ConnectorFrame, FRAME_BYTES_MAX};
+
+/// Frames that may wait for a server that does not read; more are dropped.
+const FRAMES_MAX: usize = 1024;
+/// Largest frame before the other side has proved who it is.
+const FIRST_FRAME_BYTES_MAX: u32 = 1024;
+/// How long the opening may take.
+const OPEN_WAIT: Duration = Duration::from_secs(2);
+/// A link is kept warm so often.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
+/// A link that was silent for so long is given up.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// Links that may be open at once, from other servers.
+const ACCEPTED_MAX: usize = 64;
+
+/// The links to other servers.
+#[derive(Default)]
+pub struct Links {
+    out: RwLock<HashMap<ServerName, Out>>,
+}
+
+struct Out {
+    at: String,
+    frames: mpsc::Sender<Bytes>,
+    task: tokio::task::AbortHandle,
+}
+
+impl Links {
+    /// Whether there is any server to tell.
+    pub fn any(&self) -> bool {
+        !self.out.read().expect("no code panics while it holds the links").is_empty()
+    }
+
+    /// Tell the others what was committed.
+    pub fn tell_committed(&self, entries: Vec<Entry>, access_versions: Vec<i64>) {
+        if !entries.is_empty() {
+            self.tell(&ConnectorFrame::Committed { entries, access_versions });
+        }
+    }
+
+    /// Tell the others that access to rooms has changed.
+    pub fn tell_access_changed(&self, rooms: &[RoomId]) {
+        self.tell(&ConnectorFrame::AccessChanged { rooms: rooms.to_vec() });
+    }
+
+    fn tell(&self, frame: &ConnectorFrame) {
+        let out = self.out.read().expect("no code panics while it holds the links");
+        if out.is_empty() {
+            return;
+        }
+        let bytes = Bytes::from(encode(frame));
+        for link in out.values() {
+            // A full queue drops the frame: the other side finds what it lacks by itself.
+            let _ = link.frames.try_send(bytes.clone());
+        }
+    }
+
+    fn hold(&self, app: &Arc<App>, wanted: &[(ServerName, String)]) {
+        let mut out = self.out.write().expect("no code panics while it holds the links");
+        out.retain(|name, link| {
+            let stays = wanted.iter().any(|(n, at)| n == name && *at == link.at);
+            if !stays {
+                link.task.abort();
+            }
+            stays
+        });
+        for (name, at) in wanted {
+            if !out.contains_key(name) {
+                let (frames, queue) = mpsc::channel(FRAMES_MAX);
+                let task = tokio::spawn(send(app.clone(), at.clone(), queue)).abort_handle();
+                out.insert(name.clone(), Out { at: at.clone(), frames, task });
+            }
+        }
+    }
+}
+
+/// Hold links to exactly the servers that are active, while this one is.
+pub async fn keep(app: Arc<App>) {
+    let mut view = app.view.subscribe();
+    loop {
+        let now = view.borrow_and_update().clone();
+        let active = now.record.as_ref().is_some_and(|r| r.is_active(&app.name));
+        let wanted = if active { peers(&now, &app.name) } else { Vec::new() };
+        app.links.hold(&app, &wanted);
+        if view.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Keep one link up.
+async fn send(app: Arc<App>, at: String, mut queue: mpsc::Receiver<Bytes>) {
+    let mut told = false;
+    loop {
+        let result = send_once(&app, &at, &mut queue).await;
+        if let Err(error) = result
+            && !std::mem::replace(&mut told, true)
+        {
+            tracing::info!(at, %error, "no link to another server now; it reads from the database meanwhile");
+        }
+        let pause = rand::rng().random_range(100..300);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+}
+
+async fn send_once(app: &App, at: &str, queue: &mut mpsc::Receiver<Bytes>) -> io::Result<()> {
+    let mut stream = within(OPEN_WAIT, TcpStream::connect(at)).await?;
+    stream.set_nodelay(true)?;
+    let frame = within(OPEN_WAIT, read_frame(&mut stream, FIRST_FRAME_BYTES_MAX)).await?;
+    let AcceptorFrame::Challenge { nonce } = serde_json::from_slice(&frame).map_err(invalid)?;
+    let proof = hex(&proof_of(app, &nonce).finalize().into_bytes());
+    write_frame(&mut stream, &encode(&ConnectorFrame::Open { server: app.name.to_string(), proof })).await?;
+    tracing::info!(at, "link to another server is up");
+    // What waited for a lost link is old: the other side compares heads when a link comes up.
+    while queue.try_recv().is_ok() {}
+    let alive = encode(&ConnectorFrame::Alive);
+    loop {
+        match tokio::time::timeout(ALIVE_EVERY, queue.recv()).await {
+            Ok(Some(frame)) => within(SILENCE_MAX, write_frame(&mut stream, &frame)).await?,
+            Ok(None) => return Ok(()),
+            Err(_) => within(SILENCE_MAX, write_frame(&mut stream, &alive)).await?,
+        }
+    }
+}
+
+/// Accept links from other servers.
+pub async fn accept(app: Arc<App>, listener: TcpListener) {
+    let open = Arc::new(AtomicUsize::new(0));
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a link could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        if open.fetch_add(1, Ordering::Relaxed) >= ACCEPTED_MAX {
+            open.fetch_sub(1, Ordering::Relaxed);
+            continue;
+        }
+        let (app, open) = (app.clone(), open.clone());
+        tokio::spawn(async move {
+            if let Err(error) = receive(&app, stream).await {
+                tracing::info!(%error, "a link from another server ended");
+            }
+            open.fetch_sub(1, Ordering::Relaxed);
+            app.mender.compare_all();
+        });
+    }
+}
+
+async fn receive(app: &App, mut stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let nonce = hex(&rand::random::<[u8; 16]>());
+    let challenge = AcceptorFrame::Challenge { nonce: nonce.clone() };
+    write_frame(&mut stream, &serde_json::to_vec(&challenge).map_err(invalid)?).await?;
+    let frame = within(OPEN_WAIT, read_frame(&mut stream, FIRST_FRAME_BYTES_MAX)).await?;
+    let ConnectorFrame::Open { server, proof } = serde_json::from_slice(&frame).map_err(invalid)? else {
+        return Err(invalid("the first frame is to be open"));
+    };
+    let proof = unhex(&proof).ok_or_else(|| invalid("the proof is not hexadecimal"))?;
+    proof_of(app, &nonce).verify_slice(&proof).map_err(|_| invalid("the proof does not fit the pool's secret"))?;
+    tracing::info!(server, "link from another server is up");
+    app.mender.compare_all();
+    let mut stream = BufReader::new(stream);
+    loop {
+        let frame = within(SILENCE_MAX, read_frame(&mut stream, FRAME_BYTES_MAX)).await?;
+        match serde_json::from_slice(&frame).map_err(invalid)? {
+            ConnectorFrame::Committed { entries, access_versions } => take(app, entries, &access_versions),
+            ConnectorFrame::AccessChanged { rooms } => app.mender.check_access(&rooms, app),
+            ConnectorFrame::Alive => {}
+            ConnectorFrame::Open { .. } => return Err(invalid("open comes once")),
+        }
+    }
+}
+
+/// Show what another server has committed in this server's epoch. Anything else is left to the database.
+fn take(app: &App, entries: Vec<Entry>, access_versions: &[i64]) {
+    let epoch = app.standing.borrow().epoch();
+    for (entry, version) in entries.into_iter().zip(access_versions) {
+        if Some(entry.epoch) != epoch {
+            continue;
+        }
+        let Some(room) = app.rooms.get(entry.room) else { continue };
+        let (frame, entry) = encode_entry(entry);
+        let need = room.offer(Offer { seq: entry.seq, access_version: *version, frame }, entry.epoch);
+        app.mender.ask(entry.room, need);
+    }
+}
+
+fn proof_of(app: &App, nonce: &str) -> Hmac<Sha256> {
+    let key = app.secret.derive(Purpose::ServerLink);
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("HMAC takes keys of any length");
+    mac.update(nonce.as_bytes());
+    mac
+}
+
+fn encode(frame: &ConnectorFrame) -> Vec<u8> {
+    serde_json::to_vec(frame).expect("frames hold no maps with keys that JSON lacks")
+}
+
+async fn read_frame(stream: &mut (impl AsyncReadExt + Unpin), max: u32) -> io::Result<Vec<u8>> {
+    let length = stream.read_u32().await?;
+    if length > max {
+        return Err(invalid(format!("a frame of {length} bytes; at most {max} are taken")));
+    }
+    let mut frame = vec![0; length as usize];
+    stream.read_exact(&mut frame).await?;
+    Ok(frame)
+}
+
+async fn write_frame(stream: &mut TcpStream, frame: &[u8]) -> io::Result<()> {
+    let mut out = Vec::with_capacity(frame.len() + 4);
+    out.extend_from_slice(&(frame.len() as u32).to_be_bytes());
+    out.extend_from_slice(frame);
+    stream.write_all(&out).await
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(limit, work).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+fn invalid(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from_digit(u32::from(value), 16).expect("half a byte is a hexadecimal digit");
+    bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}

@@ -1,0 +1,215 @@
+//! Mending rooms: what links and commits did not bring is read from the database, and sessions whose access has changed
+//! are checked again. The database is the truth; everything else is a hint.
+
+use crate::app::App;
+use crate::frame;
+use crate::room::{Need, Offer, Room};
+use crate::standing::Standing;
+use rules::access::{Deed, decide};
+use rules::id::{Epoch, PrincipalId, RoomId};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Bound, Store, StoreError};
+use tokio::sync::mpsc;
+use wire::chat::ServerFrame;
+
+/// How long a gap may wait for a link before the database is asked.
+const GAP_WAIT: Duration = Duration::from_millis(4);
+/// How often the heads of all rooms with sessions are compared, so that a lost hint stalls nobody for longer.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+/// Entries in one read.
+const PAGE: u32 = 500;
+/// Rounds of checking access in one go; the next comparison of heads goes on.
+const CHECKS_MAX: u32 = 5;
+
+/// A room to be mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Request {
+    /// Entries are missing.
+    Gap(RoomId),
+    /// Access has changed.
+    Access(RoomId),
+    /// Compare the heads of all rooms.
+    All,
+}
+
+/// Takes requests. Unbounded, but a room is asked for again only after an offer, and requests are merged.
+pub struct Mender(mpsc::UnboundedSender<Request>);
+
+impl Mender {
+    /// A mender and its queue.
+    pub fn new() -> (Self, mpsc::UnboundedReceiver<Request>) {
+        let (sender, queue) = mpsc::unbounded_channel();
+        (Self(sender), queue)
+    }
+
+    /// Mend a room if it needs it.
+    pub fn ask(&self, room: RoomId, need: Need) {
+        if need == Need::Mending {
+            self.request(Request::Gap(room));
+        }
+    }
+
+    /// Check access to rooms again; all of this server's rooms when none is named.
+    pub fn check_access(&self, rooms: &[RoomId], app: &App) {
+        if rooms.is_empty() {
+            for (room, _) in app.rooms.all() {
+                self.request(Request::Access(room));
+            }
+        }
+        for room in rooms {
+            self.request(Request::Access(*room));
+        }
+    }
+
+    /// Compare the heads of all rooms with the database now.
+    pub fn compare_all(&self) {
+        self.request(Request::All);
+    }
+
+    fn request(&self, request: Request) {
+        // An error means that the server ends.
+        let _ = self.0.send(request);
+    }
+}
+
+/// Carry out requests, merged, for as long as the process lives.
+pub async fn run(app: Arc<App>, mut queue: mpsc::UnboundedReceiver<Request>) {
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, 4096).await > 0 {
+        if batch.iter().all(|request| matches!(request, Request::Gap(_))) {
+            tokio::time::sleep(GAP_WAIT).await;
+            while let Ok(more) = queue.try_recv() {
+                batch.push(more);
+            }
+        }
+        let requests: BTreeSet<Request> = batch.drain(..).collect();
+        let Standing::Ready { store } = app.standing.borrow().clone() else {
+            // Every room is brought in line when there is a writer again.
+            continue;
+        };
+        for request in requests {
+            let result = match request {
+                Request::Gap(room) | Request::Access(room) => {
+                    mend(&app, &store, room, matches!(request, Request::Access(_))).await
+                }
+                Request::All => compare_heads(&app, &store).await,
+            };
+            if let Err(error) = result {
+                tracing::info!(%error, ?request, "a room could not be mended now; the next comparison finds it");
+            }
+        }
+    }
+}
+
+/// Compare heads once a second.
+pub async fn poll(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(POLL_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        app.rooms.forget_idle();
+        app.mender.compare_all();
+    }
+}
+
+async fn compare_heads(app: &App, store: &Store) -> Result<(), StoreError> {
+    let rooms: Vec<RoomId> =
+        app.rooms.all().into_iter().filter(|(_, room)| !room.lock().is_empty()).map(|(id, _)| id).collect();
+    if rooms.is_empty() {
+        return Ok(());
+    }
+    for head in store.heads(&rooms).await? {
+        let Some(room) = app.rooms.get(head.room) else { continue };
+        let need = room.lock().hint(head.last_seq, head.access_version);
+        if need == Need::Mending {
+            mend(app, store, head.room, false).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn mend(app: &App, store: &Store, id: RoomId, check: bool) -> Result<(), StoreError> {
+    let Some(room) = app.rooms.get(id) else { return Ok(()) };
+    if check {
+        check_access(store, id, &room).await?;
+    }
+    loop {
+        let Some(delivered) = room.lock().delivered() else { return Ok(()) };
+        let page = store.page(id, Bound::After(delivered), PAGE).await?;
+        if page.access_version > room.lock().checked() {
+            check_access(store, id, &room).await?;
+        }
+        let count = page.entries.len();
+        let mut need = Need::Nothing;
+        for row in page.entries {
+            let (frame, entry) = frame::encode_entry(frame::entry_of(id, row));
+            let offer = Offer { seq: entry.seq, access_version: page.access_version, frame };
+            need = room.offer(offer, store.epoch());
+        }
+        // Held back although nothing is missing: access has moved on meanwhile.
+        if need == Need::Mending && count > 0 {
+            check_access(store, id, &room).await?;
+        }
+        if count < PAGE as usize {
+            return Ok(());
+        }
+    }
+}
+
+/// Decide again who may be in the room, and tell those who may not.
+async fn check_access(store: &Store, id: RoomId, room: &Room) -> Result<(), StoreError> {
+    // Sessions that come in on an older decision while this one is made are checked in another round.
+    for _ in 0..CHECKS_MAX {
+        let users = room.lock().users();
+        let facts = store.facts(&users, &[id]).await?;
+        let Some(room_facts) = facts.rooms.get(&id) else {
+            room.lock().resume_all();
+            return Ok(());
+        };
+        let may_stay = |user: &PrincipalId| {
+            facts.askers.get(user).is_some_and(|asker| decide(asker, &room_facts.access, Deed::Join).is_ok())
+        };
+        let gone: Vec<PrincipalId> = users.iter().copied().filter(|user| !may_stay(user)).collect();
+        let (out, checked) = {
+            let mut live = room.lock();
+            (live.access_checked(room_facts.access_version, &users, &gone), live.checked())
+        };
+        for member in out {
+            tracing::info!(room = %id, user = %member.user, "a session leaves the room: its access was taken away");
+            member.outbox.push(frame::encode(&ServerFrame::Left { id: 0, room: id }));
+        }
+        if checked >= room_facts.access_version {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Bring every room in line with a writer that has just been reached, before anything of it is shown. When the epoch has
+/// changed, sessions of rooms whose history was rewound below what they have seen are told to resume.
+pub async fn settle(app: &App, store: &Store, epoch_settled: Option<Epoch>) -> Result<(), StoreError> {
+    app.rooms.show_epoch(store.epoch());
+    let rooms = app.rooms.all();
+    if let Some(since) = epoch_settled.filter(|since| *since != store.epoch()) {
+        let ids: Vec<RoomId> = rooms.iter().map(|(id, _)| *id).collect();
+        let existing: BTreeSet<RoomId> = store.heads(&ids).await?.into_iter().map(|head| head.room).collect();
+        let starts: std::collections::HashMap<_, _> = store.rewound(&ids, since).await?.into_iter().collect();
+        for (id, room) in &rooms {
+            let mut live = room.lock();
+            let lost = match (live.delivered(), starts.get(id)) {
+                (Some(delivered), Some(start)) => delivered > *start,
+                (Some(_), None) => !existing.contains(id),
+                (None, _) => false,
+            };
+            if lost {
+                tracing::warn!(room = %id, "history was rewound; its sessions resume from their cursors");
+                live.resume_all();
+            } else {
+                live.forget_early();
+            }
+        }
+    }
+    compare_heads(app, store).await
+}

@@ -1,0 +1,439 @@
+//! One client on a WebSocket.
+//!
+//! A session waits for one of four things: frames to send, frames from the client, a change of how the server stands,
+//! the word to resume. It never waits for the database: joins are tasks of their own, posts go to the chat path.
+
+use crate::app::App;
+use crate::chat_path::{Answer, Author, Post};
+use crate::frame::encode;
+use crate::join;
+use crate::outbox::{End, FRAMES_MAX, Outbox, SessionId};
+use crate::standing::{Standing, addresses};
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
+use futures_util::{SinkExt, StreamExt};
+use rand::Rng;
+use rules::id::RoomId;
+use rules::limit::{HISTORY_DEFAULT, HISTORY_PAGE_MAX, POST_BYTES_MAX, ROOMS_PER_CONNECTION_MAX};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use store::{StoreError, TokenHash};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use uuid::Uuid;
+use wire::chat::{ClientFrame, RefusalCode, ServerFrame, close};
+
+/// How long a client may take for its `hello`.
+const HELLO_WAIT: Duration = Duration::from_secs(10);
+/// A client that was silent for so long is asked whether it is there.
+const PING_AFTER: Duration = Duration::from_secs(20);
+/// A client that stays silent is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// Longest wait for a client to take the last frame.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+/// Frames that break the protocol before the connection is closed.
+const BAD_FRAMES_MAX: u32 = 10;
+/// Frames written before the client's own are read again.
+const WRITE_AT_ONCE: usize = 128;
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// How a session ends.
+enum Ending {
+    /// The client went, or its connection broke.
+    Gone,
+    /// Closed with a code, after saying why.
+    Closed(u16, &'static str),
+}
+
+/// What a join needs of its session.
+#[derive(Clone)]
+pub struct Who {
+    /// The session's number.
+    pub session: SessionId,
+    /// The user.
+    pub author: Author,
+    /// Where its frames go.
+    pub outbox: Outbox,
+}
+
+struct Session {
+    app: Arc<App>,
+    socket: WebSocket,
+    who: Who,
+    waiting: mpsc::Receiver<Utf8Bytes>,
+    end: Arc<End>,
+    token: TokenHash,
+    rooms: HashMap<RoomId, tokio::task::JoinHandle<()>>,
+    bad_frames: u32,
+    heard: Instant,
+}
+
+/// Serve a client from its upgrade to its end.
+pub async fn serve(app: Arc<App>, mut socket: WebSocket) {
+    let _count = app.count_session();
+    let ending = match hello(&app, &mut socket).await {
+        Ok((author, token)) => {
+            let (outbox, waiting, end) = Outbox::new();
+            let who = Who { session: NEXT.fetch_add(1, Ordering::Relaxed), author, outbox };
+            let heard = Instant::now();
+            let mut session =
+                Session { app, socket, who, waiting, end, token, rooms: HashMap::new(), bad_frames: 0, heard };
+            let ending = session.run().await;
+            session.leave_all().await;
+            socket = session.socket;
+            ending
+        }
+        Err(ending) => ending,
+    };
+    if let Ending::Closed(code, reason) = ending {
+        let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
+        // A client that does not take it is gone as well.
+        let _ = tokio::time::timeout(CLOSE_WAIT, socket.send(Message::Close(Some(frame)))).await;
+    }
+}
+
+/// Hear the token, wait for a writer if need be, and find out whose it is.
+async fn hello(app: &App, socket: &mut WebSocket) -> Result<(Author, TokenHash), Ending> {
+    let first = tokio::time::timeout(HELLO_WAIT, next_text(socket)).await;
+    let text = match first {
+        Ok(Some(text)) => text,
+        Ok(None) => return Err(Ending::Gone),
+        Err(_) => return Err(Ending::Closed(close::BAD_FRAME, "no hello came in time")),
+    };
+    let Ok(ClientFrame::Hello { token }) = serde_json::from_str(&text) else {
+        let message = "the first frame is to be {\"type\":\"hello\",\"token\":\"…\"}".to_owned();
+        send(socket, &ServerFrame::Refused { id: 0, code: RefusalCode::BadRequest, message }).await?;
+        return Err(Ending::Closed(close::BAD_FRAME, "the first frame is to be hello"));
+    };
+    let hash = TokenHash::of(&token);
+    let mut standing = app.standing.subscribe();
+    loop {
+        let now = standing.borrow_and_update().clone();
+        match now {
+            Standing::Ready { store } => match store.token_owner(&hash).await {
+                Ok(Some(user)) => {
+                    let author = Author { id: user.id, name: user.name.as_str().into() };
+                    let view = app.view();
+                    let welcome = ServerFrame::Welcome {
+                        user: user.name,
+                        server: app.name.to_string(),
+                        epoch: store.epoch(),
+                        servers: addresses(&view),
+                        post_bytes_max: POST_BYTES_MAX,
+                    };
+                    send(socket, &welcome).await?;
+                    return Ok((author, hash));
+                }
+                Ok(None) => return Err(not_signed_in(socket).await),
+                Err(error) if error.is_passing() => tokio::time::sleep(Duration::from_millis(10)).await,
+                Err(error) => return Err(failed(socket, &error).await),
+            },
+            Standing::Waiting { reason } => {
+                send(socket, &ServerFrame::Waiting { reason: reason.to_string() }).await?;
+                tokio::select! {
+                    changed = standing.changed() => changed.map_err(|_| Ending::Gone)?,
+                    // Nothing may come before welcome; most of all this notices that the client has gone.
+                    text = next_text(socket) => return Err(match text {
+                        Some(_) => Ending::Closed(close::BAD_FRAME, "wait for welcome before anything else"),
+                        None => Ending::Gone,
+                    }),
+                }
+            }
+            Standing::Away => {
+                send(socket, &move_frame(app, 0)).await?;
+                return Err(Ending::Closed(close::MOVED, "this server takes no clients now"));
+            }
+        }
+    }
+}
+
+async fn not_signed_in(socket: &mut WebSocket) -> Ending {
+    let message = "the token is unknown or revoked; sign in again".to_owned();
+    let refused = ServerFrame::Refused { id: 0, code: RefusalCode::NotSignedIn, message };
+    match send(socket, &refused).await {
+        Ok(()) => Ending::Closed(close::NOT_SIGNED_IN, "not signed in"),
+        Err(ending) => ending,
+    }
+}
+
+async fn failed(socket: &mut WebSocket, error: &StoreError) -> Ending {
+    tracing::error!(%error, "a client's token could not be looked up");
+    let message = "the token could not be looked up; try again".to_owned();
+    let refused = ServerFrame::Refused { id: 0, code: RefusalCode::Internal, message };
+    match send(socket, &refused).await {
+        Ok(()) => Ending::Closed(close::RESUME, "internal error"),
+        Err(ending) => ending,
+    }
+}
+
+async fn send(socket: &mut WebSocket, frame: &ServerFrame) -> Result<(), Ending> {
+    socket.send(Message::Text(encode(frame))).await.map_err(|_| Ending::Gone)
+}
+
+async fn next_text(socket: &mut WebSocket) -> Option<Utf8Bytes> {
+    loop {
+        match socket.next().await? {
+            Ok(Message::Text(text)) => return Some(text),
+            Ok(Message::Ping(_) | Message::Pong(_)) => {}
+            Ok(Message::Binary(_) | Message::Close(_)) | Err(_) => return None,
+        }
+    }
+}
+
+fn move_frame(app: &App, after_ms: u64) -> ServerFrame {
+    let view = app.view();
+    let servers = addresses(&view).into_iter().filter(|s| s.active).collect();
+    ServerFrame::Move { servers, after_ms, reason: "this server is not active any more; others are".to_owned() }
+}
+
+impl Session {
+    async fn run(&mut self) -> Ending {
+        let mut standing = self.app.standing.subscribe();
+        let mut ready = true;
+        let mut moves_at: Option<Instant> = None;
+        let mut out = Vec::with_capacity(8);
+        let end = self.end.clone();
+        let alarm = tokio::time::sleep(PING_AFTER);
+        tokio::pin!(alarm);
+        loop {
+            tokio::select! {
+                count = self.waiting.recv_many(&mut out, WRITE_AT_ONCE) => {
+                    if count == 0 {
+                        return Ending::Gone;
+                    }
+                    if end.is_told() {
+                        continue;
+                    }
+                    tokio::select! {
+                        result = write(&mut self.socket, &mut out) => if result.is_err() { return Ending::Gone },
+                        code = end.told() => return told(code),
+                    }
+                }
+                message = self.socket.next() => {
+                    self.heard = Instant::now();
+                    if let Some(ending) = self.hear(message).await {
+                        return ending;
+                    }
+                }
+                changed = standing.changed(), if moves_at.is_none() => {
+                    if changed.is_err() {
+                        return Ending::Gone;
+                    }
+                    let now = standing.borrow_and_update().clone();
+                    moves_at = self.tell_standing(&now, &mut ready);
+                    if let Some(at) = moves_at {
+                        alarm.as_mut().reset(at);
+                    }
+                }
+                code = end.told() => return told(code),
+                () = &mut alarm => {
+                    if moves_at.is_some() {
+                        return Ending::Closed(close::MOVED, "this server takes no clients now");
+                    }
+                    if let Some(ending) = self.ask_whether_there().await {
+                        return ending;
+                    }
+                    self.check_token(&standing);
+                    alarm.as_mut().reset(Instant::now() + PING_AFTER);
+                }
+            }
+        }
+    }
+
+    /// Tell the client how the server stands now. Returns when it is to be gone, if it is to go.
+    fn tell_standing(&self, now: &Standing, ready: &mut bool) -> Option<Instant> {
+        match now {
+            Standing::Ready { store } => {
+                if !std::mem::replace(ready, true) {
+                    self.tell(&ServerFrame::Ready { epoch: store.epoch() });
+                }
+                None
+            }
+            Standing::Waiting { reason } => {
+                if std::mem::replace(ready, false) {
+                    self.tell(&ServerFrame::Waiting { reason: reason.to_string() });
+                }
+                None
+            }
+            Standing::Away => {
+                let after_ms = rand::rng().random_range(0..=move_window_ms(self.app.sessions()));
+                self.tell(&move_frame(&self.app, after_ms));
+                Some(Instant::now() + Duration::from_millis(after_ms))
+            }
+        }
+    }
+
+    async fn ask_whether_there(&mut self) -> Option<Ending> {
+        let silent = self.heard.elapsed();
+        if silent > SILENCE_MAX {
+            return Some(Ending::Gone);
+        }
+        if silent < PING_AFTER {
+            return None;
+        }
+        let ping = self.socket.send(Message::Ping(axum::body::Bytes::new()));
+        match tokio::time::timeout(CLOSE_WAIT, ping).await {
+            Ok(Ok(())) => None,
+            Ok(Err(_)) | Err(_) => Some(Ending::Gone),
+        }
+    }
+
+    /// End the session when its token was revoked or its account switched off meanwhile.
+    fn check_token(&self, standing: &watch::Receiver<Standing>) {
+        let Standing::Ready { store } = standing.borrow().clone() else { return };
+        let (token, end) = (self.token.clone(), self.end.clone());
+        tokio::spawn(async move {
+            if let Ok(None) = store.token_owner(&token).await {
+                end.tell(close::NOT_SIGNED_IN);
+            }
+        });
+    }
+
+    fn tell(&self, frame: &ServerFrame) {
+        self.who.outbox.push(encode(frame));
+    }
+
+    fn refuse(&self, id: u64, code: RefusalCode, message: impl Into<String>) {
+        self.tell(&ServerFrame::Refused { id, code, message: message.into() });
+    }
+
+    async fn hear(&mut self, message: Option<Result<Message, axum::Error>>) -> Option<Ending> {
+        match message {
+            Some(Ok(Message::Text(text))) => self.obey(&text).await,
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => None,
+            Some(Ok(Message::Binary(_))) => self.bad_frame(0, "frames are text, one JSON object each"),
+            Some(Ok(Message::Close(_)) | Err(_)) | None => Some(Ending::Gone),
+        }
+    }
+
+    fn bad_frame(&mut self, id: u64, why: impl Into<String>) -> Option<Ending> {
+        self.bad_frames += 1;
+        self.refuse(id, RefusalCode::BadRequest, why);
+        (self.bad_frames >= BAD_FRAMES_MAX)
+            .then_some(Ending::Closed(close::BAD_FRAME, "too many frames that break the protocol"))
+    }
+
+    async fn obey(&mut self, text: &str) -> Option<Ending> {
+        match serde_json::from_str(text) {
+            Ok(ClientFrame::Hello { .. }) => self.bad_frame(0, "hello comes once, as the first frame"),
+            Ok(ClientFrame::Join { id, room, after, history }) => {
+                self.join(join::Request {
+                    id,
+                    room,
+                    after,
+                    history: history.unwrap_or(HISTORY_DEFAULT).min(HISTORY_PAGE_MAX),
+                })
+                .await;
+                None
+            }
+            Ok(ClientFrame::Leave { id, room }) => {
+                self.leave(room).await;
+                self.tell(&ServerFrame::Left { id, room });
+                None
+            }
+            Ok(ClientFrame::Post { id, room, client_id, text }) => {
+                self.post(id, room, client_id, text);
+                None
+            }
+            Err(error) => {
+                let id = id_of(text);
+                self.bad_frame(id, format!("the frame cannot be read: {error}; see /docs/frames"))
+            }
+        }
+    }
+
+    async fn join(&mut self, request: join::Request) {
+        self.leave(request.room).await;
+        if self.rooms.len() >= ROOMS_PER_CONNECTION_MAX {
+            self.forget_refused();
+        }
+        if self.rooms.len() >= ROOMS_PER_CONNECTION_MAX {
+            let message = format!("a connection joins {ROOMS_PER_CONNECTION_MAX} rooms at most; leave one first");
+            return self.refuse(request.id, RefusalCode::Overloaded, message);
+        }
+        let room = request.room;
+        let task = tokio::spawn(join::join(self.app.clone(), self.who.clone(), request));
+        self.rooms.insert(room, task);
+    }
+
+    /// Forget rooms whose join was refused, or that the session has been put out of.
+    fn forget_refused(&mut self) {
+        let (app, session) = (&self.app, self.who.session);
+        self.rooms.retain(|room, task| {
+            !task.is_finished() || app.rooms.get(*room).is_some_and(|live| live.lock().holds(session))
+        });
+    }
+
+    async fn leave(&mut self, room: RoomId) {
+        let Some(task) = self.rooms.remove(&room) else { return };
+        // Only when the join has really ended is it certain that it puts nothing more in the queue.
+        task.abort();
+        let _ = task.await;
+        if let Some(live) = self.app.rooms.get(room) {
+            live.lock().remove(self.who.session);
+        }
+    }
+
+    async fn leave_all(&mut self) {
+        self.end.tell(close::RESUME);
+        for room in self.rooms.keys().copied().collect::<Vec<_>>() {
+            self.leave(room).await;
+        }
+    }
+
+    fn post(&self, id: u64, room: RoomId, client_id: Uuid, text: String) {
+        if let Err((code, message)) = check_text(&text) {
+            return self.refuse(id, code, message);
+        }
+        let answer = Answer::Session { id, outbox: self.who.outbox.clone() };
+        self.app.poster.post(Post { room, author: self.who.author.clone(), client_id, text, answer });
+    }
+}
+
+fn told(code: u16) -> Ending {
+    let reason = match code {
+        close::NOT_SIGNED_IN => "the token was revoked",
+        _ => "connect again and resume from your cursors",
+    };
+    Ending::Closed(code, reason)
+}
+
+async fn write(socket: &mut WebSocket, out: &mut Vec<Utf8Bytes>) -> Result<(), axum::Error> {
+    for frame in out.drain(..) {
+        socket.feed(Message::Text(frame)).await?;
+    }
+    socket.flush().await
+}
+
+/// Sessions leave spread over this many milliseconds: 5 a millisecond, 50 ms at least, 10 s at most.
+fn move_window_ms(sessions: u64) -> u64 {
+    (sessions / 5).clamp(50, 10_000)
+}
+
+/// Whether a text may be posted.
+pub fn check_text(text: &str) -> Result<(), (RefusalCode, String)> {
+    if text.is_empty() {
+        Err((RefusalCode::BadRequest, "the text is empty; post at least one character".to_owned()))
+    } else if text.len() > POST_BYTES_MAX {
+        let message = format!("the text has {} bytes; at most {POST_BYTES_MAX} are taken", text.len());
+        Err((RefusalCode::TooLarge, message))
+    } else if text.contains('\0') {
+        Err((RefusalCode::BadRequest, "the text holds the character U+0000, which cannot be kept".to_owned()))
+    } else {
+        Ok(())
+    }
+}
+
+/// The request's id of a frame that cannot be read as a whole.
+fn id_of(text: &str) -> u64 {
+    #[derive(serde::Deserialize)]
+    struct Id {
+        #[serde(default)]
+        id: u64,
+    }
+    serde_json::from_str::<Id>(text).map_or(0, |frame| frame.id)
+}
+
+const _: () = assert!(WRITE_AT_ONCE <= FRAMES_MAX);

@@ -1,0 +1,119 @@
+//! How this server stands towards clients: it has a writer, waits for one, or clients belong elsewhere.
+
+use crate::app::View;
+use cluster::name::{DatabaseName, ServerName, SiteName};
+use cluster::topology::Topology;
+use rules::id::Epoch;
+use std::sync::Arc;
+use store::Store;
+use wire::chat::ServerAddress;
+
+/// Name of the content database.
+pub const CONTENT_DATABASE: &str = "mgc";
+
+/// How the server stands.
+#[derive(Clone, Debug)]
+pub enum Standing {
+    /// It waits for a writer, or for any server to become active: clients stay and wait with it.
+    Waiting {
+        /// For people.
+        reason: Arc<str>,
+    },
+    /// It writes and reads with this store.
+    Ready {
+        /// Connections to the writer.
+        store: Arc<Store>,
+    },
+    /// Other servers are active and this one is not.
+    Away,
+}
+
+impl Standing {
+    /// The epoch that is written as, if any.
+    pub fn epoch(&self) -> Option<Epoch> {
+        match self {
+            Standing::Ready { store } => Some(store.epoch()),
+            Standing::Waiting { .. } | Standing::Away => None,
+        }
+    }
+}
+
+/// What the record asks of this server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Send clients to the active servers.
+    Away,
+    /// Keep clients and wait.
+    Wait {
+        /// For people.
+        reason: &'static str,
+    },
+    /// Write at `host:port` as `epoch`.
+    Write {
+        /// Where the writer is, as this site reaches it.
+        at: String,
+        /// The epoch to state.
+        epoch: Epoch,
+    },
+}
+
+/// What the record asks of `server`. Pure: the newest record and topology in, the goal out.
+pub fn goal(view: &View, server: &ServerName) -> Goal {
+    let Some(record) = &view.record else {
+        return Goal::Wait { reason: "the pool is not initialised yet" };
+    };
+    if !record.is_active(server) {
+        return if record.active_servers.is_empty() {
+            Goal::Wait { reason: "no server is active at the moment: a change of writer is under way" }
+        } else {
+            Goal::Away
+        };
+    }
+    let name = DatabaseName::from(CONTENT_DATABASE);
+    let Some(host) = record.databases.get(&name).and_then(|d| d.principal.as_ref()) else {
+        return Goal::Wait {
+            reason: "the content database has no writer at the moment: a change of writer is under way",
+        };
+    };
+    let topology = &view.topology;
+    let site = topology.site_of_server(server);
+    let instance = topology.database(&name).and_then(|d| d.instance_on(host));
+    match (site, instance) {
+        (Some(site), Some(instance)) => {
+            Goal::Write { at: instance.postgres.from_site(site).to_owned(), epoch: record.epoch }
+        }
+        _ => Goal::Wait { reason: "the topology does not say where the writer is; publish one that does" },
+    }
+}
+
+/// All servers as clients reach them, active ones first.
+pub fn addresses(view: &View) -> Vec<ServerAddress> {
+    let active = |name: &ServerName| view.record.as_ref().is_some_and(|r| r.is_active(name));
+    let mut servers: Vec<ServerAddress> = view
+        .topology
+        .servers
+        .iter()
+        .map(|s| ServerAddress {
+            name: s.name.to_string(),
+            url: format!("http://{}", s.clients.at),
+            active: active(&s.name),
+        })
+        .collect();
+    servers.sort_by_key(|s| !s.active);
+    servers
+}
+
+/// The other active servers, as this site reaches their links.
+pub fn peers(view: &View, server: &ServerName) -> Vec<(ServerName, String)> {
+    let Some(record) = &view.record else { return Vec::new() };
+    let Some(site) = view.topology.site_of_server(server) else { return Vec::new() };
+    let link_of = |topology: &Topology, site: &SiteName, name: &ServerName| {
+        topology.server(name).map(|s| s.link.from_site(site).to_owned())
+    };
+    record
+        .active_servers
+        .iter()
+        .filter(|name| *name != server)
+        .filter_map(|name| Some((name.clone(), link_of(&view.topology, site, name)?)))
+        .collect()
+}

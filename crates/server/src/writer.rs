@@ -1,0 +1,122 @@
+//! Keeping hold of the writer: connect to whom the record names, prove the epoch with a real write, let go at once when
+//! the record or the connection says so.
+
+use crate::app::App;
+use crate::standing::{Goal, Standing, goal};
+use cluster::secret::Purpose;
+use rand::Rng;
+use rules::id::Epoch;
+use std::sync::Arc;
+use std::time::Duration;
+use store::{FirstAdministrator, Store, StoreError};
+
+/// Name of the first administrator.
+const FIRST_ADMINISTRATOR: &str = "admin";
+
+/// Hold the server to what the record asks, for as long as the process lives.
+pub async fn keep(app: Arc<App>) {
+    let mut view = app.view.subscribe();
+    let first = first_administrator(&app).await;
+    let mut epoch_settled: Option<Epoch> = None;
+    loop {
+        let goal = goal(&view.borrow_and_update(), &app.name);
+        tracing::info!(?goal, "following the record");
+        match &goal {
+            Goal::Away => set(&app, Standing::Away),
+            Goal::Wait { reason } => set(&app, Standing::Waiting { reason: (*reason).into() }),
+            Goal::Write { at, epoch } => {
+                set(&app, Standing::Waiting { reason: format!("connecting to the writer at {at}").into() });
+                tokio::select! {
+                    () = goal_changed(&app, &goal) => {}
+                    () = write(&app, at, *epoch, &first, &mut epoch_settled) => {}
+                }
+                let_go(&app);
+                continue;
+            }
+        }
+        goal_changed(&app, &goal).await;
+    }
+}
+
+fn set(app: &App, standing: Standing) {
+    app.standing.send_replace(standing);
+}
+
+/// Drop the connections at once, whoever still uses them.
+fn let_go(app: &App) {
+    let old = app.standing.send_replace(Standing::Waiting { reason: "looking for the writer".into() });
+    if let Standing::Ready { store } = old {
+        store.close();
+    }
+}
+
+async fn goal_changed(app: &App, present: &Goal) {
+    let mut view = app.view.subscribe();
+    // An error means that the server ends.
+    let _ = view.wait_for(|view| goal(view, &app.name) != *present).await;
+}
+
+/// Be ready for as long as the connection holds; returns when it broke.
+async fn write(app: &App, at: &str, epoch: Epoch, first: &FirstAdministrator, epoch_settled: &mut Option<Epoch>) {
+    let store = Arc::new(open(app, at, epoch, first).await);
+    while let Err(error) = crate::mend::settle(app, &store, *epoch_settled).await {
+        if error.is_passing() || store.is_broken() {
+            store.close();
+            return;
+        }
+        tracing::error!(%error, "rooms could not be brought in line with the writer; trying again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    *epoch_settled = Some(epoch);
+    tracing::info!(at, %epoch, "ready");
+    set(app, Standing::Ready { store: store.clone() });
+    store.broken().await;
+    tracing::warn!(at, "the connection to the writer broke; looking for the writer");
+}
+
+async fn open(app: &App, at: &str, epoch: Epoch, first: &FirstAdministrator) -> Store {
+    let mut told = String::new();
+    loop {
+        let Some(target) = app.target(at) else {
+            tracing::error!(at, "the writer's address in the topology is not host:port; publish one that is");
+            std::future::pending::<()>().await;
+            continue;
+        };
+        match Store::open(&target, epoch, first).await {
+            Ok(store) => return store,
+            Err(error) => {
+                let reason = error.to_string();
+                if reason != told {
+                    report(app, &error, &reason);
+                    told = reason;
+                }
+            }
+        }
+        let pause = rand::rng().random_range(10..50);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+}
+
+fn report(app: &App, error: &StoreError, reason: &str) {
+    if error.is_passing() {
+        tracing::info!(reason, "no writer yet");
+    } else {
+        tracing::error!(reason, "the writer cannot be used; a person must look");
+    }
+    set(app, Standing::Waiting { reason: format!("no writer yet: {reason}").into() });
+}
+
+async fn first_administrator(app: &App) -> FirstAdministrator {
+    let password = app.secret.derive(Purpose::FirstAdministrator);
+    loop {
+        match app.passwords.hash(password.clone()).await {
+            Ok(password_hash) => {
+                return FirstAdministrator { name: FIRST_ADMINISTRATOR.to_owned(), password_hash };
+            }
+            Err(error) => {
+                tracing::error!(%error, "the first administrator's password cannot be hashed; trying again");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
