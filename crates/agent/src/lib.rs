@@ -1,1 +1,111 @@
-//! agent
+//! The agent of a host: it runs the host's PostgreSQL instances, ships their log, keeps the management store, and carries
+//! out the orders of runbooks. The only crate that starts, stops or promotes a database; it gives no orders itself.
+
+pub mod api;
+pub mod database;
+pub mod error;
+pub mod feed;
+pub mod files;
+pub mod gossip;
+pub mod host;
+pub mod management_store;
+pub mod order;
+pub mod pair;
+pub mod postgres;
+pub mod reconcile;
+pub mod shipper;
+pub mod state_file;
+
+use crate::database::Database;
+pub use crate::error::Error;
+use crate::host::Host;
+use crate::management_store::ManagementStore;
+use crate::postgres::programs::Programs;
+use cluster::name::HostName;
+use cluster::secret::{PoolSecret, SECRET_FILE};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// How an agent is started.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The host's folder.
+    pub dir: PathBuf,
+    /// The host's name in the topology.
+    pub host: HostName,
+    /// An administrator lets this site start without having heard the other one.
+    pub without_peer: bool,
+}
+
+/// Run the agent until the process is asked to end. `extra` is served beside the agent's own API, behind the same check
+/// of the caller's key.
+///
+/// # Errors
+/// When the host folder is not usable, or the address is taken.
+pub async fn run(config: Config, extra: axum::Router) -> Result<(), Error> {
+    let secret_file = config.dir.join(SECRET_FILE);
+    let unusable = |cause: String| Error::HostFolder { path: secret_file.display().to_string(), cause };
+    let text = std::fs::read_to_string(&secret_file).map_err(|e| unusable(e.to_string()))?;
+    let secret = PoolSecret::from_text(&text).map_err(|e| unusable(e.to_string()))?;
+    let folder = config.dir.canonicalize().map_err(Error::file(format!("find {}", config.dir.display())))?;
+    let store = ManagementStore::open(&folder, &config.host)?;
+    let at = store.topology().host(&config.host).map(|h| h.agent.at.clone()).unwrap_or_default();
+    let host = Host::new(folder, config.host, secret, Programs::find()?, store, config.without_peer)?;
+    let host = Arc::new(host);
+    let failed = |cause: std::io::Error| Error::Listen { at: at.clone(), cause: cause.to_string() };
+    let listener = tokio::net::TcpListener::bind(&at).await.map_err(failed)?;
+    tokio::spawn(gossip::run(host.clone()));
+    tokio::spawn(keep_databases(host.clone()));
+    tracing::info!(host = %host.name, %at, "agent is ready");
+    let app = api::router(host, extra);
+    axum::serve(listener, app).with_graceful_shutdown(asked_to_end()).await.map_err(failed)
+}
+
+/// Have a reconciler for each database of the topology that has an instance here, also when that changes.
+async fn keep_databases(host: Arc<Host>) {
+    let mut topology = host.store.watch_topology();
+    loop {
+        let wanted: Vec<_> = topology
+            .borrow_and_update()
+            .databases
+            .iter()
+            .filter_map(|d| d.instance_on(&host.name).map(|i| (d.name.clone(), i.postgres.at.clone())))
+            .collect();
+        for (name, at) in wanted {
+            if host.database(&name).is_some() {
+                continue;
+            }
+            match Database::new(&host, &name, address(&at)) {
+                Ok(database) => {
+                    let database = Arc::new(database);
+                    if let Err(error) = database.note_clean_stop().await {
+                        tracing::warn!(database = %name, %error, "cannot tell how it was stopped");
+                    }
+                    let mut all = host.databases.write().expect("nothing panics while it holds the databases");
+                    all.insert(name, database.clone());
+                    drop(all);
+                    tokio::spawn(reconcile::run(host.clone(), database));
+                }
+                Err(error) => tracing::error!(database = %name, %error, "cannot look after this database"),
+            }
+        }
+        if topology.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn address(at: &str) -> (String, u16) {
+    let (host, port) = at.rsplit_once(':').unwrap_or((at, "5432"));
+    (host.trim_matches(['[', ']']).to_owned(), port.parse().unwrap_or(5432))
+}
+
+/// SIGTERM or Ctrl-C. The databases go on: another agent finds and keeps them.
+async fn asked_to_end() {
+    let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .expect("a process may listen for its own signals");
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

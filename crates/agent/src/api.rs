@@ -1,0 +1,198 @@
+//! The agent's API: `wire::agent` says what each request means.
+
+use crate::error::Error;
+use crate::host::Host;
+use crate::order;
+use axum::Json;
+use axum::Router;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use cluster::name::ServerName;
+use cluster::order::StampedOrder;
+use cluster::record::PoolRecord;
+use cluster::report::{HostReport, OrderReport, ServerReport};
+use cluster::secret::Purpose;
+use rules::id::Epoch;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use wire::agent::{AgentError, PublishTopology, RecordAnswer, SetRecord, TopologyAnswer, Watched};
+
+/// Longest time that a request may wait.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// The routes, behind the check of the caller's key. `extra` is served under the same check.
+pub fn router(host: Arc<Host>, extra: Router) -> Router {
+    let key: Arc<str> = format!("Bearer {}", host.secret.derive(Purpose::AgentApi)).into();
+    Router::new()
+        .route("/v1/report", get(report))
+        .route("/v1/watch", get(watch))
+        .route("/v1/record", post(set_record))
+        .route("/v1/gossip", post(gossip))
+        .route("/v1/topology", get(topology).post(publish))
+        .route("/v1/orders", post(take_order))
+        .route("/v1/servers/{name}", post(server_report))
+        .route("/v1/without-peer", post(without_peer))
+        .with_state(host)
+        .merge(extra)
+        .layer(from_fn_with_state(key, check_key))
+}
+
+async fn check_key(State(key): State<Arc<str>>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if same(given.as_bytes(), key.as_bytes()) {
+        return next.run(request).await;
+    }
+    let message =
+        "this agent takes requests of its own pool only: the key derived from pool.secret does not match".into();
+    (StatusCode::UNAUTHORIZED, Json(AgentError { message })).into_response()
+}
+
+/// Equality that takes as long for a near miss as for a wild guess.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (x, y)| differ | (x ^ y)) == 0
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let status = match self {
+            Error::Unfit(_) => StatusCode::CONFLICT,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(AgentError { message: self.to_string() })).into_response()
+    }
+}
+
+/// Everything that this host sees.
+pub async fn host_report(host: &Host) -> HostReport {
+    let mut instances = BTreeMap::new();
+    let mut orders: BTreeMap<_, OrderReport> = BTreeMap::new();
+    let mut waiting_for = Vec::new();
+    for database in host.all_databases() {
+        instances.insert(database.name.clone(), database.report(host).await);
+        if let Some(order) = database.state().order {
+            orders.insert(database.name.clone(), order);
+        }
+        waiting_for.extend(database.waiting_for());
+    }
+    let servers = host.servers.lock().expect("nothing panics while it holds the servers");
+    let aged = |(report, at): &(ServerReport, Instant)| ServerReport {
+        age_ms: at.elapsed().as_millis() as u64,
+        ..report.clone()
+    };
+    HostReport {
+        host: host.name.clone(),
+        site: host.store.site().clone(),
+        measured_at_ms: jiff::Timestamp::now().as_millisecond(),
+        change: host.changes(),
+        record: host.store.record(),
+        topology_version: host.store.topology().version,
+        instances,
+        orders,
+        servers: servers.iter().map(|(name, seen)| (name.clone(), aged(seen))).collect(),
+        waiting_for,
+    }
+}
+
+async fn report(State(host): State<Arc<Host>>) -> Json<HostReport> {
+    Json(host_report(&host).await)
+}
+
+#[derive(Deserialize)]
+struct WatchQuery {
+    #[serde(default)]
+    epoch: i64,
+    #[serde(default)]
+    version: u64,
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+async fn watch(State(host): State<Arc<Host>>, Query(query): Query<WatchQuery>) -> Json<Watched> {
+    let mut record = host.store.watch_record();
+    let mut topology = host.store.watch_topology();
+    topology.mark_unchanged();
+    let newer =
+        |r: &Option<PoolRecord>| r.as_ref().is_some_and(|r| (r.epoch, r.version) > (Epoch(query.epoch), query.version));
+    let wait = Duration::from_millis(query.wait_ms).min(WAIT_MAX);
+    tokio::select! {
+        _ = record.wait_for(newer) => {}
+        _ = topology.changed() => {}
+        () = tokio::time::sleep(wait) => {}
+    }
+    Json(Watched { record: host.store.record(), topology: host.store.topology() })
+}
+
+async fn set_record(State(host): State<Arc<Host>>, Json(body): Json<SetRecord>) -> Result<Json<RecordAnswer>, Error> {
+    let answer = host.store.swap(body.expected_version, body.record)?;
+    host.changed();
+    Ok(Json(answer))
+}
+
+async fn gossip(
+    State(host): State<Arc<Host>>,
+    Json(told): Json<Option<PoolRecord>>,
+) -> Result<Json<Option<PoolRecord>>, Error> {
+    if let Some(record) = told {
+        host.store.adopt(record)?;
+    }
+    Ok(Json(host.store.record()))
+}
+
+#[derive(Deserialize)]
+struct NewerThan {
+    newer_than: Option<u64>,
+}
+
+async fn topology(
+    State(host): State<Arc<Host>>,
+    Query(query): Query<NewerThan>,
+) -> Result<Json<Option<String>>, Error> {
+    if query.newer_than.is_some_and(|version| host.store.topology().version <= version) {
+        return Ok(Json(None));
+    }
+    host.store.topology_text().map(|text| Json(Some(text)))
+}
+
+async fn publish(
+    State(host): State<Arc<Host>>,
+    Json(body): Json<PublishTopology>,
+) -> Result<Json<TopologyAnswer>, Error> {
+    host.store.publish(body.expected_version, &body.text).map(Json)
+}
+
+#[derive(Deserialize)]
+struct Wait {
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+async fn take_order(
+    State(host): State<Arc<Host>>,
+    Query(query): Query<Wait>,
+    Json(given): Json<StampedOrder>,
+) -> Result<Json<OrderReport>, Error> {
+    order::take(host, given, Duration::from_millis(query.wait_ms).min(WAIT_MAX)).await.map(Json)
+}
+
+async fn server_report(
+    State(host): State<Arc<Host>>,
+    Path(name): Path<String>,
+    Json(said): Json<ServerReport>,
+) -> Json<Watched> {
+    let mut servers = host.servers.lock().expect("nothing panics while it holds the servers");
+    servers.insert(ServerName(name), (said, Instant::now()));
+    drop(servers);
+    Json(Watched { record: host.store.record(), topology: host.store.topology() })
+}
+
+async fn without_peer(State(host): State<Arc<Host>>) -> StatusCode {
+    host.answers.lock().expect("nothing panics while it holds the answers").without_peer = true;
+    tracing::warn!("an administrator lets this site start without the other one");
+    host.all_databases().iter().for_each(|d| d.wake.notify_one());
+    StatusCode::NO_CONTENT
+}

@@ -1,0 +1,344 @@
+//! One database on this host: its instance, the agent's memory of it, and what is being done with it.
+//!
+//! Whoever changes the instance holds `work`: the reconciler for a moment at a time, an order for as long as it takes.
+//! Reports never wait for it.
+
+use crate::error::Error;
+use crate::host::Host;
+use crate::postgres::conf::Conf;
+use crate::postgres::copy::{CopyDestination, CopyJob, Has};
+use crate::postgres::instance::{Instance, volume};
+use crate::postgres::process::{Process, first_in};
+use crate::postgres::receive::Receive;
+use crate::postgres::share::Share;
+use crate::postgres::sql::{ChatProbe, Probe};
+use crate::state_file::{State, StateFile};
+use cluster::fence::{MayOpen, may_open};
+use cluster::goal::{Goal, goal};
+use cluster::name::{DatabaseName, HostName};
+use cluster::order::Stamp;
+use cluster::record::PoolRecord;
+use cluster::report::{CleanStop, InstanceReport, InstanceState, ShippingReport};
+use nix::sys::signal::Signal;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
+
+/// How old a count of entries may be in a report.
+const COUNT_AGE: Duration = Duration::from_millis(200);
+
+/// One database on this host.
+pub struct Database {
+    /// Its name.
+    pub name: DatabaseName,
+    /// Its instance.
+    pub instance: Instance,
+    /// Held by whoever changes the instance.
+    pub work: tokio::sync::Mutex<Work>,
+    /// Wakes the reconciler.
+    pub wake: Notify,
+    /// The stamp of the order that is being carried out in this process.
+    pub executing: watch::Sender<Option<Stamp>>,
+    state: Mutex<StateFile>,
+    seen: Mutex<Seen>,
+}
+
+/// What the reconciler keeps between two looks.
+pub struct Work {
+    /// The copy job of a backup.
+    pub copy: CopyJob,
+    /// Where it copies to.
+    pub destination: CopyDestination,
+    /// When the copy job last ran.
+    pub copied_at: Option<Instant>,
+    /// The program that ships the log while it is written, while this host ships.
+    pub receive: Receive,
+    /// Since when PostgreSQL has been configured without a stream.
+    pub stream_off_since: Option<Instant>,
+    /// Since when the stream has been down.
+    pub stream_down_since: Option<Instant>,
+    /// Whether the source of the stream took a connection, and when that was tried.
+    pub reached: Option<(bool, Instant)>,
+    /// When the mirror was last seen connected.
+    pub mirror_seen: Option<Instant>,
+    /// Since when this pair is watched, and which.
+    pub watching: Option<(HostName, Instant)>,
+    /// When the share was last trimmed.
+    pub trimmed_at: Option<Instant>,
+    /// The mirror that was last written into the configuration; PostgreSQL may need a moment to take it.
+    pub wait_for_set: Option<Option<HostName>>,
+}
+
+/// What reports are made from, beside fresh looks.
+#[derive(Default)]
+struct Seen {
+    doing: Option<String>,
+    waiting_for: Option<String>,
+    shipping: Option<ShippingReport>,
+    share_seen: Option<Instant>,
+    chat: Option<(ChatProbe, Instant)>,
+    clean_stop: Option<CleanStop>,
+    growth: Option<(u64, Instant)>,
+    full_in_s: Option<u64>,
+}
+
+impl Database {
+    /// A database in its host's folder.
+    pub fn new(host: &Host, name: &DatabaseName, listen: (String, u16)) -> Result<Self, Error> {
+        let instance = Instance::new(&host.folder, &host.name, name, listen, host.programs.clone(), &host.secret);
+        let work = Work {
+            copy: CopyJob::default(),
+            destination: CopyDestination::new(instance.copied()),
+            copied_at: None,
+            receive: Receive::default(),
+            stream_off_since: None,
+            stream_down_since: None,
+            reached: None,
+            mirror_seen: None,
+            watching: None,
+            trimmed_at: None,
+            wait_for_set: None,
+        };
+        let mut state = StateFile::open(&host.folder, name)?;
+        // An agent that was killed between starting a postmaster and noting it has left one that nobody knows of.
+        if state.get().postmaster.is_none_or(|p| !p.is_alive()) {
+            let found = first_in(&instance.data());
+            state.change(|s| s.postmaster = found)?;
+        }
+        Ok(Self {
+            name: name.clone(),
+            state: Mutex::new(state),
+            work: tokio::sync::Mutex::new(work),
+            wake: Notify::new(),
+            executing: watch::Sender::new(None),
+            seen: Mutex::default(),
+            instance,
+        })
+    }
+
+    /// The agent's memory of the instance.
+    pub fn state(&self) -> State {
+        self.state.lock().expect("nothing panics while it holds the state").get().clone()
+    }
+
+    /// Change the memory, durably.
+    pub fn remember(&self, change: impl FnOnce(&mut State)) -> Result<(), Error> {
+        self.state.lock().expect("nothing panics while it holds the state").change(change)
+    }
+
+    fn seen<T>(&self, with: impl FnOnce(&mut Seen) -> T) -> T {
+        with(&mut self.seen.lock().expect("nothing panics while it holds what was seen"))
+    }
+
+    /// Say what is being done, for people.
+    pub fn doing(&self, what: Option<&str>) {
+        self.seen(|s| s.doing = what.map(str::to_owned));
+    }
+
+    /// Say what holds the agent back, for people.
+    pub fn waits_for(&self, what: Option<String>) {
+        self.seen(|s| s.waiting_for = what);
+    }
+
+    /// What holds the agent back.
+    pub fn waiting_for(&self) -> Option<String> {
+        self.seen(|s| s.waiting_for.clone())
+    }
+
+    /// Say how the log arrives.
+    pub fn shipping(&self, report: Option<ShippingReport>, share_in_order: bool) {
+        self.seen(|s| {
+            if share_in_order {
+                s.share_seen = Some(Instant::now());
+            }
+            s.shipping = report;
+        });
+    }
+
+    /// How the log arrived at the last look.
+    pub fn last_shipping(&self) -> Option<ShippingReport> {
+        self.seen(|s| s.shipping.clone())
+    }
+
+    /// The postmaster, if it is alive.
+    pub fn running(&self) -> Option<Process> {
+        self.state().postmaster.filter(Process::is_alive)
+    }
+
+    /// Start the instance with this configuration, and remember the postmaster before anything else is done.
+    pub async fn start(&self, conf: &Conf) -> Result<Process, Error> {
+        self.instance.prepare_folders()?;
+        self.instance.configure(conf)?;
+        let process = self.instance.start().await?;
+        self.remember(|s| s.postmaster = Some(process))?;
+        self.seen(|s| s.clean_stop = None);
+        Ok(process)
+    }
+
+    /// Stop the instance if it runs, and note where it ends if the stop was clean.
+    pub async fn stop(&self, signal: Signal) -> Result<(), Error> {
+        if let Some(process) = self.running() {
+            self.instance.stop(process, signal).await?;
+        }
+        self.remember(|s| s.postmaster = None)?;
+        self.note_clean_stop().await
+    }
+
+    /// Look up where a stopped instance ends.
+    pub async fn note_clean_stop(&self) -> Result<(), Error> {
+        let end =
+            if self.instance.has_data() && self.running().is_none() { self.instance.clean_stop().await? } else { None };
+        self.seen(|s| s.clean_stop = end);
+        Ok(())
+    }
+
+    /// Let a running instance take a changed configuration.
+    pub fn reload(&self, conf: &Conf) -> Result<bool, Error> {
+        let changed = self.instance.configure(conf)?;
+        if changed && let Some(process) = self.running() {
+            process.signal(Signal::SIGHUP);
+        }
+        Ok(changed)
+    }
+
+    /// The share, if the topology has one for this database.
+    pub fn share(&self, host: &Host) -> Option<Share> {
+        let topology = host.store.topology();
+        let shipping = topology.database(&self.name)?.log_shipping.clone()?;
+        Some(Share::new(&shipping.share, &self.name))
+    }
+
+    /// The folder that a writer of the record's epoch archives to; the fault where the share does not take it.
+    pub fn archive_folders(&self, host: &Host, record: &PoolRecord) -> Option<Result<(PathBuf, PathBuf), Error>> {
+        let share = self.share(host)?;
+        Some(share.writer_folders(record.epoch, &host.programs))
+    }
+
+    /// What a standby has, so that nothing is offered to it that holds less.
+    pub fn has(&self, probe: &Probe) -> Has {
+        Has {
+            wal: self.instance.data().join("pg_wal"),
+            end: probe.applied.max(probe.received.unwrap_or_default()),
+            applied: probe.applied,
+            redo: probe.redo,
+        }
+    }
+
+    /// Look at the instance, if it runs.
+    pub async fn probe(&self) -> Option<Probe> {
+        self.running()?;
+        self.instance.sql.probe().await.ok()
+    }
+
+    /// Whether the data may become a writer under the newest record.
+    pub fn may_open(&self, host: &Host, record: &PoolRecord) -> MayOpen {
+        let topology = host.store.topology();
+        let other = topology.other_site(host.store.site()).map(|s| s.name.clone());
+        may_open(&self.name, &host.name, record, other.as_ref(), &host.answers())
+    }
+
+    /// How the instance stands, given what a look showed.
+    pub fn standing(&self, host: &Host, probe: Option<&Probe>) -> InstanceState {
+        if let Some(probe) = probe {
+            return if probe.in_recovery { InstanceState::Standby } else { InstanceState::Online };
+        }
+        if self.running().is_some() || (self.executing.borrow().is_some() && self.seen(|s| s.doing.is_some())) {
+            return InstanceState::Busy;
+        }
+        if !self.instance.has_data() {
+            return InstanceState::Absent;
+        }
+        let state = self.state();
+        let Some(record) = host.store.record() else { return InstanceState::Stopped };
+        match goal(&record, &self.name, &host.name) {
+            Goal::Principal { .. } if state.handed_over.is_some_and(|e| e > record.epoch) => InstanceState::Stopped,
+            Goal::Principal { .. } if self.instance.is_standby() => InstanceState::Stopped,
+            Goal::Principal { .. } => match self.may_open(host, &record) {
+                MayOpen::Open => InstanceState::Stopped,
+                MayOpen::Ask { .. } => InstanceState::AskingPeer,
+                MayOpen::LeftBehind { .. } => InstanceState::LeftBehind,
+            },
+            Goal::Standby { .. } if self.instance.is_standby() || state.handed_over.is_some() => InstanceState::Stopped,
+            Goal::Standby { .. } => InstanceState::LeftBehind,
+            Goal::Idle if state.history_epoch.is_some_and(|e| e >= record.epoch) => InstanceState::Stopped,
+            Goal::Idle => InstanceState::LeftBehind,
+        }
+    }
+
+    /// Report on the instance, with a fresh look.
+    pub async fn report(&self, host: &Host) -> InstanceReport {
+        let probe = self.probe().await;
+        let state = self.standing(host, probe.as_ref());
+        let chat = if probe.is_some() { self.chat().await } else { ChatProbe::default() };
+        let wal_bytes = folder_bytes(&self.instance.data().join("pg_wal"));
+        let free_bytes = volume(&self.instance.folder).map_or(0, |v| v.1);
+        let memory = self.state();
+        let (doing, shipping, shut_down_at, full_in_s) = self.seen(|s| {
+            s.note_growth(free_bytes);
+            let mut shipping = s.shipping.clone();
+            if let Some(shipping) = &mut shipping {
+                shipping.share_age_ms = s.share_seen.map(|at| at.elapsed().as_millis() as u64);
+                shipping.share_epoch = memory.share_epoch;
+                if let Some(probe) = &probe {
+                    shipping.streaming = probe.streaming;
+                }
+            }
+            (s.doing.clone(), shipping, s.clean_stop, s.full_in_s)
+        });
+        InstanceReport {
+            state,
+            timeline: probe.as_ref().map(|p| p.timeline),
+            written: probe.as_ref().map(|p| p.written),
+            applied: probe.as_ref().map(|p| p.applied),
+            entries: chat.entries,
+            database_epoch: chat.epoch,
+            synchronous: probe.as_ref().map(|p| p.synchronous.clone()).unwrap_or_default(),
+            receivers: probe.as_ref().map(|p| p.receivers.clone()).unwrap_or_default(),
+            shipping,
+            wal_bytes,
+            free_bytes,
+            full_in_s,
+            sessions: probe.as_ref().map_or(0, |p| p.sessions),
+            shut_down_at: shut_down_at.filter(|_| probe.is_none()),
+            doing,
+        }
+    }
+
+    /// The chat schema's figures; the count of entries may be a moment old.
+    pub async fn chat(&self) -> ChatProbe {
+        if let Some((chat, at)) = self.seen(|s| s.chat)
+            && at.elapsed() < COUNT_AGE
+        {
+            return chat;
+        }
+        let chat = self.instance.sql.probe_chat().await.unwrap_or_default();
+        self.seen(|s| s.chat = Some((chat, Instant::now())));
+        chat
+    }
+
+    /// What was counted belongs to another epoch or instance.
+    pub fn forget_count(&self) {
+        self.seen(|s| s.chat = None);
+    }
+}
+
+impl Seen {
+    /// Seconds until the volume is full, from how it fills over at least ten seconds.
+    fn note_growth(&mut self, free_bytes: u64) {
+        match self.growth {
+            None => self.growth = Some((free_bytes, Instant::now())),
+            Some((before, at)) if at.elapsed() >= Duration::from_secs(10) => {
+                let filled_per_s = before.saturating_sub(free_bytes) as f64 / at.elapsed().as_secs_f64();
+                self.full_in_s = (filled_per_s > 1.0).then(|| (free_bytes as f64 / filled_per_s) as u64);
+                self.growth = Some((free_bytes, Instant::now()));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn folder_bytes(folder: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|e| e.metadata().ok()).filter(std::fs::Metadata::is_file).map(|m| m.len()).sum()
+}

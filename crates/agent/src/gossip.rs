@@ -1,0 +1,79 @@
+//! Gossip: every host tells every other the newest record that it knows, at once when it changes and a few times a second.
+//!
+//! One task for each other host, so that one that is cut off holds nobody up.
+
+use crate::host::Host;
+use cluster::name::HostName;
+use cluster::record::PoolRecord;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time between two rounds when nothing changes.
+const ROUND: Duration = Duration::from_millis(300);
+/// Longest wait for an answer.
+const ANSWER: Duration = Duration::from_millis(800);
+/// So many rounds between two looks at an authority's topology.
+const TOPOLOGY_ROUNDS: u32 = 6;
+
+/// Gossip with every host of the topology, for as long as the process lives.
+pub async fn run(host: Arc<Host>) {
+    let mut topology = host.store.watch_topology();
+    let mut known = BTreeSet::new();
+    loop {
+        let others: Vec<HostName> =
+            topology.borrow_and_update().hosts.iter().map(|h| h.name.clone()).filter(|n| *n != host.name).collect();
+        for other in others {
+            if known.insert(other.clone()) {
+                tokio::spawn(with_one(host.clone(), other));
+            }
+        }
+        if topology.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn with_one(host: Arc<Host>, other: HostName) {
+    let mut record = host.store.watch_record();
+    let mut round = 0_u32;
+    loop {
+        let topology = host.store.topology();
+        let Some(there) = topology.host(&other) else { return };
+        let site = there.site.clone();
+        let own = record.borrow_and_update().clone();
+        if let Some(heard) = exchange(&host, &other, own.as_ref()).await {
+            host.heard(&other, &site, heard.clone());
+            if let Err(error) = host.store.adopt(heard) {
+                tracing::error!(%error, from = %other, "a newer record could not be kept");
+            }
+        }
+        if round.is_multiple_of(TOPOLOGY_ROUNDS) && topology.sites.iter().any(|s| s.authority == other) {
+            take_over_topology(&host, &other, topology.version).await;
+        }
+        round = round.wrapping_add(1);
+        tokio::select! {
+            changed = record.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(ROUND) => {}
+        }
+    }
+}
+
+async fn exchange(host: &Host, other: &HostName, own: Option<&PoolRecord>) -> Option<PoolRecord> {
+    let base = host.agent_of(other)?;
+    let request = host.http.post(format!("{base}/v1/gossip")).timeout(ANSWER).json(&own);
+    let answer = request.send().await.ok()?.error_for_status().ok()?;
+    answer.json::<Option<PoolRecord>>().await.ok()?
+}
+
+async fn take_over_topology(host: &Host, other: &HostName, version: u64) {
+    let Some(base) = host.agent_of(other) else { return };
+    let request = host.http.get(format!("{base}/v1/topology?newer_than={version}")).timeout(ANSWER);
+    let Ok(answer) = request.send().await else { return };
+    let Ok(Some(text)) = answer.json::<Option<String>>().await else { return };
+    match host.store.take_over_topology(&text) {
+        Ok(true) => tracing::info!(from = %other, "took over the published topology"),
+        Ok(false) => {}
+        Err(error) => tracing::error!(%error, from = %other, "a published topology could not be kept"),
+    }
+}

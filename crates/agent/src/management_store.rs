@@ -1,0 +1,198 @@
+//! The management store: the newest record and the published topology, on this host's disk.
+//!
+//! Of two records the one with the higher `(epoch, version)` is kept, whoever tells it. A change by compare-and-swap is
+//! taken only here at the authority of the home site, or, with a higher epoch, at the authority of the site that takes over.
+
+use crate::error::Error;
+use crate::files;
+use cluster::name::{HostName, SiteName};
+use cluster::record::PoolRecord;
+use cluster::topology::Topology;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use tokio::sync::watch;
+use wire::agent::{RecordAnswer, TopologyAnswer};
+
+/// The store.
+pub struct ManagementStore {
+    folder: PathBuf,
+    host: HostName,
+    site: SiteName,
+    record: watch::Sender<Option<PoolRecord>>,
+    topology: watch::Sender<Topology>,
+    writing: Mutex<()>,
+}
+
+impl ManagementStore {
+    /// Open the store of a host folder. The folder's own `topology.toml` is the first topology.
+    pub fn open(host_folder: &Path, host: &HostName) -> Result<Self, Error> {
+        let folder = host_folder.join("store");
+        fs::create_dir_all(&folder).map_err(Error::file(format!("create {}", folder.display())))?;
+        let published = folder.join("topology.toml");
+        let path = if published.exists() { published.clone() } else { host_folder.join("topology.toml") };
+        let unusable = |cause: String| Error::HostFolder { path: path.display().to_string(), cause };
+        let text = fs::read_to_string(&path).map_err(|e| unusable(e.to_string()))?;
+        let topology = Topology::from_toml(&text)
+            .map_err(|findings| unusable(findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
+        if !published.exists() {
+            files::replace(&published, text.as_bytes(), 0o644)
+                .map_err(Error::file(format!("write {}", published.display())))?;
+        }
+        let record_file = folder.join("record.json");
+        let record = files::read_json(&record_file).map_err(Error::file(format!("read {}", record_file.display())))?;
+        let site = topology.site_of(host).cloned().ok_or_else(|| Error::NoSuchHost {
+            host: host.to_string(),
+            known: topology.hosts.iter().map(|h| h.name.as_str()).collect::<Vec<_>>().join(", "),
+        })?;
+        Ok(Self {
+            folder,
+            host: host.clone(),
+            site,
+            record: watch::Sender::new(record),
+            topology: watch::Sender::new(topology),
+            writing: Mutex::new(()),
+        })
+    }
+
+    /// The site of this host.
+    pub fn site(&self) -> &SiteName {
+        &self.site
+    }
+
+    /// The newest record known.
+    pub fn record(&self) -> Option<PoolRecord> {
+        self.record.borrow().clone()
+    }
+
+    /// The published topology.
+    pub fn topology(&self) -> Topology {
+        self.topology.borrow().clone()
+    }
+
+    /// Follow the record.
+    pub fn watch_record(&self) -> watch::Receiver<Option<PoolRecord>> {
+        self.record.subscribe()
+    }
+
+    /// Follow the topology.
+    pub fn watch_topology(&self) -> watch::Receiver<Topology> {
+        self.topology.subscribe()
+    }
+
+    /// Keep a record if it is newer than the one here. Tells whether it was.
+    pub fn adopt(&self, record: PoolRecord) -> Result<bool, Error> {
+        let _one_at_a_time = self.writing.lock().expect("nothing panics while it writes the store");
+        if self.record.borrow().as_ref().is_some_and(|own| !record.supersedes(own)) {
+            return Ok(false);
+        }
+        self.keep(record)?;
+        Ok(true)
+    }
+
+    fn keep(&self, record: PoolRecord) -> Result<(), Error> {
+        let path = self.folder.join("record.json");
+        files::replace_json(&path, &record).map_err(Error::file(format!("write {}", path.display())))?;
+        self.record.send_replace(Some(record));
+        Ok(())
+    }
+
+    /// Change the record by compare-and-swap.
+    pub fn swap(&self, expected_version: u64, record: PoolRecord) -> Result<RecordAnswer, Error> {
+        if let Some(message) = self.not_authority() {
+            return Ok(RecordAnswer::NotAuthority { message });
+        }
+        let _one_at_a_time = self.writing.lock().expect("nothing panics while it writes the store");
+        let own = self.record.borrow().clone();
+        let conflict = |own: PoolRecord| RecordAnswer::Conflict { newest: Box::new(own) };
+        let Some(own) = own else {
+            if expected_version != 0 || record.home != self.site {
+                let message = format!("there is no record yet; it begins with version 1 at {}", record.home);
+                return Ok(RecordAnswer::NotAuthority { message });
+            }
+            self.keep(record)?;
+            return Ok(RecordAnswer::Taken);
+        };
+        if own.version != expected_version || record.version != expected_version + 1 {
+            return Ok(conflict(own));
+        }
+        let changes_at_home = own.home == self.site && record.epoch >= own.epoch;
+        let takes_over = record.home == self.site && record.epoch > own.epoch;
+        if !changes_at_home && !takes_over {
+            let message = format!(
+                "the record is changed at {}, not at {}; only a failover takes it here, with a higher epoch than {}",
+                own.home, self.site, own.epoch
+            );
+            return Ok(RecordAnswer::NotAuthority { message });
+        }
+        self.keep(record)?;
+        Ok(RecordAnswer::Taken)
+    }
+
+    fn not_authority(&self) -> Option<String> {
+        let topology = self.topology.borrow();
+        let authority = &topology.site(&self.site)?.authority;
+        (*authority != self.host)
+            .then(|| format!("{} is not the authority of {}; {authority} is", self.host, self.site))
+    }
+
+    /// Publish a topology, at an authority: check it, and give it the next version.
+    pub fn publish(&self, expected_version: u64, text: &str) -> Result<TopologyAnswer, Error> {
+        let refused = |finding: String| Ok(TopologyAnswer::Refused { findings: vec![finding] });
+        if let Some(message) = self.not_authority() {
+            return refused(message);
+        }
+        let present = self.topology.borrow().version;
+        if expected_version != present {
+            return refused(format!(
+                "the topology has changed meanwhile: it has version {present}, this one was made from {expected_version}; \
+                 look at standfast topology show and publish again"
+            ));
+        }
+        match Topology::from_toml(text) {
+            Err(findings) => {
+                Ok(TopologyAnswer::Refused { findings: findings.iter().map(ToString::to_string).collect() })
+            }
+            Ok(topology) if topology.site_of(&self.host) != Some(&self.site) => {
+                refused(format!("the topology has no host {} at {}", self.host, self.site))
+            }
+            Ok(_) => {
+                let version = present + 1;
+                self.take_over_topology(&with_version(text, version))?;
+                Ok(TopologyAnswer::Published { version })
+            }
+        }
+    }
+
+    /// The text of the published topology.
+    pub fn topology_text(&self) -> Result<String, Error> {
+        let path = self.folder.join("topology.toml");
+        fs::read_to_string(&path).map_err(Error::file(format!("read {}", path.display())))
+    }
+
+    /// Keep a topology that an authority has published, if it is newer.
+    pub fn take_over_topology(&self, text: &str) -> Result<bool, Error> {
+        let _one_at_a_time = self.writing.lock().expect("nothing panics while it writes the store");
+        let topology = Topology::from_toml(text)
+            .map_err(|findings| Error::Unfit(format!("the topology does not pass: {}", findings[0])))?;
+        if topology.version <= self.topology.borrow().version {
+            return Ok(false);
+        }
+        let path = self.folder.join("topology.toml");
+        files::replace(&path, text.as_bytes(), 0o644).map_err(Error::file(format!("write {}", path.display())))?;
+        self.topology.send_replace(topology);
+        Ok(true)
+    }
+}
+
+/// The same text with this version, keeping everything else as its author wrote it.
+fn with_version(text: &str, version: u64) -> String {
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let tables = lines.iter().position(|l| l.trim_start().starts_with("[[")).unwrap_or(lines.len());
+    let line = format!("version = {version}");
+    match lines[..tables].iter().position(|l| l.trim_start().starts_with("version")) {
+        Some(at) => lines[at] = line,
+        None => lines.insert(tables.min(1), line),
+    }
+    lines.join("\n") + "\n"
+}

@@ -1,0 +1,392 @@
+//! Carrying out orders. Every one of them may be given again: what is done already is found done.
+//!
+//! An order's stamp is on disk before anything is done, and no older stamp is taken after it. While an order is carried
+//! out it holds the instance, so the reconciler never works against it.
+
+use crate::database::{Database, Work};
+use crate::error::Error;
+use crate::feed;
+use crate::host::Host;
+use crate::postgres::copy::{CopyJob, Offer};
+use crate::postgres::rebuild;
+use crate::reconcile::standby_conf;
+use cluster::name::HostName;
+use cluster::order::{Order, Outcome, StampedOrder};
+use cluster::report::OrderReport;
+use cluster::wal::Lsn;
+use nix::sys::signal::Signal;
+use rules::id::Epoch;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Take an order, and answer when it is over or after `wait`, as it stands then.
+pub async fn take(host: Arc<Host>, given: StampedOrder, wait: Duration) -> Result<OrderReport, Error> {
+    let name = given.order.database().clone();
+    let database = host.database(&name).ok_or_else(|| {
+        Error::Unfit(format!("there is no instance of {name} on {}; look at standfast topology show", host.name))
+    })?;
+    let state = database.state();
+    if given.stamp < state.latest {
+        let outcome = Outcome::TooOld { latest: state.latest };
+        return Ok(OrderReport { stamp: given.stamp, run: given.run, order: given.order, outcome });
+    }
+    let known = state.order.filter(|o| o.stamp == given.stamp && o.order == given.order);
+    let over = known.as_ref().is_some_and(|o| matches!(o.outcome, Outcome::Done { .. }));
+    let under_way = *database.executing.borrow() == Some(given.stamp);
+    if let (Some(known), true) = (known, over) {
+        return Ok(known);
+    }
+    if !under_way {
+        let outcome = Outcome::Running { doing: "taken".into() };
+        let report = OrderReport { stamp: given.stamp, run: given.run.clone(), order: given.order.clone(), outcome };
+        database.remember(|s| {
+            s.latest = given.stamp;
+            s.order = Some(report);
+        })?;
+        database.executing.send_replace(Some(given.stamp));
+        tokio::spawn(execute(host.clone(), database.clone(), given.clone()));
+    }
+    let mut executing = database.executing.subscribe();
+    let _ = tokio::time::timeout(wait, executing.wait_for(|now| *now != Some(given.stamp))).await;
+    database.state().order.ok_or_else(|| Error::Unfit("the order was forgotten; give it again".into()))
+}
+
+async fn execute(host: Arc<Host>, database: Arc<Database>, given: StampedOrder) {
+    let began = Instant::now();
+    let mut work = database.work.lock().await;
+    let result = carry_out(&host, &database, &mut work, &given.order).await;
+    let outcome = match result {
+        Ok(detail) => Outcome::Done { detail },
+        Err(error) => Outcome::Failed { message: error.to_string() },
+    };
+    tracing::info!(stamp = %given.stamp, order = ?given.order, ?outcome, ms = began.elapsed().as_millis() as u64, "order");
+    database.doing(None);
+    database.forget_count();
+    let kept = database.remember(|s| {
+        if let Some(order) = s.order.as_mut().filter(|o| o.stamp == given.stamp) {
+            order.outcome = outcome;
+        }
+    });
+    if let Err(error) = kept {
+        tracing::error!(%error, "the outcome of an order could not be kept");
+    }
+    drop(work);
+    host.changed();
+    database.executing.send_if_modified(|now| {
+        let mine = *now == Some(given.stamp);
+        if mine {
+            *now = None;
+        }
+        mine
+    });
+    database.wake.notify_one();
+}
+
+async fn carry_out(host: &Host, database: &Database, work: &mut Work, order: &Order) -> Result<String, Error> {
+    match order {
+        Order::Initialise { epoch, .. } => initialise(database, *epoch).await,
+        Order::Seed { from, .. } => seed(host, database, work, from).await,
+        Order::Fence { epoch, .. } => fence(database, work, *epoch).await,
+        Order::CloseShare { epoch, .. } => close_share(host, database, *epoch),
+        Order::StopLogShipping { .. } => stop_log_shipping(host, database, work).await,
+        Order::CopyRemainingLog { .. } => copy_remaining_log(host, database, work).await,
+        Order::ApplyRemainingLog { .. } => apply_remaining_log(database, work).await,
+        Order::DisconnectSessions { .. } => {
+            let ended = database.instance.sql.disconnect_sessions().await?;
+            Ok(format!("{ended} sessions ended"))
+        }
+        Order::Promote { epoch, .. } => promote(database, *epoch).await,
+        Order::Checkpoint { .. } => {
+            database.doing(Some("writing out what is dirty"));
+            database.instance.sql.checkpoint().await?;
+            Ok("checkpoint done".into())
+        }
+        Order::SalvageTail { from, .. } => salvage(host, database, from).await,
+        Order::Rewind { from, .. } => rewind(host, database, work, from).await,
+        Order::HandOver { epoch, .. } => hand_over(database, work, *epoch).await,
+    }
+}
+
+async fn initialise(database: &Database, epoch: Epoch) -> Result<String, Error> {
+    let instance = &database.instance;
+    if !instance.has_data() {
+        database.doing(Some("creating the database"));
+        instance.initdb().await?;
+    }
+    let process = match database.running() {
+        Some(process) => process,
+        None => database.start(&instance.plain_conf()).await?,
+    };
+    instance.until_postgres_answers(process).await?;
+    instance.create_roles().await?;
+    database.remember(|s| s.history_epoch = s.history_epoch.max(Some(epoch)))?;
+    Ok(format!("{} is online", database.name))
+}
+
+/// `address:port` of an instance elsewhere, or why there is none.
+fn source(host: &Host, database: &Database, from: &HostName) -> Result<String, Error> {
+    host.postgres_of(&database.name, from)
+        .ok_or_else(|| Error::Unfit(format!("the topology has no instance of {} on {from}", database.name)))
+}
+
+fn present_epoch(host: &Host) -> Epoch {
+    host.store.record().map_or(Epoch::FIRST, |r| r.epoch)
+}
+
+async fn seed(host: &Host, database: &Database, work: &mut Work, from: &HostName) -> Result<String, Error> {
+    let at = source(host, database, from)?;
+    let instance = &database.instance;
+    let epoch = present_epoch(host);
+    let state = database.state();
+    let follows = state.history_epoch.is_some_and(|e| e >= epoch) || database.running().is_some();
+    if instance.has_data() && instance.is_standby() && follows {
+        return Ok("it is a standby already".into());
+    }
+    database.doing(Some(&format!("copying {} from {from}", database.name)));
+    database.stop(Signal::SIGQUIT).await?;
+    let done = rebuild::base_backup(instance, &at).await?;
+    work.copy = CopyJob::default();
+    followed(database, epoch)?;
+    Ok(done)
+}
+
+/// The data is a standby's now, on the history of this epoch.
+fn followed(database: &Database, epoch: Epoch) -> Result<(), Error> {
+    database.remember(|s| {
+        s.history_epoch = Some(epoch);
+        s.handed_over = None;
+        s.fenced_by = None;
+        s.shipping_stopped_in = None;
+    })
+}
+
+async fn fence(database: &Database, work: &mut Work, epoch: Epoch) -> Result<String, Error> {
+    crate::shipper::stop(work).await;
+    if database.state().history_epoch.is_some_and(|e| e >= epoch) {
+        return Err(Error::Unfit(format!("{} is part of epoch {epoch} already; it is not fenced", database.name)));
+    }
+    // Remembered before it is stopped: an agent that is killed in between does not start it again.
+    database.remember(|s| s.fenced_by = s.fenced_by.max(Some(epoch)))?;
+    database.stop(Signal::SIGQUIT).await?;
+    Ok(format!("{} is stopped and stays so", database.name))
+}
+
+fn close_share(host: &Host, database: &Database, epoch: Epoch) -> Result<String, Error> {
+    let closed = match database.share(host) {
+        Some(share) => share.close(epoch, &host.programs),
+        None => Ok(()),
+    };
+    let detail = match closed {
+        Ok(()) => format!("the share takes epoch {epoch} and later"),
+        // A share that cannot be reached gives nothing to copy either; it is closed as soon as it can be.
+        Err(error) => format!("{error}; nothing is read from it, and it is closed when it can be reached"),
+    };
+    database.remember(|s| s.share_epoch = s.share_epoch.max(Some(epoch)))?;
+    let report = database.last_shipping().unwrap_or_else(feed::stopped_report);
+    database.shipping(Some(report), false);
+    Ok(detail)
+}
+
+/// Longest wait for PostgreSQL to let go of a stream.
+const STREAM_END: Duration = Duration::from_secs(3);
+
+async fn stop_log_shipping(host: &Host, database: &Database, work: &mut Work) -> Result<String, Error> {
+    let epoch = present_epoch(host);
+    database.remember(|s| s.shipping_stopped_in = Some(epoch))?;
+    let mut conf = standby_conf(host, database, None);
+    conf.files_from = Some(database.instance.copied());
+    database.reload(&conf)?;
+    work.destination.set_offer(Offer::Nothing)?;
+    let began = Instant::now();
+    while database.probe().await.is_some_and(|p| p.in_recovery && p.receiving) && began.elapsed() < STREAM_END {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut report = database.last_shipping().unwrap_or_else(feed::stopped_report);
+    report.enabled = false;
+    report.streaming = false;
+    database.shipping(Some(report), false);
+    Ok("copy and restore jobs and the stream are stopped".into())
+}
+
+async fn copy_remaining_log(host: &Host, database: &Database, work: &mut Work) -> Result<String, Error> {
+    let Some(share) = database.share(host) else { return Ok("no share".into()) };
+    let Some(probe) = database.probe().await else { return Err(not_running(database)) };
+    if !probe.in_recovery {
+        return Ok("online already: nothing can be applied any more".into());
+    }
+    if probe.receiving {
+        return Err(Error::Unfit(format!("{} still receives a stream; stop log shipping first", database.name)));
+    }
+    work.destination.set_offer(Offer::Partial)?;
+    // The old site's folder is closed by now; one that could not be closed is read where it is.
+    let mut files = 0;
+    let mut newest = None;
+    for closed in [true, false] {
+        match work.copy.round(&share, closed, &work.destination, &database.has(&probe), &host.programs) {
+            Ok(copied) => {
+                files += copied.files;
+                newest = newest.max(copied.newest);
+            }
+            Err(error) => {
+                return Ok(format!(
+                    "the share cannot be read ({error}): going on with what was streamed and copied before"
+                ));
+            }
+        }
+    }
+    let newest = newest.unwrap_or_else(|| "none".into());
+    Ok(format!("{files} files copied, newest in the share: {newest}"))
+}
+
+fn not_running(database: &Database) -> Error {
+    Error::Unfit(format!("{} does not run; it is started by its agent, then order again", database.name))
+}
+
+/// So many requests for the same segment, with nothing applied in between, show that everything in it was applied.
+const REQUESTS_OF_THE_SAME: usize = 3;
+
+async fn apply_remaining_log(database: &Database, work: &mut Work) -> Result<String, Error> {
+    let Some(first) = database.probe().await else { return Err(not_running(database)) };
+    if !first.in_recovery {
+        return Ok("online already: nothing can be applied any more".into());
+    }
+    if first.receiving {
+        return Err(Error::Unfit(format!("{} still receives a stream; stop log shipping first", database.name)));
+    }
+    work.destination.set_offer(Offer::Partial)?;
+    let asked = database.instance.asked();
+    let mut conf = database.instance.plain_conf();
+    conf.files_from = Some(database.instance.copied());
+    database.reload(&conf)?;
+    let began = Instant::now();
+    let mut at = first.applied;
+    let mut before = requests(&asked).1;
+    loop {
+        let Some(probe) = database.probe().await else { return Err(stalled(database, at)) };
+        let (same, all) = requests(&asked);
+        if probe.applied != at {
+            at = probe.applied;
+            before = all;
+        } else if same >= REQUESTS_OF_THE_SAME && all >= before + REQUESTS_OF_THE_SAME {
+            // Between two requests PostgreSQL has read all that it has of that segment, wherever it came from. What was
+            // received of a record whose end never came is not applied, and cannot be.
+            return Ok(format!("applied up to {at}: {} bytes", at.bytes_after(first.applied)));
+        }
+        database.doing(Some(&format!("applying, at {at}")));
+        if began.elapsed() > Duration::from_secs(600) {
+            return Err(stalled(database, at));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn stalled(database: &Database, at: Lsn) -> Error {
+    Error::Late {
+        what: format!("applying the log of {} beyond {at}", database.name),
+        seconds: 600,
+        hint: format!("see {}", database.instance.folder.join("log").display()),
+    }
+}
+
+/// How often the segment that was asked for last has been asked for without another in between, and how many requests
+/// there were in all. Requests for timelines' histories do not count.
+fn requests(asked: &std::path::Path) -> (usize, usize) {
+    let text = std::fs::read_to_string(asked).unwrap_or_default();
+    let segments: Vec<&str> = text.lines().filter(|l| l.len() == 24).collect();
+    let Some(last) = segments.last() else { return (0, 0) };
+    // A later timeline's name is tried before an earlier one's for the same place.
+    let same = segments.iter().rev().take_while(|name| name.get(8..) == last.get(8..)).count();
+    (same, segments.len())
+}
+
+async fn promote(database: &Database, epoch: Epoch) -> Result<String, Error> {
+    let began = Instant::now();
+    let sql = &database.instance.sql;
+    let Some(probe) = database.probe().await else { return Err(not_running(database)) };
+    if probe.in_recovery {
+        database.doing(Some("promoting"));
+        // Whoever was waited for belongs to the old writer's pair.
+        let mut conf = database.instance.plain_conf();
+        conf.files_from = Some(database.instance.copied());
+        database.reload(&conf)?;
+        sql.promote().await?;
+    }
+    sql.call_chat("begin_epoch", epoch).await?;
+    database.remember(|s| {
+        s.history_epoch = s.history_epoch.max(Some(epoch));
+        s.handed_over = None;
+    })?;
+    Ok(format!("online in epoch {epoch} after {} ms", began.elapsed().as_millis()))
+}
+
+async fn salvage(host: &Host, database: &Database, from: &HostName) -> Result<String, Error> {
+    if !database.instance.has_data() {
+        return Ok("nothing here to salvage".into());
+    }
+    let at = source(host, database, from)?;
+    database.doing(Some("salvaging the tail"));
+    database.stop(Signal::SIGQUIT).await?;
+    rebuild::salvage(&database.instance, &at, present_epoch(host)).await
+}
+
+async fn rewind(host: &Host, database: &Database, work: &mut Work, from: &HostName) -> Result<String, Error> {
+    let at = source(host, database, from)?;
+    let epoch = present_epoch(host);
+    let instance = &database.instance;
+    if instance.has_data() && instance.is_standby() && database.state().history_epoch.is_some_and(|e| e >= epoch) {
+        return Ok("it is on that history already".into());
+    }
+    database.stop(Signal::SIGQUIT).await?;
+    let mut done = None;
+    if instance.has_data() {
+        database.doing(Some(&format!("rewinding {} to {from}", database.name)));
+        let own = database.state().history_epoch;
+        let archive = own.and_then(|epoch| database.share(host)?.archive_of(epoch));
+        match rebuild::rewind(instance, &at, archive).await {
+            Ok(detail) => done = Some(detail),
+            Err(error) => tracing::warn!(database = %database.name, %error, "a rewind is not possible; copying anew"),
+        }
+    }
+    let detail = match done {
+        Some(detail) => detail,
+        None => {
+            database.doing(Some(&format!("copying {} from {from}", database.name)));
+            rebuild::base_backup(instance, &at).await?
+        }
+    };
+    work.copy = CopyJob::default();
+    followed(database, epoch)?;
+    database.shipping(Some(feed::stopped_report()), false);
+    Ok(detail)
+}
+
+async fn hand_over(database: &Database, work: &mut Work, epoch: Epoch) -> Result<String, Error> {
+    if database.state().handed_over == Some(epoch) && database.running().is_none() {
+        database.note_clean_stop().await?;
+        return Ok("handed over already".into());
+    }
+    if let Some(probe) = database.probe().await {
+        if probe.in_recovery {
+            return Err(Error::Unfit(format!("{} is no writer here; there is nothing to hand over", database.name)));
+        }
+        database.doing(Some("stopping cleanly"));
+        // A stop must not hang on a mirror.
+        database.reload(&database.instance.plain_conf())?;
+        database.instance.sql.call_chat("refuse_writers_before", epoch).await?;
+        // Nobody waits for pg_receivewal at a clean stop.
+        crate::shipper::stop(work).await;
+    }
+    database.stop(Signal::SIGINT).await?;
+    let end = database.instance.clean_stop().await?;
+    let Some(end) = end else {
+        return Err(Error::Unfit(format!(
+            "{} was not stopped cleanly; start its agent again, and the run goes on",
+            database.name
+        )));
+    };
+    database.remember(|s| {
+        s.handed_over = Some(epoch);
+        s.history_epoch = Some(epoch);
+    })?;
+    Ok(format!("stopped cleanly at {}", end.checkpoint))
+}

@@ -1,0 +1,137 @@
+//! The configuration of an instance: one file that the agent writes whole, so that what PostgreSQL does is what this says.
+
+use cluster::name::HostName;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// Size of a WAL segment, in MB. Small ones make partial segments cheap to ship and a promotion quick (8 ms against 25).
+pub const WAL_SEGMENT_MB: u32 = 1;
+
+/// Log kept for standbys that are away, in MB, at most; less on a small volume.
+const WAL_KEEP_MB_MAX: u64 = 1024;
+
+/// Everything that varies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conf {
+    /// Name of the host: the instance's `cluster_name`.
+    pub host: HostName,
+    /// Address to listen on.
+    pub address: String,
+    /// Port.
+    pub port: u16,
+    /// Folder of the Unix socket.
+    pub socket: PathBuf,
+    /// The mirror that commits wait for.
+    pub wait_for: Option<HostName>,
+    /// Where a standby streams from: a connection string.
+    pub stream_from: Option<String>,
+    /// Folder that a standby restores files from.
+    pub files_from: Option<PathBuf>,
+    /// File in which each request for a file to restore is noted.
+    pub asked: PathBuf,
+    /// Folder that finished segments are archived to.
+    pub archive_to: Option<PathBuf>,
+    /// Size of the volume, in MB.
+    pub volume_mb: u64,
+}
+
+impl Conf {
+    /// The file's text.
+    pub fn text(&self) -> String {
+        let mut text = String::from("# Written by the standfast agent. Changes here are overwritten.\n");
+        let keep_mb = (self.volume_mb / 20).clamp(64, WAL_KEEP_MB_MAX);
+        let fixed: &[(&str, String)] = &[
+            ("listen_addresses", self.address.clone()),
+            ("port", self.port.to_string()),
+            ("unix_socket_directories", self.socket.display().to_string()),
+            ("unix_socket_permissions", "0700".into()),
+            ("cluster_name", self.host.to_string()),
+            ("max_connections", "100".into()),
+            ("shared_buffers", "96MB".into()),
+            ("jit", "off".into()),
+            ("wal_level", "replica".into()),
+            ("wal_log_hints", "on".into()),
+            ("fsync", "on".into()),
+            ("full_page_writes", "on".into()),
+            ("synchronous_commit", "on".into()),
+            ("wal_compression", "lz4".into()),
+            ("min_wal_size", "64MB".into()),
+            ("max_wal_size", "512MB".into()),
+            ("checkpoint_timeout", "2min".into()),
+            ("max_wal_senders", "12".into()),
+            ("wal_keep_size", format!("{keep_mb}MB")),
+            ("max_slot_wal_keep_size", format!("{keep_mb}MB")),
+            ("hot_standby", "on".into()),
+            ("recovery_target_timeline", "latest".into()),
+            // How long a standby sleeps after its stream or a file failed: 5 s by default, which hides in many tails.
+            ("wal_retrieve_retry_interval", "20ms".into()),
+            ("wal_receiver_status_interval", "1s".into()),
+            ("wal_receiver_timeout", "5s".into()),
+            ("wal_sender_timeout", "5s".into()),
+            ("tcp_keepalives_idle", "5".into()),
+            ("tcp_keepalives_interval", "1".into()),
+            ("tcp_keepalives_count", "3".into()),
+            ("tcp_user_timeout", "5s".into()),
+            ("archive_mode", "on".into()),
+            ("restart_after_crash", "on".into()),
+            ("log_line_prefix", "%m [%p] %a ".into()),
+            ("log_checkpoints", "off".into()),
+            ("password_encryption", "scram-sha-256".into()),
+        ];
+        for (name, value) in fixed {
+            setting(&mut text, name, value);
+        }
+        let quoted = |h: &HostName| format!("FIRST 1 (\"{h}\")");
+        setting(&mut text, "synchronous_standby_names", &self.wait_for.as_ref().map(quoted).unwrap_or_default());
+        setting(&mut text, "primary_conninfo", self.stream_from.as_deref().unwrap_or_default());
+        let restore = self.files_from.as_deref().map(|from| restore_command(from, &self.asked));
+        setting(&mut text, "restore_command", &restore.unwrap_or_default());
+        let archive = self.archive_to.as_deref().map_or("true".to_owned(), archive_command);
+        setting(&mut text, "archive_command", &archive);
+        text
+    }
+}
+
+fn setting(text: &mut String, name: &str, value: &str) {
+    writeln!(text, "{name} = '{}'", value.replace('\'', "''")).expect("writing to a string cannot fail");
+}
+
+/// Plain shell, so that a standby depends on nothing but its own files. Each request is noted: that the same segment is
+/// asked for again shows that everything in it has been applied.
+fn restore_command(folder: &Path, asked: &Path) -> String {
+    let (folder, asked) = (folder.display(), asked.display());
+    format!("echo %f >> '{asked}'; test -f '{folder}/%f' && cp '{folder}/%f' '%p'")
+}
+
+/// A finished segment is in the share whole and synced, or not at all. When the folder has been taken away because the
+/// share is closed to this epoch, the command fails and PostgreSQL keeps the segment.
+fn archive_command(folder: &Path) -> String {
+    let to = folder.display();
+    format!("test -f '{to}/%f' || {{ cp '%p' '{to}/.%f.new' && sync '{to}/.%f.new' && mv '{to}/.%f.new' '{to}/%f'; }}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_survive_and_everything_that_varies_is_said() {
+        let conf = Conf {
+            host: "a".into(),
+            address: "127.0.0.1".into(),
+            port: 5432,
+            socket: "/s".into(),
+            wait_for: Some("b".into()),
+            stream_from: Some("host=x password='y'".into()),
+            files_from: None,
+            asked: "/a".into(),
+            archive_to: Some("/share".into()),
+            volume_mb: 100_000,
+        };
+        let text = conf.text();
+        assert!(text.contains("synchronous_standby_names = 'FIRST 1 (\"b\")'"));
+        assert!(text.contains("primary_conninfo = 'host=x password=''y'''"));
+        assert!(text.contains("restore_command = ''"));
+        assert!(text.contains("wal_keep_size = '1024MB'"));
+    }
+}

@@ -1,0 +1,252 @@
+//! The copy job of a backup: share → copy destination.
+//!
+//! PostgreSQL prefers a restored file to what it has received, and puts it in its place. So a segment that is still being
+//! written may be offered only while no stream can write into it, and only if it holds all that was received of it:
+//! otherwise the log on disk would end before what has been applied, and a promotion would find a hole.
+
+use crate::error::Error;
+use crate::postgres::programs::Programs;
+use crate::postgres::share::{SEGMENT_BYTES, Share, Shipped, is_segment, place, start_of};
+use cluster::wal::Lsn;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+/// What may be offered to PostgreSQL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Offer {
+    /// Nothing: the jobs are stopped.
+    #[default]
+    Nothing,
+    /// Finished segments: a stream is, or may come, up.
+    Finished,
+    /// Partial segments too: no stream can come up.
+    Partial,
+}
+
+/// The copy destination.
+#[derive(Debug)]
+pub struct CopyDestination {
+    folder: PathBuf,
+    offered: Mutex<(Offer, BTreeSet<String>)>,
+}
+
+impl CopyDestination {
+    /// The destination in this folder; nothing is offered yet.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder, offered: Mutex::default() }
+    }
+
+    /// What may be offered now.
+    pub fn offer(&self) -> Offer {
+        self.lock().0
+    }
+
+    /// Change what may be offered. When this returns, nothing is on offer that may not be.
+    pub fn set_offer(&self, offer: Offer) -> Result<(), Error> {
+        let mut offered = self.lock();
+        if offered.0 == Offer::Partial && offer != Offer::Partial {
+            for name in &offered.1 {
+                let path = self.folder.join(name);
+                match fs::remove_file(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(Error::File { what: format!("withdraw {}", path.display()), cause: error });
+                    }
+                    _ => {}
+                }
+            }
+            offered.1.clear();
+        }
+        offered.0 = offer;
+        Ok(())
+    }
+
+    /// Put a file on offer, if it still may be; tells whether it is.
+    fn publish(&self, aside: &Path, name: &str, partial: bool) -> io::Result<bool> {
+        let mut offered = self.lock();
+        let may = match offered.0 {
+            Offer::Nothing => false,
+            Offer::Finished => !partial,
+            Offer::Partial => true,
+        };
+        if may {
+            fs::rename(aside, self.folder.join(name))?;
+            if partial {
+                offered.1.insert(name.to_owned());
+            } else {
+                offered.1.remove(name);
+            }
+        } else {
+            fs::remove_file(aside)?;
+        }
+        Ok(may)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Offer, BTreeSet<String>)> {
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the standby has, so that nothing is offered which has less.
+#[derive(Clone, Debug)]
+pub struct Has {
+    /// Its `pg_wal`.
+    pub wal: PathBuf,
+    /// End of what it has received and applied.
+    pub end: Lsn,
+    /// Applied.
+    pub applied: Lsn,
+    /// Start of the log that a restart would need.
+    pub redo: Lsn,
+}
+
+/// What a round of the copy job found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// Newest file in the share.
+    pub newest: Option<String>,
+    /// End of what is in the share.
+    pub shipped: Option<Lsn>,
+    /// End of what has been copied.
+    pub copied: Option<Lsn>,
+    /// Files copied in this round.
+    pub files: usize,
+}
+
+/// The copy job: remembers what it has copied.
+#[derive(Debug, Default)]
+pub struct CopyJob {
+    copied: BTreeMap<String, (Shipped, SystemTime, Option<Lsn>)>,
+}
+
+impl CopyJob {
+    /// Copy what is new. With `closed`, what the newest closed epoch has left.
+    pub fn round(
+        &mut self,
+        share: &Share,
+        closed: bool,
+        to: &CopyDestination,
+        has: &Has,
+        programs: &Programs,
+    ) -> io::Result<Copied> {
+        let shipped = share.shipped(closed)?;
+        let first = place(has.applied);
+        self.copied.retain(|name, _| shipped.contains_key(name));
+        let mut result = Copied { newest: shipped.keys().rfind(|n| is_segment(n)).cloned(), ..Copied::default() };
+        for (name, file) in &shipped {
+            if is_segment(name) && name[8..] < first[..] {
+                continue;
+            }
+            // A file that was finished, renamed or trimmed since the folder was listed is seen in the next round.
+            let Ok(changed) = fs::metadata(&file.path).and_then(|m| m.modified()) else { continue };
+            if self.copied.get(name).is_some_and(|(f, at, _)| f == file && *at == changed) {
+                continue;
+            }
+            match copy(file, name, to, has, programs) {
+                Ok(Some(end)) => {
+                    self.copied.insert(name.clone(), (file.clone(), changed, end));
+                    result.files += 1;
+                }
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        result.copied = self.copied.values().filter_map(|(_, _, end)| *end).max();
+        let newest = result.newest.as_ref();
+        let known = newest.and_then(|n| self.copied.get(n)).and_then(|(_, _, end)| *end);
+        result.shipped = known.or_else(|| newest.and_then(|n| start_of(n)));
+        clean(&to.folder, has.redo)?;
+        Ok(result)
+    }
+}
+
+/// Copy one file; `None` when it may not be offered, else where its content ends.
+fn copy(
+    file: &Shipped,
+    name: &str,
+    to: &CopyDestination,
+    has: &Has,
+    programs: &Programs,
+) -> io::Result<Option<Option<Lsn>>> {
+    if file.partial && to.offer() != Offer::Partial {
+        return Ok(None);
+    }
+    let content = fs::read(&file.path)?;
+    let start = start_of(name).filter(|_| is_segment(name));
+    if let Some(start) = start
+        && (content.len() as u64 != SEGMENT_BYTES || !covers(&content, start, name, has))
+    {
+        return Ok(None);
+    }
+    let aside = to.folder.join(format!(".{name}.new"));
+    fs::write(&aside, &content)?;
+    programs.give(&aside).map_err(io::Error::other)?;
+    if !to.publish(&aside, name, file.partial)? {
+        return Ok(None);
+    }
+    let end = start.map(|start| {
+        let used =
+            if file.partial { content.iter().rposition(|b| *b != 0).map_or(0, |i| i + 1) } else { content.len() };
+        Lsn(start.0 + used as u64)
+    });
+    Ok(Some(end))
+}
+
+/// Whether a segment from the share holds everything that the standby has of it.
+fn covers(content: &[u8], start: Lsn, name: &str, has: &Has) -> bool {
+    let had = usize::try_from(has.end.bytes_after(start).min(SEGMENT_BYTES)).unwrap_or(usize::MAX);
+    if had == 0 {
+        return true;
+    }
+    match fs::read(has.wal.join(name)) {
+        Ok(own) => own.len() >= had && content.len() >= had && own[..had] == content[..had],
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// Remove copied segments that not even a restart needs.
+fn clean(folder: &Path, redo: Lsn) -> io::Result<()> {
+    let first = place(redo);
+    for entry in fs::read_dir(folder)?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if is_segment(&name) && name[8..] < first[..] {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(received: u64, own: &[u8], shipped: &[u8], expect: bool) {
+        let folder = std::env::temp_dir().join(format!("standfast-copy-{}-{received}", std::process::id()));
+        fs::create_dir_all(&folder).expect("create a folder for the test");
+        let name = "000000010000000000000003";
+        let start = start_of(name).expect("it is a segment's name");
+        let whole = |text: &[u8]| {
+            let mut bytes = text.to_vec();
+            bytes.resize(usize::try_from(SEGMENT_BYTES).expect("a segment fits in memory"), 0);
+            bytes
+        };
+        fs::write(folder.join(name), whole(own)).expect("write the standby's segment");
+        let end = Lsn(start.0 + received);
+        let has = Has { wal: folder.clone(), end, applied: end, redo: start };
+        assert_eq!(covers(&whole(shipped), start, name, &has), expect, "{own:?} {shipped:?}");
+        fs::remove_dir_all(&folder).expect("remove the test's folder");
+    }
+
+    #[test]
+    fn a_partial_segment_never_replaces_one_that_holds_more() {
+        check(4, b"abcd", b"abcdef", true);
+        check(4, b"abcd", b"abcd", true);
+        check(4, b"abcd", b"abc", false);
+        check(3, b"abcx", b"abcd", true);
+        check(0, b"zzzz", b"abcd", true);
+    }
+}

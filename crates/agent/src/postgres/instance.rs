@@ -1,0 +1,363 @@
+//! One instance: its folders, its process, its data. Starting and stopping only; who it is to be is decided elsewhere.
+
+use crate::error::Error;
+use crate::files;
+use crate::postgres::conf::{Conf, WAL_SEGMENT_MB};
+use crate::postgres::process::{Process, anybody_in};
+use crate::postgres::programs::Programs;
+use crate::postgres::sql::Sql;
+use cluster::name::{DatabaseName, HostName};
+use cluster::report::CleanStop;
+use cluster::secret::{PoolSecret, Purpose, ROLE_ADMIN, ROLE_CHAT, ROLE_REPLICATION};
+use cluster::wal::Lsn;
+use nix::sys::signal::Signal;
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Longest path of a Unix socket's folder: the socket's own name and the limit of the system leave this much.
+const SOCKET_FOLDER_BYTES_MAX: usize = 80;
+
+/// A log that is longer than this, in bytes, is put aside at the next start.
+const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// One instance of PostgreSQL on this host.
+pub struct Instance {
+    /// Which database.
+    pub database: DatabaseName,
+    /// This host.
+    pub host: HostName,
+    /// `pg/<db>` in the host's folder.
+    pub folder: PathBuf,
+    /// Address and port that it listens on.
+    pub listen: (String, u16),
+    /// PostgreSQL's programs.
+    pub programs: Programs,
+    /// What it says of itself.
+    pub sql: Sql,
+    secret: PoolSecret,
+    socket: PathBuf,
+}
+
+impl Instance {
+    /// An instance in its folder; nothing is created yet.
+    pub fn new(
+        host_folder: &Path,
+        host: &HostName,
+        database: &DatabaseName,
+        listen: (String, u16),
+        programs: Programs,
+        secret: &PoolSecret,
+    ) -> Self {
+        let folder = host_folder.join("pg").join(database.as_str());
+        let socket = socket_folder(&folder);
+        let sql = Sql::new(socket.clone(), listen.1, secret.derive(Purpose::PostgresAdmin), database.clone());
+        let (database, host, secret) = (database.clone(), host.clone(), secret.clone());
+        Self { database, host, folder, listen, programs, sql, secret, socket }
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// The copy destination of log shipping.
+    pub fn copied(&self) -> PathBuf {
+        self.folder.join("copied")
+    }
+
+    /// Where PostgreSQL notes each file that it asks to restore.
+    pub fn asked(&self) -> PathBuf {
+        self.folder.join("asked")
+    }
+
+    /// Whether there is data at all.
+    pub fn has_data(&self) -> bool {
+        self.data().join("PG_VERSION").exists() && self.data().join("global/pg_control").exists()
+    }
+
+    /// Whether the data is that of a standby.
+    pub fn is_standby(&self) -> bool {
+        self.data().join("standby.signal").exists()
+    }
+
+    /// Make the data that of a standby, at the next start.
+    pub fn become_standby(&self) -> Result<(), Error> {
+        let signal = self.data().join("standby.signal");
+        files::replace(&signal, b"", 0o600).map_err(Error::file(format!("write {}", signal.display())))?;
+        self.programs.give(&signal)
+    }
+
+    /// Folders with the right owner and mode.
+    pub fn prepare_folders(&self) -> Result<(), Error> {
+        fs::create_dir_all(&self.folder).map_err(Error::file(format!("create {}", self.folder.display())))?;
+        self.programs.reaches(&self.folder.join("data"))?;
+        for folder in [self.folder.clone(), self.socket.clone(), self.copied(), self.folder.join("salvage")] {
+            self.programs.folder(&folder)?;
+        }
+        let passwords = self.passfile();
+        let replication = self.secret.derive(Purpose::PostgresReplication);
+        let admin = self.secret.derive(Purpose::PostgresAdmin);
+        let text = format!("*:*:*:{ROLE_REPLICATION}:{replication}\n*:*:*:{ROLE_ADMIN}:{admin}\n");
+        files::replace(&passwords, text.as_bytes(), 0o600)
+            .map_err(Error::file(format!("write {}", passwords.display())))?;
+        self.programs.give(&passwords)
+    }
+
+    /// The file that holds the passwords for programs and streams.
+    pub fn passfile(&self) -> PathBuf {
+        self.folder.join("passfile")
+    }
+
+    /// A connection string to another instance, at `address:port`. `name` is what the other side sees: this host's name
+    /// is for the stream of a standby alone, because commits may wait for whoever has it.
+    pub fn connection_to(&self, at: &str, role: &str, database: &str, name: &str) -> String {
+        let (host, port) = at.rsplit_once(':').unwrap_or((at, "5432"));
+        let host = host.trim_matches(['[', ']']);
+        format!(
+            "host={host} port={port} user={role} dbname={database} application_name={name} passfile={} connect_timeout=2 \
+             keepalives_idle=5 keepalives_interval=1 keepalives_count=3 tcp_user_timeout=5000 sslmode=prefer",
+            self.passfile().display()
+        )
+    }
+
+    /// A connection string to this instance itself, over its socket, for the program that ships its log.
+    pub fn connection_to_self(&self) -> String {
+        format!(
+            "host={} port={} user={ROLE_REPLICATION} dbname=replication application_name=pg_receivewal passfile={}",
+            self.socket.display(),
+            self.listen.1,
+            self.passfile().display()
+        )
+    }
+
+    /// The connection string of a stream.
+    pub fn stream_from(&self, at: &str) -> String {
+        self.connection_to(at, ROLE_REPLICATION, "replication", self.host.as_str())
+    }
+
+    /// A configuration with nothing that varies set.
+    pub fn plain_conf(&self) -> Conf {
+        Conf {
+            host: self.host.clone(),
+            address: self.listen.0.clone(),
+            port: self.listen.1,
+            socket: self.socket.clone(),
+            wait_for: None,
+            stream_from: None,
+            files_from: None,
+            asked: self.asked(),
+            archive_to: None,
+            volume_mb: volume(&self.folder).map_or(10_000, |v| v.0 / 1024 / 1024),
+        }
+    }
+
+    /// Write the configuration; tells whether it has changed.
+    pub fn configure(&self, conf: &Conf) -> Result<bool, Error> {
+        let path = self.data().join("standfast.conf");
+        let text = conf.text();
+        if fs::read_to_string(&path).is_ok_and(|there| there == text) {
+            return Ok(false);
+        }
+        files::replace(&path, text.as_bytes(), 0o600).map_err(Error::file(format!("write {}", path.display())))?;
+        self.programs.give(&path)?;
+        Ok(true)
+    }
+
+    /// Create a database cluster with the pool's roles and settings, not yet started.
+    pub async fn initdb(&self) -> Result<(), Error> {
+        self.prepare_folders()?;
+        let fresh = self.folder.join("data.new");
+        for old in [&fresh, &self.data()] {
+            remove(old)?;
+        }
+        let password = self.folder.join(".password");
+        files::replace(&password, self.secret.derive(Purpose::PostgresAdmin).as_bytes(), 0o600)
+            .map_err(Error::file(format!("write {}", password.display())))?;
+        self.programs.give(&password)?;
+        let made = self
+            .programs
+            .run("initdb", self.database.as_str(), |command| {
+                command.arg("-D").arg(&fresh).arg("--data-checksums").arg(format!("--wal-segsize={WAL_SEGMENT_MB}"));
+                command.args(["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--username", ROLE_ADMIN]);
+                command.arg("--pwfile").arg(&password);
+            })
+            .await;
+        fs::remove_file(&password).map_err(Error::file("remove the password file"))?;
+        made?;
+        // Renamed only when it is whole: a data folder that is there can be started.
+        fs::rename(&fresh, self.data()).map_err(Error::file(format!("put {} in place", self.data().display())))?;
+        self.include_conf()?;
+        self.configure(&self.plain_conf()).map(|_| ())
+    }
+
+    /// Let `postgresql.conf` take the agent's file, and `pg_hba.conf` the pool's roles.
+    fn include_conf(&self) -> Result<(), Error> {
+        let main = self.data().join("postgresql.conf");
+        let text = "include = 'standfast.conf'\n";
+        files::replace(&main, text.as_bytes(), 0o600).map_err(Error::file(format!("write {}", main.display())))?;
+        self.programs.give(&main)?;
+        let hba = self.data().join("pg_hba.conf");
+        let text = format!(
+            "# Written by the standfast agent.\n\
+             local all {ROLE_ADMIN} scram-sha-256\n\
+             local replication {ROLE_REPLICATION} scram-sha-256\n\
+             host all {ROLE_ADMIN},{ROLE_CHAT} all scram-sha-256\n\
+             host replication {ROLE_REPLICATION} all scram-sha-256\n"
+        );
+        files::replace(&hba, text.as_bytes(), 0o600).map_err(Error::file(format!("write {}", hba.display())))?;
+        self.programs.give(&hba)
+    }
+
+    /// Create the pool's roles and the database. May be repeated.
+    pub async fn create_roles(&self) -> Result<(), Error> {
+        let chat = self.secret.derive(Purpose::PostgresChat);
+        let replication = self.secret.derive(Purpose::PostgresReplication);
+        let role = |name: &str, attributes: &str, password: &str| {
+            format!(
+                "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') THEN \
+                 CREATE ROLE {name} LOGIN {attributes} PASSWORD '{password}'; END IF; END $$"
+            )
+        };
+        let statements = [role(ROLE_CHAT, "", &chat), role(ROLE_REPLICATION, "REPLICATION", &replication)];
+        let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
+        self.sql.run_apart("create roles", "postgres", &statements).await?;
+        let create = format!("CREATE DATABASE \"{}\" OWNER {ROLE_CHAT}", self.database);
+        match self.sql.run_apart("create the database", "postgres", &[&create]).await {
+            Err(Error::Sql { cause, .. }) if cause.contains("42P04") => Ok(()),
+            created => created,
+        }
+    }
+
+    /// Start the postmaster and return it; does not wait until it takes connections.
+    pub async fn start(&self) -> Result<Process, Error> {
+        let data = self.data();
+        self.until_nobody_is_left().await?;
+        // Whoever held the lock is gone, as was just seen; its pid may be somebody else's by now.
+        let _ = fs::remove_file(data.join("postmaster.pid"));
+        let path = self.folder.join("log");
+        if fs::metadata(&path).is_ok_and(|m| m.len() > LOG_BYTES_MAX) {
+            let _ = fs::rename(&path, self.folder.join("log.old"));
+        }
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(Error::file(format!("open {}", path.display())))?;
+        let errors = log.try_clone().map_err(Error::file("open the log"))?;
+        let mut command = self.programs.command("postgres");
+        command.arg("-D").arg(&data).stdout(log).stderr(errors);
+        let failed =
+            |said: String| Error::Program { program: "postgres".into(), database: self.database.to_string(), said };
+        let mut child = command.spawn().map_err(|e| failed(e.to_string()))?;
+        let process = child.id().and_then(Process::of);
+        // Its end is collected by the runtime, so that it never stays as a zombie.
+        tokio::spawn(async move {
+            let _ = child.wait().await;
+        });
+        process.ok_or_else(|| failed(format!("it ended at once; see {}", path.display())))
+    }
+
+    /// Wait until no process of an earlier postmaster holds the data.
+    async fn until_nobody_is_left(&self) -> Result<(), Error> {
+        let began = Instant::now();
+        let data = self.data();
+        while anybody_in(&data) {
+            if began.elapsed() > Duration::from_secs(30) {
+                return Err(Error::Late {
+                    what: format!("the end of the old processes of {}", self.database),
+                    seconds: 30,
+                    hint: format!("see which processes work in {}", data.display()),
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Wait until the instance takes connections, whether its database is there yet or not.
+    pub async fn until_postgres_answers(&self, process: Process) -> Result<(), Error> {
+        let began = Instant::now();
+        while self.sql.run_apart("ask", "postgres", &["SELECT 1"]).await.is_err() {
+            if !process.is_alive() {
+                return Err(Error::Program {
+                    program: "postgres".into(),
+                    database: self.database.to_string(),
+                    said: format!("it ended while starting; see {}", self.folder.join("log").display()),
+                });
+            }
+            if began.elapsed() > Duration::from_secs(300) {
+                return Err(Error::Late {
+                    what: format!("the start of {}", self.database),
+                    seconds: 300,
+                    hint: format!("see {}", self.folder.join("log").display()),
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Stop the postmaster with a signal (SIGINT: fast and clean; SIGQUIT: at once) and wait until everything is gone.
+    pub async fn stop(&self, process: Process, signal: Signal) -> Result<(), Error> {
+        self.sql.forget().await;
+        process.signal(signal);
+        let began = Instant::now();
+        while process.is_alive() {
+            if began.elapsed() > Duration::from_secs(60) {
+                return Err(Error::Late {
+                    what: format!("the stop of {}", self.database),
+                    seconds: 60,
+                    hint: format!("see {}", self.folder.join("log").display()),
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        self.until_nobody_is_left().await
+    }
+
+    /// Where a stopped instance ends, if it was stopped cleanly.
+    pub async fn clean_stop(&self) -> Result<Option<CleanStop>, Error> {
+        let data = self.data();
+        let said = self.programs.run("pg_controldata", self.database.as_str(), |c| {
+            c.arg("-D").arg(&data);
+        });
+        let said = said.await?;
+        let value = |name: &str| said.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
+        if value("Database cluster state:") != Some("shut down") {
+            return Ok(None);
+        }
+        let checkpoint = value("Latest checkpoint location:").and_then(|t| t.parse::<Lsn>().ok());
+        // Positions that a standby reports are ends of records, and the shutdown checkpoint is the last record: whoever has
+        // applied anything beyond its first byte has applied all of it.
+        Ok(checkpoint.map(|checkpoint| CleanStop { checkpoint, end: Lsn(checkpoint.0 + 1) }))
+    }
+}
+
+/// Remove a folder with everything in it, if it is there.
+pub fn remove(folder: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::File { what: format!("clear {}", folder.display()), cause: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Size and free bytes of the volume that holds a folder.
+pub fn volume(folder: &Path) -> Option<(u64, u64)> {
+    let stat = nix::sys::statvfs::statvfs(folder).ok()?;
+    Some((stat.blocks() * stat.fragment_size(), stat.blocks_available() * stat.fragment_size()))
+}
+
+/// The folder of the instance's socket: in its own folder, or, where that path is too long for a socket, a short one.
+fn socket_folder(folder: &Path) -> PathBuf {
+    let own = folder.join("socket");
+    if own.as_os_str().len() <= SOCKET_FOLDER_BYTES_MAX {
+        return own;
+    }
+    let hash = Sha256::digest(own.as_os_str().as_encoded_bytes());
+    let short: String = hash.iter().take(8).map(|b| format!("{b:02x}")).collect();
+    std::env::temp_dir().join(format!("standfast-{short}"))
+}

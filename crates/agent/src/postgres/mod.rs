@@ -1,0 +1,11 @@
+//! PostgreSQL on this host: its programs, its processes, its configuration, and what it says of itself.
+
+pub mod conf;
+pub mod copy;
+pub mod instance;
+pub mod process;
+pub mod programs;
+pub mod rebuild;
+pub mod receive;
+pub mod share;
+pub mod sql;

@@ -1,0 +1,145 @@
+//! Making an instance a standby of somebody else's history: base backup, rewind, and what is kept before.
+
+use crate::error::Error;
+use crate::postgres::conf::Conf;
+use crate::postgres::instance::{Instance, remove};
+use cluster::secret::{ROLE_ADMIN, ROLE_REPLICATION};
+use cluster::wal::Lsn;
+use rules::id::Epoch;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Replace the data by an online base backup from `at`, as a standby.
+pub async fn base_backup(instance: &Instance, at: &str) -> Result<String, Error> {
+    instance.prepare_folders()?;
+    let data = instance.data();
+    let fresh = instance.folder.join("data.new");
+    remove(&fresh)?;
+    let from = instance.connection_to(at, ROLE_REPLICATION, "replication", "pg_basebackup");
+    let run = instance.programs.run("pg_basebackup", instance.database.as_str(), |command| {
+        command.arg("-D").arg(&fresh).arg("-d").arg(&from);
+        command.args(["--wal-method=stream", "--checkpoint=fast", "--no-password"]);
+    });
+    run.await?;
+    remove(&data)?;
+    fs::rename(&fresh, &data).map_err(Error::file(format!("put {} in place", data.display())))?;
+    clear(&instance.copied())?;
+    instance.configure(&instance.plain_conf())?;
+    instance.become_standby()?;
+    Ok(format!("copied from {at}"))
+}
+
+/// Rewind the data to the history of the writer at `at`, as a standby. The writer must have finished a checkpoint on its
+/// present timeline: before that, its control file does not show it, and pg_rewind sees nothing to do.
+/// `archive` is where this instance's own finished segments went: the rewind needs them back to the last common
+/// checkpoint, and some may be gone from the data.
+pub async fn rewind(instance: &Instance, at: &str, archive: Option<PathBuf>) -> Result<String, Error> {
+    checkpoint_at(instance, at).await?;
+    instance.prepare_folders()?;
+    // A standby that was killed has to be recovered before a rewind, which only a writer's data can be.
+    let _ = fs::remove_file(instance.data().join("standby.signal"));
+    let with_archive = archive.is_some();
+    instance.configure(&Conf { files_from: archive, ..instance.plain_conf() })?;
+    let source = instance.connection_to(at, ROLE_ADMIN, "postgres", "standfast agent");
+    let data = instance.data();
+    let run = instance.programs.run("pg_rewind", instance.database.as_str(), |command| {
+        command.arg("-D").arg(&data).arg(format!("--source-server={source}"));
+        command.env("PGPASSFILE", instance.passfile());
+        if with_archive {
+            command.arg("--restore-target-wal");
+        }
+    });
+    run.await?;
+    clear(&instance.copied())?;
+    instance.configure(&instance.plain_conf())?;
+    instance.become_standby()?;
+    Ok(format!("rewound to the history of {at}"))
+}
+
+async fn checkpoint_at(instance: &Instance, at: &str) -> Result<(), Error> {
+    let source = instance.connection_to(at, ROLE_ADMIN, "postgres", "standfast agent");
+    let run = instance.programs.run("psql", instance.database.as_str(), |command| {
+        command.arg("-X").arg("-q").arg("-d").arg(&source).args(["-c", "CHECKPOINT"]);
+    });
+    run.await.map(|_| ())
+}
+
+/// Empty a folder of files.
+pub fn clear(folder: &Path) -> Result<(), Error> {
+    let what = || format!("empty {}", folder.display());
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(Error::file(what()))?,
+    };
+    for entry in entries.flatten() {
+        if entry.path().is_file() {
+            fs::remove_file(entry.path()).map_err(Error::file(what()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Keep the log from the fork on: every segment that may hold what the present writer never had, with the control file and
+/// the timelines' histories. They lie in `salvage/<epoch>` and can be replayed onto a copy of the history they left.
+pub async fn salvage(instance: &Instance, at: &str, epoch: Epoch) -> Result<String, Error> {
+    let fork = fork_point(instance, at).await?;
+    let to = instance.folder.join("salvage").join(format!("left-behind-by-{epoch}"));
+    if to.join("complete").exists() {
+        return Ok(format!("the tail was salvaged before, in {}", to.display()));
+    }
+    instance.programs.folder(&to)?;
+    let wal = instance.data().join("pg_wal");
+    let what = || format!("keep the tail in {}", to.display());
+    let mut kept = 0_usize;
+    for entry in fs::read_dir(&wal).map_err(Error::file(what()))? {
+        let entry = entry.map_err(Error::file(what()))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if is_of_tail(&name, fork) {
+            fs::copy(entry.path(), to.join(&name)).map_err(Error::file(what()))?;
+            kept += 1;
+        }
+    }
+    fs::copy(instance.data().join("global/pg_control"), to.join("pg_control")).map_err(Error::file(what()))?;
+    let note = fork.map_or("unknown".to_owned(), |fork| fork.to_string());
+    crate::files::replace(&to.join("complete"), format!("fork at {note}\n").as_bytes(), 0o600)
+        .map_err(Error::file(what()))?;
+    Ok(format!("kept {kept} files of log from the fork at {note} on, in {}", to.display()))
+}
+
+/// Whether a file in `pg_wal` belongs to the tail: histories, and segments from the fork's on. All, if the fork is unknown.
+fn is_of_tail(name: &str, fork: Option<Lsn>) -> bool {
+    if name.ends_with(".history") {
+        return true;
+    }
+    let segment = name.len() == 24 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    let Some(fork) = fork else { return segment };
+    let size = u64::from(crate::postgres::conf::WAL_SEGMENT_MB) * 1024 * 1024;
+    let number = |from: usize| u64::from_str_radix(&name[from..from + 8], 16).unwrap_or(u64::MAX);
+    segment && (number(8) << 32) + (number(16) + 1) * size > fork.0
+}
+
+/// Where the writer at `at` left the timeline that this instance is on.
+async fn fork_point(instance: &Instance, at: &str) -> Result<Option<Lsn>, Error> {
+    let source = instance.connection_to(at, ROLE_ADMIN, "postgres", "standfast agent");
+    let query = "SELECT pg_read_file('pg_wal/' || upper(lpad(to_hex(timeline_id), 8, '0')) || '.history', 0, 1000000, true) \
+                 FROM (SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int AS timeline_id) t";
+    let run = instance.programs.run("psql", instance.database.as_str(), |command| {
+        command.arg("-X").arg("-A").arg("-t").arg("-q").arg("-d").arg(&source).args(["-c", query]);
+    });
+    let history = run.await?;
+    let data = instance.data();
+    let control = instance.programs.run("pg_controldata", instance.database.as_str(), |c| {
+        c.arg("-D").arg(&data);
+    });
+    let control = control.await?;
+    let own = control
+        .lines()
+        .find_map(|l| l.strip_prefix("Latest checkpoint's TimeLineID:"))
+        .and_then(|t| t.trim().parse::<u32>().ok());
+    Ok(history.lines().find_map(|line| {
+        let mut fields = line.split_whitespace();
+        let timeline: u32 = fields.next()?.parse().ok()?;
+        let fork: Lsn = fields.next()?.parse().ok()?;
+        (Some(timeline) == own).then_some(fork)
+    }))
+}

@@ -1,0 +1,215 @@
+//! The log share.
+//!
+//! `<share>/<db>/<epoch>/wal` holds finished segments, `stream` what pg_receivewal is writing. A writer ships into the
+//! folder of its own epoch. Closing the share to older epochs is one rename of each older folder to `closed/<epoch>`:
+//! an archiver that comes later finds no folder, fails, and keeps its segment.
+
+use crate::error::Error;
+use crate::postgres::conf::WAL_SEGMENT_MB;
+use crate::postgres::programs::Programs;
+use cluster::name::DatabaseName;
+use cluster::wal::Lsn;
+use rules::id::Epoch;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Segments kept in each folder of the share: a bound on its size, 1 GB.
+const SEGMENTS_MAX: usize = 1024;
+
+/// Older epochs whose folders are kept.
+const EPOCHS_KEPT: i64 = 3;
+
+/// Size of a segment.
+pub const SEGMENT_BYTES: u64 = WAL_SEGMENT_MB as u64 * 1024 * 1024;
+
+/// The share of one database.
+#[derive(Clone, Debug)]
+pub struct Share {
+    root: PathBuf,
+}
+
+impl Share {
+    /// The share of a database below the topology's path.
+    pub fn new(share: &str, database: &DatabaseName) -> Self {
+        Self { root: Path::new(share).join(database.as_str()) }
+    }
+
+    fn top(&self) -> &Path {
+        self.root.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// The first epoch that may ship, as the marker in the share says.
+    pub fn open_from(&self) -> io::Result<Option<Epoch>> {
+        match fs::read_to_string(self.root.join("open-from")) {
+            Ok(text) => Ok(text.trim().parse().ok().map(Epoch)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // The share itself must be there: a missing mount looks like an empty folder's parent.
+                fs::metadata(self.top()).map(|_| None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Folders for a writer of this epoch: finished segments and stream. Refused if the share is closed to it.
+    pub fn writer_folders(&self, epoch: Epoch, programs: &Programs) -> Result<(PathBuf, PathBuf), Error> {
+        let what = || format!("use the share {}", self.root.display());
+        let open_from = self.open_from().map_err(Error::file(what()))?;
+        if open_from.is_some_and(|first| epoch < first) {
+            let first = open_from.unwrap_or(epoch);
+            return Err(Error::Unfit(format!("the share is closed to epochs before {first}; this writer has {epoch}")));
+        }
+        let folder = self.root.join(epoch.to_string());
+        for path in [&self.root, &folder, &folder.join("wal"), &folder.join("stream")] {
+            if !path.is_dir() {
+                fs::create_dir(path).map_err(Error::file(what()))?;
+                programs.give(path)?;
+            }
+        }
+        Ok((folder.join("wal"), folder.join("stream")))
+    }
+
+    /// The folder of finished segments of an epoch, whether it is there or not.
+    pub fn folder_of(&self, epoch: Epoch) -> PathBuf {
+        self.root.join(epoch.to_string()).join("wal")
+    }
+
+    /// Close the share to epochs before `epoch`. May be repeated.
+    pub fn close(&self, epoch: Epoch, programs: &Programs) -> Result<(), Error> {
+        let what = || format!("close the share {} to epochs before {epoch}", self.root.display());
+        fs::metadata(self.top()).map_err(Error::file(what()))?;
+        let closed = self.root.join("closed");
+        fs::create_dir_all(&closed).map_err(Error::file(what()))?;
+        programs.give(&self.root)?;
+        let marker = self.root.join("open-from");
+        crate::files::replace(&marker, epoch.to_string().as_bytes(), 0o644).map_err(Error::file(what()))?;
+        for (older, path) in self.epochs(&self.root).map_err(Error::file(what()))? {
+            if older < epoch {
+                fs::rename(&path, closed.join(older.to_string())).map_err(Error::file(what()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn epochs(&self, folder: &Path) -> io::Result<BTreeMap<Epoch, PathBuf>> {
+        let entries = match fs::read_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+            entries => entries?,
+        };
+        let mut all = BTreeMap::new();
+        for entry in entries {
+            let entry = entry?;
+            if let Ok(epoch) = entry.file_name().to_string_lossy().parse() {
+                all.insert(Epoch(epoch), entry.path());
+            }
+        }
+        Ok(all)
+    }
+
+    /// Everything that was shipped, by the names that PostgreSQL asks for. Later epochs win, and finished segments win
+    /// over partial ones. With `closed`, of the newest closed epoch alone.
+    pub fn shipped(&self, closed: bool) -> io::Result<BTreeMap<String, Shipped>> {
+        fs::metadata(self.top())?;
+        let folder = if closed { self.root.join("closed") } else { self.root.clone() };
+        let epochs = self.epochs(&folder)?;
+        let mut files = BTreeMap::new();
+        let newest = epochs.keys().next_back().copied();
+        for (_, path) in epochs.into_iter().filter(|(epoch, _)| !closed || Some(*epoch) == newest) {
+            for (part, partial) in [("stream", true), ("stream", false), ("wal", false)] {
+                list(&path.join(part), partial, &mut files)?;
+            }
+        }
+        Ok(files)
+    }
+
+    /// Where finished segments of a writer of this epoch lie, open or closed.
+    pub fn archive_of(&self, epoch: Epoch) -> Option<PathBuf> {
+        let name = epoch.to_string();
+        let places = [self.root.join(&name), self.root.join("closed").join(&name)];
+        places.into_iter().map(|folder| folder.join("wal")).find(|folder| folder.is_dir())
+    }
+
+    /// Take away the oldest segments and the folders of epochs long over, so that the share stays bounded.
+    pub fn trim(&self, epoch: Epoch) -> io::Result<()> {
+        let open = self.epochs(&self.root)?;
+        let closed = self.epochs(&self.root.join("closed"))?;
+        for (of, folder) in open.into_iter().chain(closed).filter(|(of, _)| *of <= epoch) {
+            if epoch.0 - of.0 > EPOCHS_KEPT {
+                fs::remove_dir_all(&folder)?;
+                continue;
+            }
+            for part in ["wal", "stream"] {
+                let mut files = BTreeMap::new();
+                list(&folder.join(part), false, &mut files)?;
+                let segments: Vec<&Shipped> = files.iter().filter(|(n, _)| is_segment(n)).map(|(_, f)| f).collect();
+                for file in &segments[..segments.len().saturating_sub(SEGMENTS_MAX)] {
+                    fs::remove_file(&file.path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file in the share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shipped {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// It is still being written: zeros follow what there is.
+    pub partial: bool,
+}
+
+fn list(folder: &Path, partial: bool, files: &mut BTreeMap<String, Shipped>) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        match name.strip_suffix(".partial") {
+            Some(segment) if partial && is_segment(segment) => {
+                files.insert(segment.to_owned(), Shipped { path: entry.path(), partial });
+            }
+            None if !partial && (is_segment(&name) || is_history(&name)) => {
+                files.insert(name, Shipped { path: entry.path(), partial });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn is_history(name: &str) -> bool {
+    name.strip_suffix(".history").is_some_and(|timeline| timeline.len() == 8)
+}
+
+/// Whether a file name is that of a segment.
+pub fn is_segment(name: &str) -> bool {
+    name.len() == 24 && name.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// The last sixteen digits of the name of the segment that holds this position.
+pub fn place(lsn: Lsn) -> String {
+    let segment = (lsn.0 & 0xFFFF_FFFF) / SEGMENT_BYTES;
+    format!("{:08X}{segment:08X}", lsn.0 >> 32)
+}
+
+/// Where a segment begins.
+pub fn start_of(name: &str) -> Option<Lsn> {
+    let number = |from: usize| u64::from_str_radix(name.get(from..from + 8)?, 16).ok();
+    Some(Lsn((number(8)? << 32) + number(16)? * SEGMENT_BYTES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_in_the_segment_that_postgresql_names() {
+        assert_eq!(place(Lsn(0x16_B374_D848)), "0000001600000B37");
+        assert_eq!(start_of("000000010000001600000B37"), Some(Lsn(0x16_B370_0000)));
+    }
+}

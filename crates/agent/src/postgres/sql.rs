@@ -1,0 +1,276 @@
+//! What an instance says of itself: one connection over its own socket, every statement with a time limit.
+
+use crate::error::Error;
+use cluster::name::{DatabaseName, HostName};
+use cluster::report::Receiver;
+use cluster::secret::{ROLE_ADMIN, ROLE_CHAT};
+use cluster::wal::{Lsn, Timeline};
+use rules::id::Epoch;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
+
+/// Longest time for a look at the instance.
+const LOOK: Duration = Duration::from_millis(700);
+
+/// Longest time for a promotion.
+const PROMOTION_MAX: Duration = Duration::from_secs(60);
+
+/// Connections to an instance, made when they are needed and dropped when they fail.
+pub struct Sql {
+    socket: PathBuf,
+    port: u16,
+    password: String,
+    database: DatabaseName,
+    /// For looks, which nobody may hold up.
+    looking: Mutex<Option<Client>>,
+    /// For what may take long.
+    acting: Mutex<Option<Client>>,
+}
+
+/// What an instance says of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Probe {
+    /// A standby, not a writer.
+    pub in_recovery: bool,
+    /// Flushed, or received.
+    pub written: Lsn,
+    /// Applied.
+    pub applied: Lsn,
+    /// Received over the stream, by a standby.
+    pub received: Option<Lsn>,
+    /// Present timeline.
+    pub timeline: Timeline,
+    /// Who commits wait for.
+    pub synchronous: Vec<HostName>,
+    /// Whether a stream comes in.
+    pub streaming: bool,
+    /// Whether there is a process that receives or tries to.
+    pub receiving: bool,
+    /// Start of the log that a restart would need.
+    pub redo: Lsn,
+    /// Whether the checkpointer was at rest: it has then seen every change of the configuration before.
+    pub checkpointer_rests: bool,
+    /// Sessions of chat servers.
+    pub sessions: u32,
+    /// Who receives.
+    pub receivers: Vec<Receiver>,
+}
+
+/// What the chat schema says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChatProbe {
+    /// Entries in all rooms.
+    pub entries: Option<u64>,
+    /// The database's epoch.
+    pub epoch: Option<Epoch>,
+}
+
+impl Sql {
+    /// A connection that is made when it is needed.
+    pub fn new(socket: PathBuf, port: u16, password: String, database: DatabaseName) -> Self {
+        Self { socket, port, password, database, looking: Mutex::new(None), acting: Mutex::new(None) }
+    }
+
+    fn failed(&self, what: &str, cause: &dyn std::fmt::Display) -> Error {
+        Error::Sql { what: what.to_owned(), database: self.database.to_string(), cause: cause.to_string() }
+    }
+
+    async fn connect(&self, database: &str) -> Result<Client, Error> {
+        let mut config = Config::new();
+        config.host_path(&self.socket).port(self.port).user(ROLE_ADMIN).password(&self.password);
+        config.dbname(database).application_name("standfast agent").connect_timeout(LOOK);
+        let (client, connection) = config.connect(NoTls).await.map_err(|e| self.failed("connect", &described(&e)))?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// Look: run statements that return at once, and return their rows.
+    async fn look(&self, what: &str, statements: &str) -> Result<Vec<SimpleQueryRow>, Error> {
+        self.run(&self.looking, what, statements, LOOK).await
+    }
+
+    /// Act: run statements that may take up to `limit`, and return their rows.
+    async fn act(&self, what: &str, statements: &str, limit: Duration) -> Result<Vec<SimpleQueryRow>, Error> {
+        self.run(&self.acting, what, statements, limit).await
+    }
+
+    /// A connection that fails or is late is dropped.
+    async fn run(
+        &self,
+        connection: &Mutex<Option<Client>>,
+        what: &str,
+        statements: &str,
+        limit: Duration,
+    ) -> Result<Vec<SimpleQueryRow>, Error> {
+        let mut held = connection.lock().await;
+        let work = async {
+            let client = match held.take().filter(|c| !c.is_closed()) {
+                Some(client) => client,
+                None => self.connect(self.database.as_str()).await?,
+            };
+            let ran = client.simple_query(statements).await;
+            if !client.is_closed() {
+                *held = Some(client);
+            }
+            ran.map(rows).map_err(|error| self.failed(what, &described(&error)))
+        };
+        match tokio::time::timeout(limit, work).await {
+            Ok(ran) => ran,
+            Err(_) => Err(self.failed(what, &format!("no answer within {} ms", limit.as_millis()))),
+        }
+    }
+
+    /// Run statements on a connection of their own to another database, for what cannot share one.
+    pub async fn run_apart(&self, what: &str, database: &str, statements: &[&str]) -> Result<(), Error> {
+        let client = self.connect(database).await?;
+        for statement in statements {
+            client.simple_query(statement).await.map_err(|e| self.failed(what, &described(&e)))?;
+        }
+        Ok(())
+    }
+
+    /// Drop the connections: what they are connected to is about to change.
+    pub async fn forget(&self) {
+        self.looking.lock().await.take();
+        self.acting.lock().await.take();
+    }
+
+    /// Look at the instance.
+    pub async fn probe(&self) -> Result<Probe, Error> {
+        let rows = self.look("look at the instance", &probe_statement()).await?;
+        let first = rows.first().ok_or_else(|| self.failed("look at the instance", &"no row"))?;
+        let lsn = |i: usize| first.get(i).and_then(|t| t.parse::<Lsn>().ok());
+        let in_recovery = first.get(0) == Some("t");
+        let (flushed, received, applied) = (lsn(1), lsn(2), lsn(3));
+        let receivers = rows.iter().skip(1).filter_map(receiver).collect();
+        let written = if in_recovery { received.max(applied) } else { flushed };
+        Ok(Probe {
+            in_recovery,
+            written: written.unwrap_or_default(),
+            applied: if in_recovery { applied.unwrap_or_default() } else { written.unwrap_or_default() },
+            received,
+            timeline: Timeline(first.get(4).and_then(|t| t.parse().ok()).unwrap_or_default()),
+            synchronous: first.get(5).map(synchronous).unwrap_or_default(),
+            streaming: first.get(6) == Some("t"),
+            receiving: first.get(8) == Some("t"),
+            redo: lsn(9).unwrap_or_default(),
+            checkpointer_rests: first.get(10) == Some("t"),
+            sessions: first.get(7).and_then(|t| t.parse().ok()).unwrap_or_default(),
+            receivers,
+        })
+    }
+
+    /// Look at the chat schema; nothing before a chat server has made it.
+    pub async fn probe_chat(&self) -> Result<ChatProbe, Error> {
+        let there = "SELECT to_regclass('standfast.room_heads') IS NOT NULL";
+        let rows = self.look("look for the chat schema", there).await?;
+        if rows.first().and_then(|r| r.get(0)) != Some("t") {
+            return Ok(ChatProbe::default());
+        }
+        let statement = "SELECT (SELECT coalesce(sum(last_seq), 0) FROM standfast.room_heads), \
+                         (SELECT epoch FROM standfast.pool_epoch)";
+        let rows = self.look("look at the chat schema", statement).await?;
+        let number = |i| rows.first().and_then(|r| r.get(i)).and_then(|t| t.parse::<i64>().ok());
+        Ok(ChatProbe { entries: number(0).map(i64::unsigned_abs), epoch: number(1).map(Epoch) })
+    }
+
+    /// Call a function of the chat schema, if the schema is there.
+    pub async fn call_chat(&self, function: &str, epoch: Epoch) -> Result<(), Error> {
+        let there = format!("SELECT to_regprocedure('standfast.{function}(bigint)') IS NOT NULL");
+        let rows = self.act("look for the chat schema", &there, LOOK).await?;
+        if rows.first().and_then(|r| r.get(0)) == Some("t") {
+            let call = format!("SELECT standfast.{function}({epoch})");
+            self.act(&format!("call {function}"), &call, Duration::from_secs(30)).await?;
+        }
+        Ok(())
+    }
+
+    /// Write out everything that is dirty.
+    pub async fn checkpoint(&self) -> Result<(), Error> {
+        // On a connection of its own: it may take long, and nobody should wait behind it.
+        self.run_apart("checkpoint", self.database.as_str(), &["CHECKPOINT"]).await
+    }
+
+    /// Promote; returns when the instance is a writer.
+    pub async fn promote(&self) -> Result<(), Error> {
+        // PostgreSQL's own wait looks only ten times a second.
+        self.act("promote", "SELECT pg_promote(false)", LOOK).await?;
+        let began = Instant::now();
+        loop {
+            let rows = self.act("wait for the promotion", "SELECT pg_is_in_recovery()", LOOK).await?;
+            if rows.first().and_then(|r| r.get(0)) == Some("f") {
+                return Ok(());
+            }
+            if began.elapsed() > PROMOTION_MAX {
+                return Err(self.failed("promote", &format!("still a standby after {} s", PROMOTION_MAX.as_secs())));
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// End every session in the database but the agent's own; returns how many there were.
+    pub async fn disconnect_sessions(&self) -> Result<usize, Error> {
+        let statement = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE datname = current_database() AND usename IS DISTINCT FROM '{ROLE_ADMIN}'"
+        );
+        self.act("end sessions", &statement, LOOK).await.map(|rows| rows.len())
+    }
+}
+
+fn probe_statement() -> String {
+    format!(
+        "SELECT pg_is_in_recovery(),
+                CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() END,
+                pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn(),
+                coalesce((SELECT received_tli FROM pg_stat_wal_receiver),
+                         CASE WHEN NOT pg_is_in_recovery()
+                              THEN ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END,
+                         (SELECT timeline_id FROM pg_control_checkpoint())),
+                current_setting('synchronous_standby_names'),
+                EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming'),
+                (SELECT count(*) FROM pg_stat_activity WHERE usename = '{ROLE_CHAT}'),
+                EXISTS (SELECT FROM pg_stat_wal_receiver),
+                (SELECT redo_lsn FROM pg_control_checkpoint()),
+                EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'checkpointer'
+                        AND wait_event IN ('CheckpointerMain', 'CheckpointWriteDelay'));
+         SELECT application_name, state, flush_lsn, replay_lsn, sync_state IN ('sync', 'quorum')
+         FROM pg_stat_replication WHERE application_name NOT IN ('pg_receivewal', 'pg_basebackup', 'pg_rewind')"
+    )
+}
+
+fn rows(messages: Vec<SimpleQueryMessage>) -> Vec<SimpleQueryRow> {
+    messages
+        .into_iter()
+        .filter_map(|message| if let SimpleQueryMessage::Row(row) = message { Some(row) } else { None })
+        .collect()
+}
+
+fn receiver(row: &SimpleQueryRow) -> Option<Receiver> {
+    let lsn = |i: usize| row.get(i).and_then(|t| t.parse().ok());
+    Some(Receiver {
+        host: row.get(0)?.into(),
+        state: row.get(1).unwrap_or("unknown").to_owned(),
+        flushed: lsn(2),
+        applied: lsn(3),
+        synchronous: row.get(4) == Some("t"),
+    })
+}
+
+/// The hosts in `FIRST 1 ("a")`.
+fn synchronous(text: &str) -> Vec<HostName> {
+    text.split('"').skip(1).step_by(2).map(HostName::from).collect()
+}
+
+/// An error with the server's own words, which the client library keeps in its source.
+pub fn described(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(db) => format!("{} ({})", db.message(), db.code().code()),
+        None => match std::error::Error::source(error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        },
+    }
+}

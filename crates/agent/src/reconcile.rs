@@ -1,0 +1,243 @@
+//! Holding an instance to the part that the record gives it.
+//!
+//! The reconciler starts, configures and stops; it never makes a writer out of a standby, which only an order does. It
+//! opens a writer's data only when `cluster::fence` allows it, and it stops a writer that a newer epoch has left behind.
+
+use crate::database::{Database, Work};
+use crate::error::Error;
+use crate::host::Host;
+use crate::postgres::conf::Conf;
+use crate::postgres::sql::Probe;
+use crate::{feed, pair, shipper};
+use cluster::fence::MayOpen;
+use cluster::goal::{Goal, goal};
+use cluster::name::HostName;
+use cluster::record::{Part, PoolRecord};
+use nix::sys::signal::Signal;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time between two looks when all is well.
+const CALM: Duration = Duration::from_millis(250);
+/// Time between two looks when something is to be done.
+const BUSY: Duration = Duration::from_millis(40);
+
+/// Hold one database of this host to its goal, for as long as the process lives.
+pub async fn run(host: Arc<Host>, database: Arc<Database>) {
+    let mut record = host.store.watch_record();
+    let mut last_error = String::new();
+    loop {
+        let calm = match round(&host, &database).await {
+            Ok(calm) => {
+                last_error.clear();
+                calm
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if text != last_error {
+                    tracing::warn!(database = %database.name, error = %text, "cannot hold the instance to its part");
+                    last_error.clone_from(&text);
+                }
+                database.waits_for(Some(text));
+                false
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(if calm { CALM } else { BUSY }) => {}
+            () = database.wake.notified() => {}
+            changed = record.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// One look, and what it asks for. Tells whether all is well.
+async fn round(host: &Arc<Host>, database: &Database) -> Result<bool, Error> {
+    let mut work = database.work.lock().await;
+    let Some(record) = host.store.record() else { return Ok(true) };
+    if let Some(epoch) = database.state().fenced_by.filter(|epoch| *epoch > record.epoch) {
+        shipper::stop(&mut work).await;
+        database.waits_for(Some(format!("{}: fenced for epoch {epoch}; waiting to hear of it", database.name)));
+        return Ok(true);
+    }
+    match goal(&record, &database.name, &host.name) {
+        Goal::Idle => idle(database, &record, &mut work).await,
+        Goal::Standby { part, upstream, .. } => standby(host, database, &record, &mut work, part, upstream).await,
+        Goal::Principal { wait_for, candidate, ships } => {
+            let mirror = wait_for.clone().or(candidate);
+            principal(host, database, &record, &mut work, wait_for, mirror, ships).await
+        }
+    }
+}
+
+/// No part in the pool: a writer that a newer epoch has left behind stops at once.
+async fn idle(database: &Database, record: &PoolRecord, work: &mut Work) -> Result<bool, Error> {
+    shipper::stop(work).await;
+    let left_behind = database.state().history_epoch.is_none_or(|e| e < record.epoch);
+    if database.running().is_some() && left_behind {
+        tracing::warn!(database = %database.name, epoch = %record.epoch, "left behind: stopping");
+        database.stop(Signal::SIGQUIT).await?;
+    }
+    let waiting = (left_behind && database.instance.has_data()).then(|| {
+        format!("{}: left behind by epoch {}; standfast failback makes it a standby again", database.name, record.epoch)
+    });
+    database.waits_for(waiting);
+    Ok(true)
+}
+
+async fn standby(
+    host: &Arc<Host>,
+    database: &Database,
+    record: &PoolRecord,
+    work: &mut Work,
+    part: Part,
+    upstream: Option<HostName>,
+) -> Result<bool, Error> {
+    shipper::stop(work).await;
+    work.wait_for_set = None;
+    let state = database.state();
+    if database.running().is_none() {
+        return start_standby(host, database, record, part, upstream.as_ref()).await;
+    }
+    let Some(probe) = database.probe().await else { return Ok(false) };
+    if !probe.in_recovery {
+        // Promoted by an order, and the record does not say so yet; or a writer of an older epoch.
+        if state.history_epoch.is_none_or(|e| e < record.epoch) {
+            tracing::warn!(database = %database.name, epoch = %record.epoch, "a writer of an older epoch: stopping");
+            database.stop(Signal::SIGQUIT).await?;
+        }
+        return Ok(false);
+    }
+    database.waits_for(None);
+    if part == Part::Backup {
+        return feed::round(host, database, record, work, upstream.as_ref(), &probe).await;
+    }
+    let conf = standby_conf(host, database, upstream.as_ref());
+    database.reload(&conf)?;
+    settle(database, record, &probe)?;
+    database.shipping(Some(feed::plain_report(&probe)), false);
+    Ok(probe.streaming || upstream.is_none())
+}
+
+/// A standby that streams is on the history of the present writer.
+pub fn settle(database: &Database, record: &PoolRecord, probe: &Probe) -> Result<(), Error> {
+    if !probe.streaming {
+        return Ok(());
+    }
+    database.remember(|s| {
+        s.history_epoch = s.history_epoch.max(Some(record.epoch));
+        s.handed_over = None;
+    })
+}
+
+async fn start_standby(
+    host: &Arc<Host>,
+    database: &Database,
+    record: &PoolRecord,
+    part: Part,
+    upstream: Option<&HostName>,
+) -> Result<bool, Error> {
+    if !database.instance.has_data() {
+        database.waits_for(Some(format!("{}: nothing here yet; an order has to copy it", database.name)));
+        return Ok(true);
+    }
+    if !database.instance.is_standby() {
+        // Only a writer that was stopped cleanly for a hand-over holds nothing that its successor has not.
+        if database.state().handed_over.is_none_or(|e| e > record.epoch) {
+            let why = format!(
+                "{}: this was a writer of an older epoch; standfast failback or mirror install makes it a standby",
+                database.name
+            );
+            database.waits_for(Some(why));
+            return Ok(true);
+        }
+        database.instance.become_standby()?;
+    }
+    let mut conf = standby_conf(host, database, upstream);
+    if part == Part::Backup {
+        conf.files_from = Some(database.instance.copied());
+    }
+    tracing::info!(database = %database.name, %part, "starting");
+    database.start(&conf).await?;
+    Ok(false)
+}
+
+/// The configuration of a standby that streams from a host.
+pub fn standby_conf(host: &Host, database: &Database, upstream: Option<&HostName>) -> Conf {
+    let mut conf = database.instance.plain_conf();
+    let at = upstream.and_then(|u| host.postgres_of(&database.name, u));
+    conf.stream_from = at.map(|at| database.instance.stream_from(&at));
+    conf
+}
+
+async fn principal(
+    host: &Arc<Host>,
+    database: &Database,
+    record: &PoolRecord,
+    work: &mut Work,
+    wait_for: Option<HostName>,
+    mirror: Option<HostName>,
+    ships: bool,
+) -> Result<bool, Error> {
+    if database.running().is_none() {
+        work.wait_for_set = None;
+        return start_principal(host, database, record, wait_for).await;
+    }
+    let Some(probe) = database.probe().await else { return Ok(false) };
+    if probe.in_recovery {
+        database.waits_for(Some(format!("{}: a standby that is to be the writer waits for its order", database.name)));
+        return Ok(false);
+    }
+    database.waits_for(None);
+    let mut conf = database.instance.plain_conf();
+    conf.wait_for = work.wait_for_set.clone().unwrap_or_else(|| probe.synchronous.first().cloned());
+    let fault = shipper::round(host, database, record, work, &mut conf, ships).await;
+    database.reload(&conf)?;
+    database.waits_for(fault.clone());
+    let settled = pair::round(host, database, record, work, &probe, conf, mirror).await?;
+    Ok(settled && fault.is_none())
+}
+
+async fn start_principal(
+    host: &Arc<Host>,
+    database: &Database,
+    record: &PoolRecord,
+    wait_for: Option<HostName>,
+) -> Result<bool, Error> {
+    if !database.instance.has_data() {
+        database.waits_for(Some(format!(
+            "{}: the record makes this host the principal, and there is no data",
+            database.name
+        )));
+        return Ok(true);
+    }
+    if database.state().handed_over.is_some_and(|e| e > record.epoch) {
+        database.waits_for(Some(format!("{}: handed over; the run goes on with the next writer", database.name)));
+        return Ok(true);
+    }
+    let mut conf = database.instance.plain_conf();
+    if !database.instance.is_standby() {
+        match database.may_open(host, record) {
+            MayOpen::Open => {}
+            MayOpen::LeftBehind { epoch } => {
+                database.waits_for(Some(format!("{}: left behind by epoch {epoch}", database.name)));
+                return Ok(false);
+            }
+            MayOpen::Ask { site } => {
+                database.waits_for(Some(format!(
+                    "{}: {site} has not answered yet who the writer is; if it is gone for good, start this site alone: \
+                     standfast agent --without-peer",
+                    database.name
+                )));
+                return Ok(false);
+            }
+        }
+        // Commits wait for the mirror from the first moment on, if the record promises it.
+        conf.wait_for = wait_for;
+    }
+    if let Some(Ok((wal, _))) = database.archive_folders(host, record) {
+        conf.archive_to = Some(wal);
+    }
+    tracing::info!(database = %database.name, "starting as principal");
+    database.start(&conf).await?;
+    Ok(false)
+}

@@ -1,0 +1,65 @@
+//! What an agent has to remember of an instance across its own death: `agent/<db>.json`.
+
+use crate::error::Error;
+use crate::files;
+use crate::postgres::process::Process;
+use cluster::name::DatabaseName;
+use cluster::order::Stamp;
+use cluster::report::OrderReport;
+use rules::id::Epoch;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The memory of one instance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// The postmaster that was started.
+    pub postmaster: Option<Process>,
+    /// The epoch whose history the data is known to be part of.
+    pub history_epoch: Option<Epoch>,
+    /// The epoch for which this host handed the writer over by a clean stop: its data may follow that epoch's writer.
+    pub handed_over: Option<Epoch>,
+    /// A fence that stopped this instance: it stays stopped until a record of this epoch or later says what it is to be.
+    #[serde(default)]
+    pub fenced_by: Option<Epoch>,
+    /// Copy and restore jobs and the stream were stopped by an order, while in the part of backup under this epoch.
+    pub shipping_stopped_in: Option<Epoch>,
+    /// The share takes files of this epoch and later ones only.
+    pub share_epoch: Option<Epoch>,
+    /// The highest stamp taken.
+    pub latest: Stamp,
+    /// The latest order and how far it is.
+    pub order: Option<OrderReport>,
+}
+
+/// A state with its file.
+#[derive(Debug)]
+pub struct StateFile {
+    path: PathBuf,
+    state: State,
+}
+
+impl StateFile {
+    /// Read the state of a database's instance; a first start has an empty one.
+    pub fn open(host_folder: &std::path::Path, database: &DatabaseName) -> Result<Self, Error> {
+        let path = host_folder.join("agent").join(format!("{database}.json"));
+        let state = files::read_json(&path).map_err(Error::file(format!("read {}", path.display())))?;
+        Ok(Self { path, state: state.unwrap_or_default() })
+    }
+
+    /// The state.
+    pub fn get(&self) -> &State {
+        &self.state
+    }
+
+    /// Change the state; after this returns the change survives a crash.
+    pub fn change(&mut self, change: impl FnOnce(&mut State)) -> Result<(), Error> {
+        let mut next = self.state.clone();
+        change(&mut next);
+        if next != self.state {
+            files::replace_json(&self.path, &next).map_err(Error::file(format!("write {}", self.path.display())))?;
+            self.state = next;
+        }
+        Ok(())
+    }
+}
