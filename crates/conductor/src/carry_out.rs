@@ -1,0 +1,276 @@
+//! Carrying a run forward: look, decide, journal, act. And taking up a run that its process left.
+
+use crate::Conductor;
+use crate::failpoint;
+use crate::journal::Journal;
+use crate::observe::{all_hosts, ask};
+use cluster::name::HostName;
+use cluster::order::{Outcome, Stamp, StampedOrder};
+use cluster::record::{PoolRecord, RunRef};
+use cluster::runbook::{Deed, Facts, Next, Runbook, Step, View, advance, named};
+use cluster::topology::Topology;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+use wire::agent::RecordAnswer;
+use wire::run::RunEventKind;
+
+/// Time between two looks while something is waited for.
+const LOOK: Duration = Duration::from_millis(8);
+/// Time before something that failed is tried again.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// What a run sees at one moment.
+struct Now {
+    topology: Topology,
+    record: PoolRecord,
+    reports: std::collections::BTreeMap<HostName, cluster::report::HostReport>,
+    silent: std::collections::BTreeMap<HostName, cluster::runbook::Silence>,
+}
+
+/// A run and what it knows.
+struct Run<'a> {
+    conductor: &'a Conductor,
+    journal: &'a Journal,
+    runbook: &'static Runbook,
+    facts: Facts,
+}
+
+/// Take up runs whose journals are not at their end.
+pub async fn resume(conductor: Arc<Conductor>) {
+    for journal in conductor.all_runs() {
+        if journal.over().is_none() {
+            tracing::warn!(run = %journal.id, "taking up a run again");
+            if let Err(error) = journal.add(RunEventKind::Resumed) {
+                tracing::error!(%error, run = %journal.id, "cannot take up a run");
+                continue;
+            }
+            tokio::spawn(carry_out(conductor.clone(), journal));
+        }
+    }
+}
+
+/// Carry out a run to its end.
+pub async fn carry_out(conductor: Arc<Conductor>, journal: Arc<Journal>) {
+    let Some((name, started_by, facts, only_step)) = journal.begun() else { return };
+    let Some(runbook) = named(&name) else {
+        tracing::error!(run = %journal.id, runbook = %name, "this program does not know the runbook of a run");
+        return;
+    };
+    let mut run = Run { conductor: &conductor, journal: &journal, runbook, facts };
+    while let Err(error) = run.to_the_end(&started_by, only_step.as_deref()).await {
+        tracing::warn!(run = %journal.id, %error, "a run waits");
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+impl Run<'_> {
+    async fn to_the_end(&mut self, started_by: &str, only_step: Option<&str>) -> Result<(), String> {
+        if !self.claim(started_by).await? {
+            return Ok(());
+        }
+        for step in self.runbook.steps {
+            if self.journal.is_done(step.id) {
+                continue;
+            }
+            self.step(step).await?;
+            if only_step == Some(step.id) {
+                let message = format!("step {} is done; the run stays open for the next step", step.id);
+                return self.journal.add(RunEventKind::Finished { complete: false, message });
+            }
+        }
+        self.finish().await
+    }
+
+    /// Claim the pool, unless that is done. `false` when somebody else has it.
+    async fn claim(&mut self, started_by: &str) -> Result<bool, String> {
+        loop {
+            let now = self.look().await?;
+            match &now.record.run {
+                Some(run) if run.id == self.journal.id => return Ok(true),
+                Some(run) => {
+                    let message =
+                        format!("{} holds the pool: {} since {}", run.started_by, run.runbook, run.started_at);
+                    self.journal.add(RunEventKind::Finished { complete: false, message })?;
+                    return Ok(false);
+                }
+                None if now.record.epoch > self.facts.before.epoch || self.past_first_step() => {
+                    // The claim was given up at the end, or somebody else has moved the pool on meanwhile.
+                    let message = "the pool has moved on without this run".to_owned();
+                    self.journal.add(RunEventKind::Finished { complete: false, message })?;
+                    return Ok(false);
+                }
+                None => {}
+            }
+            let started_at = self.journal.events().first().map(|e| e.at.clone()).unwrap_or_default();
+            let run = RunRef {
+                id: self.journal.id.clone(),
+                runbook: self.runbook.name.to_owned(),
+                started_by: started_by.to_owned(),
+                started_at,
+            };
+            let (record, at) = (self.runbook.claim)(&self.view(&now, 0), run);
+            let answer = self.conductor.agents.set_record(&now.topology, &at, &record).await?;
+            match answer {
+                RecordAnswer::Taken => return Ok(true),
+                RecordAnswer::Conflict { .. } => {}
+                RecordAnswer::NotAuthority { message } => return Err(message),
+            }
+        }
+    }
+
+    fn past_first_step(&self) -> bool {
+        self.runbook.steps.first().is_some_and(|s| self.journal.is_done(s.id))
+    }
+
+    fn view<'v>(&'v self, now: &'v Now, step_age_ms: u64) -> View<'v> {
+        View {
+            topology: &now.topology,
+            record: &now.record,
+            reports: &now.reports,
+            silent: &now.silent,
+            facts: &self.facts,
+            step_age_ms,
+        }
+    }
+
+    /// Look at everybody but those whom the observer, which asks all the time, found silent: a step does not wait for them.
+    async fn look(&self) -> Result<Now, String> {
+        let topology = self.conductor.agents.topology()?;
+        let silent = self.conductor.observer.silent();
+        let hosts: BTreeSet<HostName> = all_hosts(&topology).into_iter().filter(|h| !silent.contains_key(h)).collect();
+        let mut look = ask(&self.conductor.agents, &topology, hosts).await;
+        for (host, silence) in silent {
+            if !look.reports.contains_key(&host) {
+                look.silent.entry(host).or_insert(silence);
+            }
+        }
+        let own = self.conductor.agents.own_record().await?;
+        let record = match (own, look.newest_record()) {
+            (Some(own), Some(seen)) if seen.supersedes(&own) => seen,
+            (Some(own), _) => own,
+            (None, Some(seen)) => seen,
+            (None, None) => self.facts.before.clone(),
+        };
+        Ok(Now { topology, record, reports: look.reports, silent: look.silent })
+    }
+
+    async fn step(&mut self, step: &'static Step) -> Result<(), String> {
+        let began = Instant::now();
+        self.journal.add(RunEventKind::StepBegun { step: step.id.to_owned() })?;
+        self.pass(step, "before").await;
+        let mut acted = false;
+        let mut said = String::new();
+        loop {
+            let now = self.look().await?;
+            let next = advance(step, &self.view(&now, began.elapsed().as_millis() as u64), acted);
+            match next {
+                Next::StepDone(evidence) => {
+                    self.journal.add(RunEventKind::StepDone { step: step.id.to_owned(), evidence })?;
+                    self.pass(step, "after").await;
+                    return Ok(());
+                }
+                Next::Blocked(unmet) => {
+                    self.waits(step, &mut said, format!("{}; {}", unmet.why, unmet.hint), true)?;
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Next::Act(deeds) => {
+                    acted = true;
+                    if let Err(trouble) = self.act(step, &now, deeds).await {
+                        self.waits(step, &mut said, trouble, true)?;
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                }
+                Next::Wait(missing) => {
+                    if began.elapsed().as_millis() as u64 > step.patience_ms {
+                        self.waits(step, &mut said, missing, true)?;
+                        tokio::time::sleep(AGAIN).await;
+                    } else {
+                        tokio::time::sleep(LOOK).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn pass(&self, step: &Step, when: &str) {
+        failpoint::pass(&self.conductor.dir, self.runbook.name, step.id, when).await;
+    }
+
+    fn waits(&self, step: &Step, said: &mut String, reason: String, needs_person: bool) -> Result<(), String> {
+        if *said == reason {
+            return Ok(());
+        }
+        said.clone_from(&reason);
+        self.journal.add(RunEventKind::Waiting { step: step.id.to_owned(), reason, needs_person })
+    }
+
+    /// Journal the deeds, then do them: changes of the record one after the other, orders to different hosts at once.
+    async fn act(&self, step: &Step, now: &Now, deeds: Vec<Deed>) -> Result<(), String> {
+        let first = self.journal.next_stamp();
+        let epoch = deeds
+            .iter()
+            .map(|d| match d {
+                Deed::SetRecord { record, .. } => record.epoch,
+                Deed::Give { .. } => now.record.epoch,
+            })
+            .max()
+            .unwrap_or(now.record.epoch);
+        let event = RunEventKind::Ordered { step: step.id.to_owned(), stamp_number: first, deeds: deeds.clone() };
+        self.journal.add(event)?;
+        let mut orders = JoinSet::new();
+        let mut passed = false;
+        for (deed, number) in deeds.into_iter().zip(first..) {
+            match deed {
+                Deed::SetRecord { record, at } => {
+                    let answer = self.conductor.agents.set_record(&now.topology, &at, &record).await?;
+                    if let RecordAnswer::NotAuthority { message } = answer {
+                        return Err(message);
+                    }
+                }
+                Deed::Give { host, order } => {
+                    let stamp = Stamp { epoch: epoch.0, number };
+                    let order = StampedOrder { stamp, run: self.journal.id.clone(), order };
+                    let (agents, topology) = (self.conductor.agents.clone(), now.topology.clone());
+                    orders.spawn(async move {
+                        let report = agents.order(&topology, &host, &order).await?;
+                        match report.outcome {
+                            Outcome::Failed { message } => Err(format!("{host}: {message}")),
+                            Outcome::TooOld { latest } => Err(format!("{host} has taken a later order, {latest}")),
+                            Outcome::Running { .. } | Outcome::Done { .. } => Ok(()),
+                        }
+                    });
+                }
+            }
+            if !passed {
+                passed = true;
+                self.pass(step, "during").await;
+            }
+        }
+        let mut result = Ok(());
+        while let Some(joined) = orders.join_next().await {
+            let one = joined.map_err(|e| e.to_string()).and_then(|outcome| outcome);
+            result = result.and(one);
+        }
+        result
+    }
+
+    /// Give the claim up, and say what came of it.
+    async fn finish(&mut self) -> Result<(), String> {
+        let now = self.look().await?;
+        let message = (self.runbook.says_at_end)(&self.view(&now, 0));
+        let mut record = now.record.clone();
+        if record.run.as_ref().is_some_and(|r| r.id == self.journal.id) {
+            record.run = None;
+            record.version += 1;
+            let home = record.home.clone();
+            match self.conductor.agents.set_record(&now.topology, &home, &record).await? {
+                RecordAnswer::Taken => {}
+                RecordAnswer::Conflict { .. } => return Err("the record changed meanwhile; once more".into()),
+                RecordAnswer::NotAuthority { message } => return Err(message),
+            }
+        }
+        self.journal.add(RunEventKind::Finished { complete: true, message })
+    }
+}

@@ -1,0 +1,178 @@
+//! Journals: one file of JSON lines a run, each line on disk before what it announces is done.
+
+use cluster::runbook::Facts;
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use tokio::sync::watch;
+use wire::run::{RunEvent, RunEventKind, RunProgress, RunSummary};
+
+/// The journal of one run.
+pub struct Journal {
+    /// The run's id.
+    pub id: String,
+    file: Mutex<File>,
+    events: watch::Sender<Vec<RunEvent>>,
+}
+
+/// Open every journal in the folder.
+pub fn open_all(folder: &Path) -> Result<BTreeMap<String, Arc<Journal>>, String> {
+    fs::create_dir_all(folder).map_err(|e| format!("create {}: {e}", folder.display()))?;
+    let mut all = BTreeMap::new();
+    let entries = fs::read_dir(folder).map_err(|e| format!("read {}: {e}", folder.display()))?;
+    for path in entries.flatten().map(|e| e.path()) {
+        let Some(id) = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".jsonl")) else {
+            continue;
+        };
+        let journal = Journal::open(&path, id)?;
+        if journal.begun().is_some() {
+            all.insert(id.to_owned(), Arc::new(journal));
+        }
+    }
+    Ok(all)
+}
+
+impl Journal {
+    /// Begin a journal in the folder.
+    pub fn begin(folder: &Path, id: &str, begun: RunEventKind) -> Result<Self, String> {
+        let journal = Self::open(&folder.join(format!("{id}.jsonl")), id)?;
+        journal.add(begun)?;
+        File::open(folder).and_then(|f| f.sync_all()).map_err(|e| format!("sync {}: {e}", folder.display()))?;
+        Ok(journal)
+    }
+
+    /// Open a journal. A last line that was torn by a crash announced nothing that was done, and is cut off.
+    fn open(path: &PathBuf, id: &str) -> Result<Self, String> {
+        let failed = |e: std::io::Error| format!("open the journal {}: {e}", path.display());
+        let text = match fs::read_to_string(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+            text => text.map_err(failed)?,
+        };
+        let mut events = Vec::new();
+        let mut whole = 0;
+        for line in text.split_inclusive('\n') {
+            let Ok(event) = serde_json::from_str::<RunEvent>(line) else { break };
+            if !line.ends_with('\n') {
+                break;
+            }
+            whole += line.len();
+            events.push(event);
+        }
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
+        file.set_len(whole as u64).map_err(failed)?;
+        Ok(Self { id: id.to_owned(), file: Mutex::new(file), events: watch::Sender::new(events) })
+    }
+
+    /// Add an event; on disk when this returns.
+    pub fn add(&self, what: RunEventKind) -> Result<(), String> {
+        let mut file = self.file.lock().expect("nothing panics while it writes a journal");
+        let now = Timestamp::now();
+        let events = self.events.borrow();
+        let began = events.first().and_then(|e| e.at.parse::<Timestamp>().ok()).unwrap_or(now);
+        let event = RunEvent {
+            number: events.len() as u64 + 1,
+            at: format!("{now:.3}"),
+            elapsed_ms: now.duration_since(began).as_millis().max(0) as u64,
+            what,
+        };
+        drop(events);
+        let mut line = serde_json::to_vec(&event).map_err(|e| e.to_string())?;
+        line.push(b'\n');
+        let failed = |e: std::io::Error| format!("write the journal of run {}: {e}", self.id);
+        file.write_all(&line).map_err(failed)?;
+        file.sync_data().map_err(failed)?;
+        self.events.send_modify(|all| all.push(event));
+        Ok(())
+    }
+
+    /// All events so far.
+    pub fn events(&self) -> Vec<RunEvent> {
+        self.events.borrow().clone()
+    }
+
+    /// Follow the events.
+    pub fn watch(&self) -> watch::Receiver<Vec<RunEvent>> {
+        self.events.subscribe()
+    }
+
+    /// Runbook, who started it, its facts, and the only step, if it is about one.
+    pub fn begun(&self) -> Option<(String, String, Facts, Option<String>)> {
+        let events = self.events.borrow();
+        let mut all = events.iter().filter_map(|e| match &e.what {
+            RunEventKind::Begun { runbook, started_by, facts, only_step } => {
+                Some((runbook, started_by, facts, only_step))
+            }
+            _ => None,
+        });
+        let (runbook, started_by, facts, first_only) = all.next()?;
+        // A run that goes on step by step begins anew with each: on the facts of the first.
+        let only_step = all.last().map_or(first_only, |latest| latest.3);
+        Some((runbook.clone(), started_by.clone(), (**facts).clone(), only_step.clone()))
+    }
+
+    /// Whether the run is over, and whether it is complete.
+    pub fn over(&self) -> Option<bool> {
+        let events = self.events.borrow();
+        let last = events.iter().rev().find_map(|e| match e.what {
+            RunEventKind::Finished { complete, .. } => Some(Some(complete)),
+            RunEventKind::Begun { .. } => Some(None),
+            _ => None,
+        });
+        last.flatten()
+    }
+
+    /// Whether a step has been done in this run.
+    pub fn is_done(&self, step: &str) -> bool {
+        self.events
+            .borrow()
+            .iter()
+            .any(|e| matches!(&e.what, RunEventKind::StepDone { step: done, .. } if done == step))
+    }
+
+    /// A number above that of every stamp that may have gone out.
+    pub fn next_stamp(&self) -> u64 {
+        let given = |e: &RunEvent| match &e.what {
+            RunEventKind::Ordered { stamp_number, deeds, .. } => stamp_number + deeds.len() as u64,
+            _ => 0,
+        };
+        let first = self.events.borrow().iter().map(given).max().unwrap_or(0);
+        first.max(self.first_stamp())
+    }
+
+    /// Stamps of a later run are above those of an earlier one: they begin at the second in which it began, with room
+    /// for a thousand orders a second.
+    fn first_stamp(&self) -> u64 {
+        let events = self.events.borrow();
+        let began = events.first().and_then(|e| e.at.parse::<Timestamp>().ok());
+        began.map_or(1, |at| at.as_millisecond().unsigned_abs())
+    }
+
+    /// Progress after an event.
+    pub fn progress(&self, after: u64) -> RunProgress {
+        let events = self.events.borrow().iter().filter(|e| e.number > after).cloned().collect();
+        let runbook = self.begun().map(|b| b.0).unwrap_or_default();
+        RunProgress { id: self.id.clone(), runbook, events, over: self.over().is_some() }
+    }
+
+    /// The run in a list.
+    pub fn summary(&self) -> RunSummary {
+        let events = self.events.borrow().clone();
+        let (runbook, started_by) = self.begun().map(|b| (b.0, b.1)).unwrap_or_default();
+        let step = events.iter().rev().find_map(|e| match &e.what {
+            RunEventKind::StepBegun { step } => Some(step.clone()),
+            _ => None,
+        });
+        RunSummary {
+            id: self.id.clone(),
+            runbook,
+            started_by,
+            started_at: events.first().map(|e| e.at.clone()).unwrap_or_default(),
+            complete: self.over(),
+            step,
+            elapsed_ms: events.last().map_or(0, |e| e.elapsed_ms),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Plans: what was found and what would be done, as a value. Printed, sent as JSON, or carried out.
+
+use crate::Conductor;
+use crate::found;
+use crate::observe::{Look, all_hosts, ask};
+use cluster::Epoch;
+use cluster::name::SiteName;
+use cluster::record::{PoolRecord, PoolState};
+use cluster::runbook::{Done, Facts, Runbook, Undo, View};
+use cluster::topology::Topology;
+use std::collections::BTreeMap;
+use wire::run::{Plan, PlannedStep};
+
+/// Everything that a plan is made from.
+pub struct Situation {
+    /// The topology.
+    pub topology: Topology,
+    /// The newest record; a first one, with version 0, before the pool is initialised.
+    pub record: PoolRecord,
+    /// What the hosts said.
+    pub look: Look,
+    /// What a run would work on.
+    pub facts: Facts,
+}
+
+/// Look at everybody, and note what a run would work on.
+pub async fn situation(conductor: &Conductor, force: bool) -> Result<Situation, String> {
+    let topology = conductor.agents.topology()?;
+    let look = ask(&conductor.agents, &topology, all_hosts(&topology)).await;
+    let own = conductor.agents.own_record().await?;
+    let newest = match (own, look.newest_record()) {
+        (Some(own), Some(seen)) if seen.supersedes(&own) => Some(seen),
+        (Some(own), _) => Some(own),
+        (None, seen) => seen,
+    };
+    let record = newest.map_or_else(|| first_record(&topology), Ok)?;
+    let facts = facts(&topology, &record, conductor, force)?;
+    Ok(Situation { topology, record, look, facts })
+}
+
+fn first_record(topology: &Topology) -> Result<PoolRecord, String> {
+    let home = topology.primary_site().ok_or("the topology has no site")?.name.clone();
+    Ok(PoolRecord {
+        version: 0,
+        epoch: Epoch::FIRST,
+        state: PoolState::Normal,
+        home,
+        active_servers: Vec::new(),
+        databases: BTreeMap::new(),
+        lost_sites: BTreeMap::new(),
+        run: None,
+    })
+}
+
+fn facts(topology: &Topology, record: &PoolRecord, conductor: &Conductor, force: bool) -> Result<Facts, String> {
+    let from_site: SiteName = record.home.clone();
+    let to_site = topology.other_site(&from_site).map_or_else(|| from_site.clone(), |s| s.name.clone());
+    Ok(Facts { before: record.clone(), to_site, from_site, force, exposure: conductor.observer.exposure() })
+}
+
+impl Situation {
+    /// The situation as steps see it.
+    pub fn view<'a>(&'a self, facts: &'a Facts) -> View<'a> {
+        View {
+            topology: &self.topology,
+            record: &self.record,
+            reports: &self.look.reports,
+            silent: &self.look.silent,
+            facts,
+            step_age_ms: 0,
+        }
+    }
+
+    /// The plan of a runbook as things stand.
+    pub fn plan(&self, runbook: &Runbook) -> Plan {
+        let view = self.view(&self.facts);
+        let mut found = found::sentences(&self.topology, &self.record, &self.look, &self.facts);
+        if runbook.name == "failover" {
+            found.extend(found::loss(&self.facts).into_iter().map(|l| format!("would be lost: {l}")));
+        }
+        let steps = runbook
+            .steps
+            .iter()
+            .map(|step| PlannedStep {
+                id: step.id.to_owned(),
+                reference: step.reference.to_owned(),
+                says: step.says.to_owned(),
+                deeds: (step.does)(&view),
+                done: matches!((step.done)(&view), Done::Yes(_)),
+                point_of_no_return: step.undo == Undo::PointOfNoReturn,
+            })
+            .collect();
+        Plan { runbook: runbook.name.to_owned(), found, facts: self.facts.clone(), steps }
+    }
+}
