@@ -1,0 +1,94 @@
+//! Real processes, found and killed by pid and start time, with everything below them.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Parent and start time of every process.
+fn table() -> BTreeMap<i32, (i32, u64, char)> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter_map(|pid| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let rest = text.rsplit_once(')')?.1;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let state = fields.first()?.chars().next()?;
+        Some((pid, (fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?, state)))
+    })
+    .collect()
+}
+
+/// Whether the process with this pid and start time runs.
+pub fn runs(pid: i32, start: u64) -> bool {
+    table().get(&pid).is_some_and(|(_, s, state)| *s == start && *state != 'Z')
+}
+
+/// The start time of a process.
+pub fn start_of(pid: i32) -> Option<u64> {
+    table().get(&pid).filter(|(_, _, state)| *state != 'Z').map(|(_, start, _)| *start)
+}
+
+/// These processes and everything below them.
+pub fn with_descendants(roots: &[i32]) -> BTreeSet<i32> {
+    let table = table();
+    let mut all: BTreeSet<i32> = roots.iter().copied().filter(|pid| table.contains_key(pid)).collect();
+    loop {
+        let more: Vec<i32> = table
+            .iter()
+            .filter(|(pid, (ppid, _, _))| all.contains(ppid) && !all.contains(pid))
+            .map(|(p, _)| *p)
+            .collect();
+        if more.is_empty() {
+            return all;
+        }
+        all.extend(more);
+    }
+}
+
+/// Send every one of them a signal, and wait until all are gone.
+pub async fn end_all(pids: &BTreeSet<i32>, signal: Signal, patience: Duration) -> Result<(), String> {
+    let before: BTreeMap<i32, u64> = pids.iter().filter_map(|pid| Some((*pid, start_of(*pid)?))).collect();
+    for pid in before.keys() {
+        // It may be gone in between.
+        let _ = kill(Pid::from_raw(*pid), signal);
+    }
+    let began = Instant::now();
+    loop {
+        let now = table();
+        let left =
+            before.iter().filter(|(pid, start)| now.get(pid).is_some_and(|(_, s, state)| s == *start && *state != 'Z'));
+        let left = left.count();
+        if left == 0 {
+            return Ok(());
+        }
+        if began.elapsed() > patience {
+            return Err(format!("{left} processes are still there {} s after {signal}", patience.as_secs()));
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[derive(Deserialize)]
+struct AgentState {
+    postmaster: Option<Postmaster>,
+}
+
+#[derive(Deserialize)]
+struct Postmaster {
+    pid: i32,
+    start: u64,
+}
+
+/// The postmasters that a host's agent has started and that run.
+pub fn postmasters(host_folder: &Path) -> Vec<i32> {
+    let entries = std::fs::read_dir(host_folder.join("agent")).into_iter().flatten().flatten();
+    entries
+        .filter(|e| e.path().extension().is_some_and(|x| x == "json"))
+        .filter_map(|e| serde_json::from_slice::<AgentState>(&std::fs::read(e.path()).ok()?).ok()?.postmaster)
+        .filter(|p| runs(p.pid, p.start))
+        .map(|p| p.pid)
+        .collect()
+}

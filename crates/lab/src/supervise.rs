@@ -1,0 +1,292 @@
+//! The supervisor: holds the relay, starts the processes, and does what commands ask over its socket.
+
+use crate::host_folder;
+use crate::layout::{HostLayout, Layout};
+use crate::processes;
+use crate::protocol::{Answer, LinkState, ProcessStatus, Request, socket};
+use crate::relay;
+use nix::sys::signal::Signal;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+
+/// How long a process may take to end when it is asked to.
+const END: Duration = Duration::from_secs(15);
+
+/// Start a supervisor that outlives its caller.
+pub fn detach(dir: &Path, program: &Path) -> Result<(), String> {
+    let log = dir.join("lab.log");
+    let file = append(&log)?;
+    let errors = file.try_clone().map_err(|e| e.to_string())?;
+    Command::new(program)
+        .args(["lab", "supervise", "--dir"])
+        .arg(dir)
+        .stdin(Stdio::null())
+        .stdout(file)
+        .stderr(errors)
+        .process_group(0)
+        .spawn()
+        .map(|_| ())
+        .map_err(|e| format!("start the lab's supervisor: {e}"))
+}
+
+fn append(path: &Path) -> Result<File, String> {
+    let opened = OpenOptions::new().create(true).append(true).open(path);
+    opened.map_err(|e| format!("open {}: {e}", path.display()))
+}
+
+/// A lab under supervision.
+struct Supervisor {
+    dir: PathBuf,
+    program: PathBuf,
+    layout: Layout,
+    link: watch::Sender<LinkState>,
+    /// Pid and start time by host and name.
+    started: BTreeMap<(String, String), (i32, u64)>,
+}
+
+/// Supervise a lab until it is taken down.
+///
+/// # Errors
+/// When a port or the socket is taken, for people.
+pub async fn run(dir: &Path, program: &Path) -> Result<(), String> {
+    let dir = dir.canonicalize().map_err(|e| format!("find {}: {e}", dir.display()))?;
+    let layout = Layout::read(&dir)?;
+    let link = watch::Sender::new(LinkState::Up);
+    for one in &layout.links {
+        relay::open(one, link.subscribe()).await?;
+    }
+    let path = socket(&dir);
+    // Nobody answered on it, or this supervisor would not have been started.
+    let _ = fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).map_err(|e| format!("listen on {}: {e}", path.display()))?;
+    let mut lab = Supervisor { dir, program: program.to_owned(), layout, link, started: BTreeMap::new() };
+    for host in lab.layout.hosts.clone() {
+        lab.start_host(&host, &BTreeMap::new(), false)?;
+    }
+    let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .map_err(|e| format!("listen for signals: {e}"))?;
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted { Ok((stream, _)) => stream, Err(_) => continue },
+            _ = term.recv() => break,
+        };
+        if lab.answer(stream).await {
+            break;
+        }
+    }
+    let _ = fs::remove_file(&path);
+    Ok(())
+}
+
+impl Supervisor {
+    /// Answer one request; tells whether the lab is down.
+    async fn answer(&mut self, stream: UnixStream) -> bool {
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        if stream.read_line(&mut line).await.is_err() {
+            return false;
+        }
+        let request: Request = match serde_json::from_str(&line) {
+            Ok(request) => request,
+            Err(_) => return false,
+        };
+        let down = request == Request::Down;
+        let answer = self.carry_out(request).await.unwrap_or_else(|message| Answer::Refused { message });
+        let down = down && matches!(answer, Answer::Done { .. });
+        if let Ok(mut text) = serde_json::to_vec(&answer) {
+            text.push(b'\n');
+            // Who asked may be gone; what was asked is done all the same.
+            let _ = stream.get_mut().write_all(&text).await;
+        }
+        down
+    }
+
+    async fn carry_out(&mut self, request: Request) -> Result<Answer, String> {
+        let done = |message: String| Ok(Answer::Done { message });
+        match request {
+            Request::Status => Ok(Answer::Status { processes: self.status(), link: *self.link.borrow() }),
+            Request::Kill { target } => {
+                let pids = self.pids(&target)?;
+                let all = processes::with_descendants(&pids);
+                processes::end_all(&all, Signal::SIGKILL, END).await?;
+                done(format!("killed {target}: {} processes", all.len()))
+            }
+            Request::Start { target, env, without_peer } => {
+                let started = self.start(&target, &env, without_peer)?;
+                done(format!("started {started} processes of {target}"))
+            }
+            Request::Link { state } => {
+                self.link.send_replace(state);
+                done(match state {
+                    LinkState::Up => "the links between the sites are up".into(),
+                    LinkState::Down => "the links between the sites are down".into(),
+                    LinkState::Frozen => "the links between the sites are frozen".into(),
+                    LinkState::Delayed(ms) => format!("the links between the sites take {ms} ms each way"),
+                })
+            }
+            Request::Down => {
+                self.down().await?;
+                done("everything is stopped".into())
+            }
+        }
+    }
+
+    fn status(&self) -> Vec<ProcessStatus> {
+        let mut all = Vec::new();
+        for host in &self.layout.hosts {
+            let postgres = processes::postmasters(&host_folder(&self.dir, &host.host));
+            all.push(ProcessStatus {
+                host: host.host.clone(),
+                name: "postgres".into(),
+                pid: postgres.first().copied(),
+            });
+            for name in std::iter::once("agent").chain(host.servers.iter().map(String::as_str)) {
+                let pid = self.running(&host.host, name);
+                all.push(ProcessStatus { host: host.host.clone(), name: name.to_owned(), pid });
+            }
+        }
+        all
+    }
+
+    fn running(&self, host: &str, name: &str) -> Option<i32> {
+        let (pid, start) = self.started.get(&(host.to_owned(), name.to_owned()))?;
+        processes::runs(*pid, *start).then_some(*pid)
+    }
+
+    /// What a target means: hosts with the names of processes on them.
+    fn find(&self, target: &str) -> Result<Vec<(HostLayout, Vec<String>)>, String> {
+        let whole = |h: &HostLayout| {
+            let mut names = vec!["agent".to_owned(), "postgres".to_owned()];
+            names.extend(h.servers.clone());
+            (h.clone(), names)
+        };
+        let mut found: Vec<_> =
+            self.layout.hosts.iter().filter(|h| h.site == target || h.host == target).map(whole).collect();
+        for host in &self.layout.hosts {
+            for name in host.servers.iter().map(String::as_str).chain(["agent", "postgres"]) {
+                let server = host.servers.iter().any(|s| s == name) && name == target;
+                if server || target == format!("{}/{name}", host.host) {
+                    found.push((host.clone(), vec![name.to_owned()]));
+                }
+            }
+        }
+        if found.is_empty() {
+            let hosts: Vec<&str> = self.layout.hosts.iter().map(|h| h.host.as_str()).collect();
+            let sites: BTreeSet<&str> = self.layout.hosts.iter().map(|h| h.site.as_str()).collect();
+            return Err(format!(
+                "there is no '{target}' in this lab; name a site ({}), a host ({}), a server, or a process such as {}/postgres",
+                sites.into_iter().collect::<Vec<_>>().join(", "),
+                hosts.join(", "),
+                hosts[0]
+            ));
+        }
+        Ok(found)
+    }
+
+    fn pids(&self, target: &str) -> Result<Vec<i32>, String> {
+        let mut pids = Vec::new();
+        for (host, names) in self.find(target)? {
+            for name in names {
+                if name == "postgres" {
+                    pids.extend(processes::postmasters(&host_folder(&self.dir, &host.host)));
+                } else {
+                    pids.extend(self.running(&host.host, &name));
+                }
+            }
+        }
+        Ok(pids)
+    }
+
+    fn start(&mut self, target: &str, env: &BTreeMap<String, String>, without_peer: bool) -> Result<usize, String> {
+        let mut count = 0;
+        for (host, names) in self.find(target)? {
+            for name in names {
+                if name == "postgres" {
+                    // Its agent starts it, if the agent runs and finds that it may.
+                    continue;
+                }
+                count += usize::from(self.start_one(&host.host, &name, env, without_peer)?);
+            }
+        }
+        Ok(count)
+    }
+
+    fn start_host(
+        &mut self,
+        host: &HostLayout,
+        env: &BTreeMap<String, String>,
+        without_peer: bool,
+    ) -> Result<(), String> {
+        self.start_one(&host.host, "agent", env, without_peer)?;
+        for server in &host.servers {
+            self.start_one(&host.host, server, env, without_peer)?;
+        }
+        Ok(())
+    }
+
+    /// Start a process, unless it runs.
+    fn start_one(
+        &mut self,
+        host: &str,
+        name: &str,
+        env: &BTreeMap<String, String>,
+        without_peer: bool,
+    ) -> Result<bool, String> {
+        if self.running(host, name).is_some() {
+            return Ok(false);
+        }
+        let folder = host_folder(&self.dir, host);
+        let log = append(&folder.join(format!("{name}.log")))?;
+        let errors = log.try_clone().map_err(|e| e.to_string())?;
+        let mut command = tokio::process::Command::new(&self.program);
+        if name == "agent" {
+            command.args(["agent", "--host", host, "--dir"]).arg(&folder);
+            if without_peer {
+                command.arg("--without-peer");
+            }
+        } else {
+            command.args(["serve", "--server", name, "--dir"]).arg(&folder);
+        }
+        command.envs(env).stdin(Stdio::null()).stdout(log).stderr(errors).process_group(0);
+        let mut child = command.spawn().map_err(|e| format!("start {name} on {host}: {e}"))?;
+        let pid = child.id().and_then(|id| i32::try_from(id).ok());
+        let entry = pid.and_then(|pid| Some((pid, processes::start_of(pid)?)));
+        let entry = entry.ok_or_else(|| format!("{name} on {host} ended at once; see {}", folder.display()))?;
+        self.started.insert((host.to_owned(), name.to_owned()), entry);
+        tokio::spawn(async move {
+            // Its end is collected here, so that it never stays as a zombie.
+            let _ = child.wait().await;
+        });
+        Ok(true)
+    }
+
+    /// Stop servers, then agents, then databases, each cleanly.
+    async fn down(&mut self) -> Result<(), String> {
+        let mut servers = BTreeSet::new();
+        let mut agents = BTreeSet::new();
+        for host in &self.layout.hosts {
+            servers.extend(host.servers.iter().filter_map(|s| self.running(&host.host, s)));
+            agents.extend(self.running(&host.host, "agent"));
+        }
+        for group in [servers, agents] {
+            if processes::end_all(&group, Signal::SIGTERM, END).await.is_err() {
+                processes::end_all(&group, Signal::SIGKILL, END).await?;
+            }
+        }
+        // Writers first, so that their standbys receive everything.
+        for host in &self.layout.hosts {
+            let postgres = processes::postmasters(&host_folder(&self.dir, &host.host)).into_iter().collect();
+            if processes::end_all(&postgres, Signal::SIGINT, END).await.is_err() {
+                processes::end_all(&postgres, Signal::SIGQUIT, END).await?;
+            }
+        }
+        Ok(())
+    }
+}
