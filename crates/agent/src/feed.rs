@@ -11,16 +11,18 @@ use cluster::name::HostName;
 use cluster::record::PoolRecord;
 use cluster::report::ShippingReport;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// Time between two rounds of the copy job while the stream is up.
 const COPY_WHILE_STREAMING: Duration = Duration::from_secs(1);
 /// Time between two tries to reach the source while the stream is down.
-const REACH: Duration = Duration::from_millis(250);
+const REACH: Duration = Duration::from_millis(500);
 /// How long PostgreSQL may take to let go of a stream after it was taken out of the configuration.
 const STREAM_IS_OFF: Duration = Duration::from_millis(100);
 /// Longest note of requests for files, in bytes.
 const REQUESTS_BYTES_MAX: u64 = 1024 * 1024;
-/// Longest wait for the source to take a connection.
+/// Longest wait for the source to answer.
 const REACH_LIMIT: Duration = Duration::from_millis(300);
 
 /// One look at how the backup is fed, and what it asks for.
@@ -102,8 +104,17 @@ fn trim_requests(database: &Database) -> Result<(), Error> {
     Ok(())
 }
 
+/// PostgreSQL's request for an encrypted connection, which it answers with one byte: a line that takes connections and lets
+/// nothing through does not pass for one that works.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+
 async fn reaches(at: &str) -> bool {
-    matches!(tokio::time::timeout(REACH_LIMIT, tokio::net::TcpStream::connect(at)).await, Ok(Ok(_)))
+    let ask = async {
+        let mut stream = TcpStream::connect(at).await?;
+        stream.write_all(&SSL_REQUEST).await?;
+        stream.read_u8().await
+    };
+    matches!(tokio::time::timeout(REACH_LIMIT, ask).await, Ok(Ok(_)))
 }
 
 /// A round of the copy job, when it is due, and what it found.
