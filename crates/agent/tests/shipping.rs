@@ -1,0 +1,146 @@
+//! Log shipping with real PostgreSQL: by files alone, up to the last byte that reached the share.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod support;
+use cluster::order::{Order, Outcome, Stamp};
+use cluster::report::InstanceState;
+use rules::id::Epoch;
+use support::World;
+
+fn mgc() -> cluster::name::DatabaseName {
+    "mgc".into()
+}
+
+/// A pool whose backup was copied over the relay; the line is open.
+async fn copied(relay: &Relay) -> World {
+    let world = World::two_sites(Some(relay.port)).await;
+    world.done("a", 1, Order::Initialise { database: mgc(), epoch: Epoch(1) }).await;
+    world.set_record("a", |_| ()).await;
+    world.until("b has heard of the record", async |w| w.report("b").await.unwrap().record.is_some()).await;
+    relay.lead_to(world.postgres_port("a"));
+    world.done("b", 1, Order::Seed { database: mgc(), from: "a".into() }).await;
+    world
+}
+
+async fn rows(world: &World, host: &str) -> Vec<i32> {
+    let rows = world.sql(host).await.query("SELECT n FROM t ORDER BY n", &[]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_reached_the_share_is_applied_to_the_last_byte_before_a_promotion() {
+    let relay = Relay::to_nobody().await;
+    let world = copied(&relay).await;
+    relay.cut();
+    world.set_record("a", |r| r.databases.get_mut(&mgc()).unwrap().backup = Some("b".into())).await;
+    world.until("the backup follows", async |w| w.instance("b").await.state == InstanceState::Standby).await;
+
+    let writer = world.sql("a").await;
+    writer.batch_execute("CREATE TABLE t (n int PRIMARY KEY)").await.unwrap();
+    for n in 1..=20 {
+        writer.execute("INSERT INTO t VALUES ($1)", &[&n]).await.unwrap();
+    }
+    let written = world.instance("a").await.written;
+    world.until("partial segments arrive and are applied", async |w| w.instance("b").await.applied >= written).await;
+    assert_eq!(rows(&world, "b").await, (1..=20).collect::<Vec<_>>());
+    assert!(!world.instance("b").await.shipping.unwrap().streaming);
+
+    // The primary dies; what is in the share by then is to be there after the promotion.
+    for n in 21..=40 {
+        writer.execute("INSERT INTO t VALUES ($1)", &[&n]).await.unwrap();
+    }
+    let written = world.instance("a").await.written.unwrap();
+    world.until("the share holds it", async |w| w.in_share(written)).await;
+    world.kill_postgres("a");
+    world
+        .set_record("b", |r| {
+            r.epoch = Epoch(2);
+            r.home = "site-2".into();
+            r.databases.get_mut(&mgc()).unwrap().principal = None;
+            r.lost_sites.insert("site-1".into(), Epoch(2));
+        })
+        .await;
+    world.done("b", 2, Order::CloseShare { database: mgc(), epoch: Epoch(2) }).await;
+    world.done("b", 2, Order::StopLogShipping { database: mgc() }).await;
+    world.done("b", 2, Order::CopyRemainingLog { database: mgc() }).await;
+    world.done("b", 2, Order::ApplyRemainingLog { database: mgc() }).await;
+    let promote = Order::Promote { database: mgc(), epoch: Epoch(2) };
+    world.done("b", 2, promote.clone()).await;
+    assert_eq!(rows(&world, "b").await, (1..=40).collect::<Vec<_>>());
+    // Every order may be given again, and none that is older than one that was taken.
+    world.done("b", 2, promote.clone()).await;
+    world.done("b", 2, Order::ApplyRemainingLog { database: mgc() }).await;
+    let late = world.order_stamped("b", Stamp { epoch: 1, number: 1 }, promote).await;
+    assert!(matches!(late, Outcome::TooOld { .. }), "{late:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_goes_from_stream_to_files_and_back_by_itself() {
+    let relay = Relay::to_nobody().await;
+    let world = copied(&relay).await;
+    world.set_record("a", |r| r.databases.get_mut(&mgc()).unwrap().backup = Some("b".into())).await;
+    let streams = async |w: &World| w.instance("b").await.shipping.is_some_and(|s| s.streaming);
+    world.until("the backup streams", streams).await;
+    let writer = world.sql("a").await;
+    writer.batch_execute("CREATE TABLE t (n int PRIMARY KEY, padding text)").await.unwrap();
+    let mut next = 1;
+    for round in 0..3 {
+        relay.cut();
+        for _ in 0..20 {
+            // Large rows, so that some rounds cross a segment's end.
+            let padding = "x".repeat(20_000);
+            writer.execute("INSERT INTO t VALUES ($1, $2)", &[&next, &padding]).await.unwrap();
+            next += 1;
+        }
+        let written = world.instance("a").await.written;
+        world
+            .until(&format!("files arrive in round {round}"), async |w| w.instance("b").await.applied >= written)
+            .await;
+        assert!(!streams(&world).await, "the line is cut");
+        relay.lead_to(world.postgres_port("a"));
+        world.until(&format!("the backup streams again in round {round}"), streams).await;
+        writer.execute("INSERT INTO t VALUES ($1, 'y')", &[&next]).await.unwrap();
+        next += 1;
+        let written = world.instance("a").await.written;
+        world.until("the stream arrives", async |w| w.instance("b").await.applied >= written).await;
+    }
+    assert_eq!(rows(&world, "b").await, (1..next).collect::<Vec<_>>());
+}
+
+/// A port that leads to another one, or to nobody.
+struct Relay {
+    port: u16,
+    to: tokio::sync::watch::Sender<Option<u16>>,
+}
+
+impl Relay {
+    async fn to_nobody() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let to = tokio::sync::watch::Sender::new(None);
+        let state = to.subscribe();
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut state = state.clone();
+                let Some(port) = *state.borrow_and_update() else { continue };
+                tokio::spawn(async move {
+                    let Ok(mut far) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await else { return };
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        _ = state.changed() => {}
+                    }
+                });
+            }
+        });
+        Self { port, to }
+    }
+
+    fn lead_to(&self, port: u16) {
+        self.to.send_replace(Some(port));
+    }
+
+    fn cut(&self) {
+        self.to.send_replace(None);
+    }
+}
