@@ -76,7 +76,7 @@ struct Seen {
     doing: Option<String>,
     waiting_for: Option<String>,
     shipping: Option<ShippingReport>,
-    share_seen: Option<Instant>,
+    share_in_order_at: Option<Instant>,
     chat: Option<(ChatProbe, Instant)>,
     clean_stop: Option<CleanStop>,
     growth: Option<(u64, Instant)>,
@@ -150,7 +150,7 @@ impl Database {
     pub fn shipping(&self, report: Option<ShippingReport>, share_in_order: bool) {
         self.seen(|s| {
             if share_in_order {
-                s.share_seen = Some(Instant::now());
+                s.share_in_order_at = Some(Instant::now());
             }
             s.shipping = report;
         });
@@ -278,7 +278,7 @@ impl Database {
             s.note_growth(free_bytes);
             let mut shipping = s.shipping.clone();
             if let Some(shipping) = &mut shipping {
-                shipping.share_age_ms = s.share_seen.map(|at| at.elapsed().as_millis() as u64);
+                shipping.share_age_ms = s.share_in_order_at.map(|at| at.elapsed().as_millis() as u64);
                 shipping.share_epoch = memory.share_epoch;
                 if let Some(probe) = &probe {
                     shipping.streaming = probe.streaming;

@@ -347,12 +347,11 @@ async fn rewind(host: &Host, database: &Database, work: &mut Work, from: &HostNa
             Err(error) => tracing::warn!(database = %database.name, %error, "a rewind is not possible; copying anew"),
         }
     }
-    let detail = match done {
-        Some(detail) => detail,
-        None => {
-            database.doing(Some(&format!("copying {} from {from}", database.name)));
-            rebuild::base_backup(instance, &at).await?
-        }
+    let detail = if let Some(detail) = done {
+        detail
+    } else {
+        database.doing(Some(&format!("copying {} from {from}", database.name)));
+        rebuild::base_backup(instance, &at).await?
     };
     work.copy = CopyJob::default();
     followed(database, epoch)?;

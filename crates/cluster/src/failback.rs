@@ -9,7 +9,7 @@ use crate::name::{DatabaseName, HostName, ServerName, SiteName};
 use crate::order::Order;
 use crate::record::{MirrorRecord, PoolRecord, PoolState, RunRef};
 use crate::report::{InstanceReport, InstanceState};
-use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of};
+use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, nothing};
 
 /// The runbook.
 pub const FAILBACK: &Runbook = &Runbook {
@@ -452,10 +452,6 @@ const RECREATE_MIRROR: Step = Step {
     patience_ms: 60_000,
 };
 
-fn nothing(_: &View<'_>) -> Result<(), Unmet> {
-    Ok(())
-}
-
 fn databases<'a>(view: &View<'a>) -> Vec<(DatabaseName, &'a crate::topology::Database)> {
     view.topology.databases.iter().map(|d| (d.name.clone(), d)).collect()
 }
@@ -473,7 +469,7 @@ fn is_principal(view: &View<'_>, database: &DatabaseName, host: &HostName) -> bo
 /// The hosts of a database at the site that gets the writer back, primary first.
 fn returning(view: &View<'_>, database: &DatabaseName) -> Vec<HostName> {
     let topology = view.topology.database(database);
-    let all = topology.into_iter().flat_map(|d| d.instances());
+    let all = topology.into_iter().flat_map(crate::topology::Database::instances);
     all.map(|i| i.host.clone()).filter(|h| view.topology.site_of(h) == Some(&view.facts.to_site)).collect()
 }
 

@@ -8,7 +8,7 @@ use crate::name::{DatabaseName, HostName, SiteName};
 use crate::order::Order;
 use crate::record::{MirrorRecord, PoolRecord, PoolState, RunRef};
 use crate::report::InstanceState;
-use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of};
+use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, nothing};
 use crate::topology_file::ACTIVE_SERVERS_MAX;
 
 /// The runbook.
@@ -269,10 +269,6 @@ pub(crate) fn servers_at(view: &View<'_>, site: &SiteName) -> Vec<crate::name::S
     all.map(|s| s.name.clone()).take(ACTIVE_SERVERS_MAX).collect()
 }
 
-fn nothing(_: &View<'_>) -> Result<(), Unmet> {
-    Ok(())
-}
-
 fn is_open(state: InstanceState) -> bool {
     matches!(state, InstanceState::Online | InstanceState::Busy | InstanceState::Standby)
 }
@@ -292,7 +288,7 @@ fn warm_mirrors(view: &View<'_>) -> Vec<(DatabaseName, HostName)> {
 /// The hosts of a database at the site that loses the writer.
 fn old_hosts(view: &View<'_>, database: &DatabaseName) -> Vec<HostName> {
     let database = view.topology.database(database);
-    let all = database.into_iter().flat_map(|d| d.instances());
+    let all = database.into_iter().flat_map(crate::topology::Database::instances);
     all.map(|i| i.host.clone()).filter(|h| view.topology.site_of(h) == Some(&view.facts.from_site)).collect()
 }
 

@@ -7,7 +7,7 @@ use crate::name::{DatabaseName, HostName, SiteName};
 use crate::order::Order;
 use crate::record::{DatabaseRecord, MirrorRecord, PoolRecord, RunRef};
 use crate::report::InstanceState;
-use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of};
+use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, nothing};
 use crate::topology::Database;
 
 /// The runbook.
@@ -213,10 +213,6 @@ const SET_ACTIVE_SERVERS: Step = Step {
 
 fn active(view: &View<'_>) -> Vec<crate::name::ServerName> {
     view.topology.servers.iter().filter(|s| s.active).map(|s| s.name.clone()).collect()
-}
-
-fn nothing(_: &View<'_>) -> Result<(), Unmet> {
-    Ok(())
 }
 
 fn of<'a>(view: &'a View<'_>, d: &Database) -> Option<&'a DatabaseRecord> {

@@ -4,7 +4,7 @@ use crate::name::{DatabaseName, HostName, SiteName};
 use crate::order::{Order, Outcome};
 use crate::record::{MirrorRecord, Part, PoolRecord, RunRef};
 use crate::report::InstanceState;
-use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of};
+use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, nothing};
 
 /// Install the mirror.
 pub const INSTALL_MIRROR: &Runbook = &Runbook {
@@ -136,10 +136,6 @@ const REMOVE: Step = Step {
     undo: Undo::Nothing,
     patience_ms: 5_000,
 };
-
-fn nothing(_: &View<'_>) -> Result<(), Unmet> {
-    Ok(())
-}
 
 /// Each database with its principal and the host that the topology has for a mirror beside it.
 fn pairs(view: &View<'_>) -> Vec<(DatabaseName, HostName, HostName)> {

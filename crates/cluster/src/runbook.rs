@@ -197,6 +197,15 @@ impl View<'_> {
     }
 }
 
+/// The precondition of a step that needs nothing.
+///
+/// # Errors
+/// Never; the type is that of every precondition.
+#[allow(clippy::unnecessary_wraps, reason = "its type is that of every precondition")]
+pub fn nothing(_: &View<'_>) -> Result<(), Unmet> {
+    Ok(())
+}
+
 /// All of several conditions: done when every one is, else what is missing first.
 pub fn all_of(conditions: impl IntoIterator<Item = Done>) -> Done {
     let mut evidence = Vec::new();

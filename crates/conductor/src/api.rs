@@ -83,14 +83,14 @@ async fn start(
     }
     let _one_at_a_time = conductor.starting.lock().await;
     let now = situation(&conductor, wanted.force).await.map_err(failed)?;
-    answer(&conductor, runbook, wanted, now).map(Json).map_err(failed)
+    answer(&conductor, runbook, wanted, &now).map(Json).map_err(failed)
 }
 
 fn answer(
     conductor: &Arc<Conductor>,
     runbook: &'static Runbook,
     wanted: StartRun,
-    now: Situation,
+    now: &Situation,
 ) -> Result<RunAnswer, String> {
     let plan = Box::new(now.plan(runbook));
     if wanted.what_if {

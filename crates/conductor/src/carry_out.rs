@@ -38,7 +38,7 @@ struct Run<'a> {
 }
 
 /// Take up runs whose journals are not at their end.
-pub async fn resume(conductor: Arc<Conductor>) {
+pub fn resume(conductor: &Arc<Conductor>) {
     for journal in conductor.all_runs() {
         if journal.over().is_none() {
             tracing::warn!(run = %journal.id, "taking up a run again");
@@ -59,14 +59,14 @@ pub async fn carry_out(conductor: Arc<Conductor>, journal: Arc<Journal>) {
         return;
     };
     let mut run = Run { conductor: &conductor, journal: &journal, runbook, facts };
-    while let Err(error) = run.to_the_end(&started_by, only_step.as_deref()).await {
+    while let Err(error) = run.carry_to_the_end(&started_by, only_step.as_deref()).await {
         tracing::warn!(run = %journal.id, %error, "a run waits");
         tokio::time::sleep(AGAIN).await;
     }
 }
 
 impl Run<'_> {
-    async fn to_the_end(&mut self, started_by: &str, only_step: Option<&str>) -> Result<(), String> {
+    async fn carry_to_the_end(&mut self, started_by: &str, only_step: Option<&str>) -> Result<(), String> {
         if !self.claim(started_by).await? {
             return Ok(());
         }

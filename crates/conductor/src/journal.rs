@@ -109,7 +109,7 @@ impl Journal {
         });
         let (runbook, started_by, facts, first_only) = all.next()?;
         // A run that goes on step by step begins anew with each: on the facts of the first.
-        let only_step = all.last().map_or(first_only, |latest| latest.3);
+        let only_step = all.next_back().map_or(first_only, |latest| latest.3);
         Some((runbook.clone(), started_by.clone(), (**facts).clone(), only_step.clone()))
     }
 

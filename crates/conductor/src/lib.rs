@@ -61,7 +61,7 @@ pub fn start(config: Config) -> Result<axum::Router, String> {
         dir: config.dir,
     });
     tokio::spawn(observe::watch(conductor.clone()));
-    tokio::spawn(carry_out::resume(conductor.clone()));
+    carry_out::resume(&conductor);
     Ok(api::router(conductor))
 }
 

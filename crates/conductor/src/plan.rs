@@ -34,7 +34,7 @@ pub async fn situation(conductor: &Conductor, force: bool) -> Result<Situation, 
         (None, seen) => seen,
     };
     let record = newest.map_or_else(|| first_record(&topology), Ok)?;
-    let facts = facts(&topology, &record, conductor, force)?;
+    let facts = facts(&topology, &record, conductor, force);
     Ok(Situation { topology, record, look, facts })
 }
 
@@ -52,10 +52,10 @@ fn first_record(topology: &Topology) -> Result<PoolRecord, String> {
     })
 }
 
-fn facts(topology: &Topology, record: &PoolRecord, conductor: &Conductor, force: bool) -> Result<Facts, String> {
+fn facts(topology: &Topology, record: &PoolRecord, conductor: &Conductor, force: bool) -> Facts {
     let from_site: SiteName = record.home.clone();
     let to_site = topology.other_site(&from_site).map_or_else(|| from_site.clone(), |s| s.name.clone());
-    Ok(Facts { before: record.clone(), to_site, from_site, force, exposure: conductor.observer.exposure() })
+    Facts { before: record.clone(), to_site, from_site, force, exposure: conductor.observer.exposure() }
 }
 
 impl Situation {

@@ -102,7 +102,7 @@ impl Ports {
 pub fn create(dir: &Path, shape: Shape, base_port: u16) -> Result<(), String> {
     fs::create_dir_all(dir).map_err(|e| format!("create {}: {e}", dir.display()))?;
     let dir = &dir.canonicalize().map_err(|e| format!("find {}: {e}", dir.display()))?;
-    if base_port < 1024 || base_port > 60_000 {
+    if !(1024..=60_000).contains(&base_port) {
         return Err(format!(
             "{base_port} is no base port: take one from 1024 to 60000; the lab uses the hundred from there on"
         ));

@@ -146,11 +146,11 @@ impl CopyJob {
                 continue;
             }
             match copy(file, name, to, has, programs) {
-                Ok(Some(end)) => {
+                Ok(Copy::Offered(end)) => {
                     self.copied.insert(name.clone(), (file.clone(), changed, end));
                     result.files += 1;
                 }
-                Ok(None) => {}
+                Ok(Copy::NotOffered) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -164,36 +164,38 @@ impl CopyJob {
     }
 }
 
-/// Copy one file; `None` when it may not be offered, else where its content ends.
-fn copy(
-    file: &Shipped,
-    name: &str,
-    to: &CopyDestination,
-    has: &Has,
-    programs: &Programs,
-) -> io::Result<Option<Option<Lsn>>> {
+/// What became of one file.
+enum Copy {
+    /// It may not be offered now.
+    NotOffered,
+    /// It is on offer; a segment's content ends here.
+    Offered(Option<Lsn>),
+}
+
+/// Copy one file.
+fn copy(file: &Shipped, name: &str, to: &CopyDestination, has: &Has, programs: &Programs) -> io::Result<Copy> {
     if file.partial && to.offer() != Offer::Partial {
-        return Ok(None);
+        return Ok(Copy::NotOffered);
     }
     let content = fs::read(&file.path)?;
     let start = start_of(name).filter(|_| is_segment(name));
     if let Some(start) = start
         && (content.len() as u64 != SEGMENT_BYTES || !covers(&content, start, name, has))
     {
-        return Ok(None);
+        return Ok(Copy::NotOffered);
     }
     let aside = to.folder.join(format!(".{name}.new"));
     fs::write(&aside, &content)?;
     programs.give(&aside).map_err(io::Error::other)?;
     if !to.publish(&aside, name, file.partial)? {
-        return Ok(None);
+        return Ok(Copy::NotOffered);
     }
     let end = start.map(|start| {
         let used =
             if file.partial { content.iter().rposition(|b| *b != 0).map_or(0, |i| i + 1) } else { content.len() };
         Lsn(start.0 + used as u64)
     });
-    Ok(Some(end))
+    Ok(Copy::Offered(end))
 }
 
 /// Whether a segment from the share holds everything that the standby has of it.

@@ -84,7 +84,7 @@ impl Share {
         programs.give(&self.root)?;
         let marker = self.root.join("open-from");
         crate::files::replace(&marker, epoch.to_string().as_bytes(), 0o644).map_err(Error::file(what()))?;
-        for (older, path) in self.epochs(&self.root).map_err(Error::file(what()))? {
+        for (older, path) in epochs(&self.root).map_err(Error::file(what()))? {
             if older < epoch {
                 fs::rename(&path, closed.join(older.to_string())).map_err(Error::file(what()))?;
             }
@@ -92,30 +92,15 @@ impl Share {
         Ok(())
     }
 
-    fn epochs(&self, folder: &Path) -> io::Result<BTreeMap<Epoch, PathBuf>> {
-        let entries = match fs::read_dir(folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-            entries => entries?,
-        };
-        let mut all = BTreeMap::new();
-        for entry in entries {
-            let entry = entry?;
-            if let Ok(epoch) = entry.file_name().to_string_lossy().parse() {
-                all.insert(Epoch(epoch), entry.path());
-            }
-        }
-        Ok(all)
-    }
-
     /// Everything that was shipped, by the names that PostgreSQL asks for. Later epochs win, and finished segments win
     /// over partial ones. With `closed`, of the newest closed epoch alone.
     pub fn shipped(&self, closed: bool) -> io::Result<BTreeMap<String, Shipped>> {
         fs::metadata(self.top())?;
         let folder = if closed { self.root.join("closed") } else { self.root.clone() };
-        let epochs = self.epochs(&folder)?;
+        let all = epochs(&folder)?;
         let mut files = BTreeMap::new();
-        let newest = epochs.keys().next_back().copied();
-        for (_, path) in epochs.into_iter().filter(|(epoch, _)| !closed || Some(*epoch) == newest) {
+        let newest = all.keys().next_back().copied();
+        for (_, path) in all.into_iter().filter(|(epoch, _)| !closed || Some(*epoch) == newest) {
             for (part, partial) in [("stream", true), ("stream", false), ("wal", false)] {
                 list(&path.join(part), partial, &mut files)?;
             }
@@ -132,8 +117,8 @@ impl Share {
 
     /// Take away the oldest segments and the folders of epochs long over, so that the share stays bounded.
     pub fn trim(&self, epoch: Epoch) -> io::Result<()> {
-        let open = self.epochs(&self.root)?;
-        let closed = self.epochs(&self.root.join("closed"))?;
+        let open = epochs(&self.root)?;
+        let closed = epochs(&self.root.join("closed"))?;
         for (of, folder) in open.into_iter().chain(closed).filter(|(of, _)| *of <= epoch) {
             if epoch.0 - of.0 > EPOCHS_KEPT {
                 fs::remove_dir_all(&folder)?;
@@ -150,6 +135,22 @@ impl Share {
         }
         Ok(())
     }
+}
+
+/// The folders of epochs in a folder.
+fn epochs(folder: &Path) -> io::Result<BTreeMap<Epoch, PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        entries => entries?,
+    };
+    let mut all = BTreeMap::new();
+    for entry in entries {
+        let entry = entry?;
+        if let Ok(epoch) = entry.file_name().to_string_lossy().parse() {
+            all.insert(Epoch(epoch), entry.path());
+        }
+    }
+    Ok(all)
 }
 
 /// A file in the share.
