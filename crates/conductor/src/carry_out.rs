@@ -18,8 +18,9 @@ use wire::run::RunEventKind;
 
 /// Time between two looks while something is waited for.
 const LOOK: Duration = Duration::from_millis(8);
-/// Time before something that failed is tried again.
+/// Time before something that failed is tried again; it doubles with every failure of a step, up to the second.
 const AGAIN: Duration = Duration::from_millis(250);
+const AGAIN_MAX: Duration = Duration::from_secs(4);
 
 /// What a run sees at one moment.
 struct Now {
@@ -162,6 +163,7 @@ impl Run<'_> {
         self.pass(step, "before").await;
         let mut acted = false;
         let mut said = String::new();
+        let mut again = AGAIN;
         loop {
             let now = self.look().await?;
             let next = advance(step, &self.view(&now, began.elapsed().as_millis() as u64), acted);
@@ -179,7 +181,8 @@ impl Run<'_> {
                     acted = true;
                     if let Err(trouble) = self.act(step, &now, deeds).await {
                         self.waits(step, &mut said, trouble, true)?;
-                        tokio::time::sleep(AGAIN).await;
+                        tokio::time::sleep(again).await;
+                        again = (again * 2).min(AGAIN_MAX);
                     }
                 }
                 Next::Wait(missing) => {
@@ -248,12 +251,11 @@ impl Run<'_> {
                 self.pass(step, "during").await;
             }
         }
-        let mut result = Ok(());
+        let mut troubles = BTreeSet::new();
         while let Some(joined) = orders.join_next().await {
-            let one = joined.map_err(|e| e.to_string()).and_then(|outcome| outcome);
-            result = result.and(one);
+            troubles.extend(joined.map_err(|e| e.to_string()).and_then(|outcome| outcome).err());
         }
-        result
+        if troubles.is_empty() { Ok(()) } else { Err(troubles.into_iter().collect::<Vec<_>>().join("; ")) }
     }
 
     /// Give the claim up, and say what came of it.

@@ -116,7 +116,7 @@ impl Instance {
         let (host, port) = at.rsplit_once(':').unwrap_or((at, "5432"));
         let host = host.trim_matches(['[', ']']);
         format!(
-            "host={host} port={port} user={role} dbname={database} application_name={name} passfile={} connect_timeout=2 \
+            "host={host} port={port} user={role} dbname={database} application_name='{name}' passfile='{}' connect_timeout=2 \
              keepalives_idle=5 keepalives_interval=1 keepalives_count=3 tcp_user_timeout=5000 sslmode=prefer",
             self.passfile().display()
         )
@@ -125,7 +125,7 @@ impl Instance {
     /// A connection string to this instance itself, over its socket, for the program that ships its log.
     pub fn connection_to_self(&self) -> String {
         format!(
-            "host={} port={} user={ROLE_REPLICATION} dbname=replication application_name=pg_receivewal passfile={}",
+            "host='{}' port={} user={ROLE_REPLICATION} dbname=replication application_name=pg_receivewal passfile='{}'",
             self.socket.display(),
             self.listen.1,
             self.passfile().display()
