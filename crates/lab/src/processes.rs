@@ -92,3 +92,20 @@ pub fn postmasters(host_folder: &Path) -> Vec<i32> {
         .map(|p| p.pid)
         .collect()
 }
+
+/// Processes that belong to a lab although nobody supervises them any more: the postmasters of its hosts, and what was
+/// started with a folder of the lab as an argument.
+pub fn of_lab(dir: &Path) -> Vec<i32> {
+    let hosts = std::fs::read_dir(dir.join("hosts")).into_iter().flatten().flatten().map(|e| e.path());
+    let mut pids: Vec<i32> = Vec::new();
+    for host in hosts {
+        pids.extend(postmasters(&host));
+        for pid in table().into_keys() {
+            let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else { continue };
+            if line.split(|b| *b == 0).any(|part| Path::new(&*String::from_utf8_lossy(part)) == host) {
+                pids.push(pid);
+            }
+        }
+    }
+    pids
+}

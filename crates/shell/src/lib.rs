@@ -1,1 +1,13 @@
-//! shell
+//! The commands. The only crate that knows a terminal; it starts and watches runs through the authority's API, and gives
+//! no orders of its own.
+
+pub mod agents;
+pub mod command;
+pub mod failure;
+pub mod folder;
+pub mod output;
+pub mod watch;
+
+pub use command::Command;
+pub use failure::{Failure, Outcome};
+pub use folder::Context;

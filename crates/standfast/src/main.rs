@@ -1,1 +1,105 @@
-fn main() {}
+//! The one binary: reads the command line and hands over to the role.
+
+use clap::Parser;
+use shell::{Command, Context, Failure, Outcome};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Persistent group chat that keeps its promises when a data centre is lost.
+#[derive(Debug, Parser)]
+#[command(name = "standfast", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    /// The pool's folder: topology.toml and pool.secret; a host's folder for agent and serve; a lab's folder
+    #[arg(long, global = true, env = "STANDFAST_DIR", value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Print data as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Role {
+    #[command(flatten)]
+    Command(Command),
+    /// Run a host's agent: its PostgreSQL instances, log shipping, the management store
+    Agent {
+        /// The host's name in the topology
+        #[arg(long)]
+        host: String,
+        /// Start although the other site has not been heard: for an administrator who knows that it is gone
+        #[arg(long)]
+        without_peer: bool,
+    },
+    /// Run a chat server
+    Serve {
+        /// The server's name in the topology
+        #[arg(long)]
+        server: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    raise_file_limit();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return end(&Failure::Failed(format!("start the runtime: {error}"))),
+    };
+    let outcome = runtime.block_on(run(cli));
+    // What is still under way in the background is not waited for.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => end(&failure),
+    }
+}
+
+async fn run(cli: Cli) -> Outcome {
+    match cli.role {
+        Role::Command(command) => {
+            trace("warn");
+            command.run(&Context::new(cli.dir, cli.json)).await
+        }
+        Role::Agent { host, without_peer } => {
+            trace("info");
+            let dir = host_folder(cli.dir)?;
+            let host = cluster::name::HostName::from(host.as_str());
+            let runs = conductor::start(conductor::Config { dir: dir.clone(), host: host.clone() })?;
+            let config = agent::Config { dir, host, without_peer };
+            agent::run(config, runs).await.map_err(|e| Failure::Failed(e.to_string()))
+        }
+        Role::Serve { server } => {
+            trace("info");
+            let config = server::Config { dir: host_folder(cli.dir)?, server: server.as_str().into() };
+            server::run(config).await.map_err(|e| Failure::Failed(e.to_string()))
+        }
+    }
+}
+
+fn host_folder(dir: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    dir.ok_or_else(|| Failure::Usage("name the host's folder with --dir or STANDFAST_DIR".into()))
+}
+
+/// The log goes to standard error; `STANDFAST_LOG` chooses what is in it.
+fn trace(default: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("STANDFAST_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    let plain = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(plain).init();
+}
+
+/// Every connection is an open file: take as many as the system lets this process have.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // A process that may not have more works with what it has.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+fn end(failure: &Failure) -> ExitCode {
+    shell::output::say(&format!("standfast: {failure}"));
+    ExitCode::from(failure.code())
+}

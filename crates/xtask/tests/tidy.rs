@@ -68,7 +68,10 @@ fn only_store_and_agent_speak_sql() {
         let shipped = text.split("[dev-dependencies]").next().unwrap();
         let speaks = shipped.contains("tokio-postgres");
         let may = matches!(name.as_str(), "store" | "agent");
-        assert!(may || !speaks, "{name} links a PostgreSQL client; chat SQL belongs into store, administration into agent");
+        assert!(
+            may || !speaks,
+            "{name} links a PostgreSQL client; chat SQL belongs into store, administration into agent"
+        );
     }
 }
 
@@ -82,7 +85,11 @@ fn every_markdown_link_leads_somewhere() {
                 continue;
             }
             let file = target.split('#').next().unwrap();
-            assert!(page.parent().unwrap().join(file).exists(), "{} links to {target}, which is not there", page.display());
+            assert!(
+                page.parent().unwrap().join(file).exists(),
+                "{} links to {target}, which is not there",
+                page.display()
+            );
         }
     }
 }

@@ -1,0 +1,172 @@
+//! `lab`: a whole pool on this machine, to rehearse with. The processes are the product's own; the lab starts them, kills
+//! them, and holds the links between the sites.
+
+mod up;
+
+use crate::failure::{Failure, Outcome};
+use crate::folder::{Context, SYSTEM_DIR};
+use crate::output;
+use lab::protocol::{LinkState, ask};
+use lab::{Answer, Request};
+use std::path::{Path, PathBuf};
+
+/// Arguments.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum What {
+    /// Bring a pool up: stretched over two sites, or with --single the small edition
+    Up(up::Args),
+    /// Show what runs
+    Status,
+    /// SIGKILL to everything at a site or on a host, or to one process
+    Kill {
+        /// A site (site-1), a host (s1a), a server (server-1), or a process (s1a/agent, s1a/postgres)
+        target: String,
+    },
+    /// Start what does not run
+    Start {
+        /// The same names; a database is started by its agent
+        target: String,
+        /// A variable for the started processes, as NAME=VALUE
+        #[arg(long)]
+        env: Vec<String>,
+        /// Let the agents start without having heard the other site
+        #[arg(long)]
+        without_peer: bool,
+    },
+    /// Change every link between the sites
+    Link {
+        #[command(subcommand)]
+        state: Link,
+    },
+    /// Stop everything cleanly; the data stays
+    Down {
+        /// Delete the lab's folder too
+        #[arg(long)]
+        delete: bool,
+    },
+    /// Hold the links and the processes (what lab up starts)
+    #[command(hide = true)]
+    Supervise,
+}
+
+#[derive(Clone, Copy, Debug, clap::Subcommand)]
+enum Link {
+    /// As they should be
+    Up,
+    /// Cut: connections are closed and refused
+    Down,
+    /// Nothing arrives, and nothing is refused
+    Freeze,
+    /// Everything arrives so many milliseconds late, each way
+    Delay {
+        /// Milliseconds
+        ms: u64,
+    },
+}
+
+/// Run the command.
+///
+/// # Errors
+/// When no lab is up, or it refuses.
+pub async fn run(context: &Context, args: Args) -> Outcome {
+    let dir = folder(context);
+    match args.what {
+        What::Up(args) => up::run(&Context { dir, json: context.json }, args).await,
+        What::Supervise => Ok(lab::supervise::run(&dir, &program()?).await?),
+        What::Status => status(&dir, context.json).await,
+        What::Kill { target } => tell(&dir, context.json, Request::Kill { target }).await,
+        What::Start { target, env, without_peer } => {
+            let env = env.iter().map(|text| variable(text)).collect::<Result<_, _>>()?;
+            tell(&dir, context.json, Request::Start { target, env, without_peer }).await
+        }
+        What::Link { state } => {
+            let state = match state {
+                Link::Up => LinkState::Up,
+                Link::Down => LinkState::Down,
+                Link::Freeze => LinkState::Frozen,
+                Link::Delay { ms } => LinkState::Delayed(ms),
+            };
+            tell(&dir, context.json, Request::Link { state }).await
+        }
+        What::Down { delete } => down(&dir, context.json, delete).await,
+    }
+}
+
+/// A lab never lies in the folder of this machine's real pool.
+fn folder(context: &Context) -> PathBuf {
+    if context.dir == Path::new(SYSTEM_DIR) { lab::DEFAULT_DIR.into() } else { context.dir.clone() }
+}
+
+fn program() -> Result<PathBuf, Failure> {
+    std::env::current_exe().map_err(|e| Failure::Failed(format!("find this program on disk: {e}")))
+}
+
+fn variable(text: &str) -> Result<(String, String), Failure> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| Failure::Usage(format!("'{text}' is no variable; write it as NAME=VALUE")))?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+async fn tell(dir: &Path, json: bool, request: Request) -> Outcome {
+    match ask(dir, &request).await? {
+        answer if json => output::json(&answer),
+        Answer::Done { message } => output::line(&message),
+        Answer::Refused { message } => Err(Failure::Refused(message)),
+        Answer::Status { .. } => Ok(()),
+    }
+}
+
+async fn status(dir: &Path, json: bool) -> Outcome {
+    let answer = ask(dir, &Request::Status).await?;
+    if json {
+        return output::json(&answer);
+    }
+    let Answer::Status { processes, link } = answer else {
+        return Err(Failure::Failed(format!("the lab in {} answered in an unexpected form", dir.display())));
+    };
+    let mut rows = vec![["HOST", "PROCESS", "PID"].map(str::to_owned).to_vec()];
+    for process in processes {
+        rows.push(vec![process.host, process.name, process.pid.map_or("down".into(), |pid| pid.to_string())]);
+    }
+    output::table(&rows)?;
+    output::line(&match link {
+        LinkState::Up => "links between the sites: up".into(),
+        LinkState::Down => "links between the sites: DOWN".into(),
+        LinkState::Frozen => "links between the sites: FROZEN".into(),
+        LinkState::Delayed(ms) => format!("links between the sites: {ms} ms late each way"),
+    })
+}
+
+async fn down(dir: &Path, json: bool, delete: bool) -> Outcome {
+    let answer = ask(dir, &Request::Down).await;
+    match answer {
+        Ok(answer) if json => output::json(&answer)?,
+        Ok(Answer::Refused { message }) => return Err(Failure::Failed(message)),
+        Ok(_) => output::line(&format!("the lab in {} is down", dir.display()))?,
+        Err(message) if !delete => return Err(Failure::Failed(message)),
+        Err(_) => {}
+    }
+    if !delete {
+        return Ok(());
+    }
+    if !lab::layout::exists(dir) {
+        return Err(Failure::Refused(format!("{} holds no lab; it is left as it is", dir.display())));
+    }
+    let left: Vec<i32> = lab::processes::of_lab(dir);
+    if !left.is_empty() {
+        lab::processes::end_all(
+            &lab::processes::with_descendants(&left),
+            nix::sys::signal::Signal::SIGKILL,
+            std::time::Duration::from_secs(10),
+        )
+        .await?;
+    }
+    std::fs::remove_dir_all(dir).map_err(|e| Failure::Failed(format!("delete {}: {e}", dir.display())))
+}

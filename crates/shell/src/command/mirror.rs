@@ -1,0 +1,88 @@
+//! `mirror install|remove|state` (Install-CsMirrorDatabase, Uninstall-CsMirrorDatabase, Get-CsDatabaseMirrorState).
+
+use super::pool::pair_word;
+use super::run::{nobody, start, who};
+use crate::agents::Agents;
+use crate::failure::Outcome;
+use crate::folder::Context;
+use crate::output;
+use wire::run::StartRun;
+
+/// Arguments.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum What {
+    /// Give the principal the mirror that the topology names at its site
+    Install(Change),
+    /// Take the mirror out of the pool; the principal serves alone
+    Remove(Change),
+    /// Show the state of each mirror pair
+    State,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct Change {
+    /// Go on without being asked
+    #[arg(long, short)]
+    yes: bool,
+    /// Show the steps, and do nothing
+    #[arg(long)]
+    what_if: bool,
+}
+
+/// Run the command.
+///
+/// # Errors
+/// When it is refused or fails.
+pub async fn run(context: &Context, args: Args) -> Outcome {
+    let (runbook, change) = match args.what {
+        What::State => return state(context).await,
+        What::Install(change) => ("install-mirror", change),
+        What::Remove(change) => ("remove-mirror", change),
+    };
+    let agents = Agents::new(&context.folder()?)?;
+    let record = agents.look().await.record.ok_or_else(|| nobody(&agents))?;
+    let host = agents.authority(&record.home)?;
+    let wanted = StartRun {
+        runbook: runbook.to_owned(),
+        what_if: change.what_if,
+        force: false,
+        only_step: None,
+        started_by: who(),
+    };
+    start(&agents, &host, wanted, change.yes, context.json).await
+}
+
+async fn state(context: &Context) -> Outcome {
+    let agents = Agents::new(&context.folder()?)?;
+    let view = agents.look().await;
+    let record = view.record.as_ref().ok_or_else(|| nobody(&agents))?;
+    let mut pairs = Vec::new();
+    for (name, database) in &record.databases {
+        let principal = database.principal.as_ref();
+        let seen = principal.and_then(|h| view.reports.iter().find(|r| r.host == *h)).and_then(|r| r.instances.get(name));
+        let word = match (&database.mirror, seen) {
+            (None, _) => "NONE",
+            (Some(mirror), Some(seen)) => pair_word(mirror.synchronised, seen, &mirror.host),
+            (Some(_), None) => "UNKNOWN: the principal's agent does not answer",
+        };
+        pairs.push(serde_json::json!({
+            "database": name, "principal": principal, "mirror": database.mirror.as_ref().map(|m| &m.host),
+            "recorded_synchronised": database.mirror.as_ref().map(|m| m.synchronised), "state": word,
+        }));
+    }
+    if context.json {
+        return output::json(&pairs);
+    }
+    let mut rows = vec![["DATABASE", "PRINCIPAL", "MIRROR", "STATE"].map(str::to_owned).to_vec()];
+    for pair in &pairs {
+        let cell = |key: &str| pair[key].as_str().unwrap_or("–").to_owned();
+        rows.push(["database", "principal", "mirror", "state"].map(cell).to_vec());
+    }
+    output::table(&rows)
+}

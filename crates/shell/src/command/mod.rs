@@ -1,0 +1,96 @@
+//! The commands, one file each, named as they are typed.
+
+pub mod active_servers;
+pub mod audit;
+pub mod bench;
+pub mod category;
+pub mod chat;
+pub mod history;
+pub mod lab;
+pub mod mirror;
+pub mod pool;
+pub mod post;
+pub mod replay;
+pub mod room;
+pub mod run;
+pub mod runbook;
+pub mod step;
+pub mod tail;
+pub mod topology;
+pub mod user;
+
+use crate::failure::Outcome;
+use crate::folder::Context;
+
+/// What an administrator or a user types.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Command {
+    /// Fail over to the other site: say what was found and what would be lost, ask, carry out the runbook
+    Failover(run::Args),
+    /// Fail back to the primary site, online up to the last hand-over
+    Failback(run::Args),
+    /// Carry out one step of a runbook
+    Step(step::Args),
+    /// List the runs of runbooks, show one, or take one up again
+    Runbook(runbook::Args),
+    /// Show how the pool stands
+    Pool(pool::Args),
+    /// Install or remove the mirror of the principal, or show its state
+    Mirror(mirror::Args),
+    /// Show or set the servers that accept clients
+    ActiveServers(active_servers::Args),
+    /// Check, publish or show the topology
+    Topology(topology::Args),
+    /// Chat in a room
+    Chat(chat::Args),
+    /// Post one message
+    Post(post::Args),
+    /// Read a room's history
+    History(history::Args),
+    /// Follow a room
+    Tail(tail::Args),
+    /// Create users
+    User(user::Args),
+    /// Create and change categories
+    Category(category::Args),
+    /// Create, list and change rooms
+    Room(room::Args),
+    /// Play conversations as real clients, and write what they were told and saw into a ledger
+    Replay(replay::Args),
+    /// Compare a ledger with every room's log and with what each client saw
+    Audit(audit::Args),
+    /// Measure
+    Bench(bench::Args),
+    /// A whole pool on this machine, to rehearse with
+    Lab(lab::Args),
+}
+
+impl Command {
+    /// Run the command.
+    ///
+    /// # Errors
+    /// When it does not succeed, with the sentence and the exit code.
+    pub async fn run(self, context: &Context) -> Outcome {
+        match self {
+            Command::Failover(args) => run::run(context, "failover", args).await,
+            Command::Failback(args) => run::run(context, "failback", args).await,
+            Command::Step(args) => step::run(context, args).await,
+            Command::Runbook(args) => runbook::run(context, args).await,
+            Command::Pool(args) => pool::run(context, args).await,
+            Command::Mirror(args) => mirror::run(context, args).await,
+            Command::ActiveServers(args) => active_servers::run(context, args).await,
+            Command::Topology(args) => topology::run(context, args).await,
+            Command::Chat(args) => chat::run(context, args).await,
+            Command::Post(args) => post::run(context, args).await,
+            Command::History(args) => history::run(context, args).await,
+            Command::Tail(args) => tail::run(context, args).await,
+            Command::User(args) => user::run(context, args).await,
+            Command::Category(args) => category::run(context, args).await,
+            Command::Room(args) => room::run(context, args).await,
+            Command::Replay(args) => replay::run(context, args).await,
+            Command::Audit(args) => audit::run(context, args).await,
+            Command::Bench(args) => bench::run(context, args).await,
+            Command::Lab(args) => lab::run(context, args).await,
+        }
+    }
+}

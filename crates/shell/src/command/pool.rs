@@ -1,0 +1,258 @@
+//! `pool status`: how the pool stands, on one screen.
+
+use super::run::nobody;
+use crate::agents::Agents;
+use crate::failure::Outcome;
+use crate::folder::Context;
+use crate::output;
+use cluster::name::{DatabaseName, HostName};
+use cluster::record::{DatabaseRecord, Part, PoolRecord};
+use cluster::report::{InstanceReport, InstanceState};
+use cluster::runbook::{Exposure, Silence};
+use std::collections::BTreeMap;
+use wire::agent::PoolView;
+
+/// Arguments.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum What {
+    /// State, epoch, home, servers, databases, log shipping, exposure, the run under way
+    Status,
+}
+
+/// Run the command.
+///
+/// # Errors
+/// When no agent answers.
+pub async fn run(context: &Context, args: Args) -> Outcome {
+    let What::Status = args.what;
+    let agents = Agents::new(&context.folder()?)?;
+    let view = agents.look().await;
+    if view.reports.is_empty() {
+        return Err(nobody(&agents));
+    }
+    let backup = view.record.as_ref().and_then(|r| r.databases.values().find_map(|d| d.backup.as_ref()));
+    let site = backup.and_then(|host| agents.topology.site_of(host));
+    let exposure = agents.exposure(site).await;
+    if context.json {
+        return output::json(&serde_json::json!({
+            "pool": view.topology.pool, "record": view.record, "reports": view.reports, "silent": view.silent,
+            "exposure": exposure, "topology_version": view.topology.version,
+        }));
+    }
+    match &view.record {
+        None => output::line("the pool is not initialised: no agent has a record"),
+        Some(record) => show(&view, record, &exposure),
+    }
+}
+
+fn show(view: &PoolView, record: &PoolRecord, exposure: &BTreeMap<DatabaseName, Exposure>) -> Outcome {
+    output::line(&format!("{}: {}, epoch {}, home {}", view.topology.pool, record.state, record.epoch, record.home))?;
+    for (site, epoch) in &record.lost_sites {
+        output::line(&format!("{site} was declared lost in epoch {epoch}; standfast failback takes it back"))?;
+    }
+    match &record.run {
+        Some(run) => output::line(&format!(
+            "UNDER WAY: {} since {}, begun by {} (standfast runbook watch)",
+            run.runbook, run.started_at, run.started_by
+        ))?,
+        None => output::line("no run is under way")?,
+    }
+    output::line("")?;
+    servers(view, record)?;
+    for (name, database) in &record.databases {
+        output::line("")?;
+        copies(view, record, name, database)?;
+        shipping(view, name, database)?;
+        if let Some(exposure) = exposure.get(name).filter(|_| database.backup.is_some()) {
+            output::line(&format!("exposure: {}", exposed(exposure)))?;
+        }
+    }
+    attention(view)
+}
+
+fn servers(view: &PoolView, record: &PoolRecord) -> Outcome {
+    let mut rows = vec![["SERVER", "HOST", "CLIENTS AT", "STANDS", "SESSIONS", "WAITING POSTS"].map(str::to_owned).to_vec()];
+    for server in &view.topology.servers {
+        let report = view.reports.iter().find_map(|r| r.servers.get(&server.name)).filter(|r| r.age_ms < 3_000);
+        let stands = match (record.is_active(&server.name), report) {
+            (true, Some(r)) if r.writes_as == Some(record.epoch) => "active".to_owned(),
+            (true, Some(_)) => "active, waits for the writer".to_owned(),
+            (true, None) => "ACTIVE, NOT HEARD".to_owned(),
+            (false, Some(_)) => "standby".to_owned(),
+            (false, None) => "standby, not heard".to_owned(),
+        };
+        let count = |n: Option<u64>| n.map_or("–".to_owned(), |n| n.to_string());
+        rows.push(vec![
+            server.name.to_string(),
+            server.host.to_string(),
+            format!("http://{}", server.clients.at),
+            stands,
+            count(report.map(|r| r.sessions)),
+            count(report.map(|r| r.waiting_posts)),
+        ]);
+    }
+    output::table(&rows)
+}
+
+fn copies(view: &PoolView, record: &PoolRecord, name: &DatabaseName, database: &DatabaseRecord) -> Outcome {
+    let heading = ["DATABASE", "ROLE", "HOST", "SITE", "STATE", "WRITTEN", "BEHIND", "LOG ON DISK", "DISK FREE"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    let principal = database.principal.as_ref().and_then(|h| instance(view, h, name));
+    let hosts = view.topology.database(name).into_iter().flat_map(cluster::topology::Database::instances);
+    for host in hosts.map(|i| &i.host) {
+        let part = database.part_of(host);
+        let report = instance(view, host, name);
+        let behind = match (part, principal.and_then(|p| p.written), report.and_then(|r| r.applied)) {
+            (Some(Part::Principal), ..) | (_, None, _) | (_, _, None) => "–".to_owned(),
+            (_, Some(written), Some(applied)) => bytes(written.bytes_after(applied)),
+        };
+        let free = report.map_or("–".to_owned(), |r| match r.full_in_s {
+            Some(s) if s < 7 * 86_400 => format!("{}, full in {}", bytes(r.free_bytes), seconds(s)),
+            _ => bytes(r.free_bytes),
+        });
+        rows.push(vec![
+            name.to_string(),
+            part.map_or("none".to_owned(), |p| p.to_string().to_uppercase()),
+            host.to_string(),
+            view.topology.site_of(host).map(ToString::to_string).unwrap_or_default(),
+            state(view, record, database, host, part, report),
+            report.and_then(|r| r.written).map_or("–".to_owned(), |l| l.to_string()),
+            behind,
+            report.map_or("–".to_owned(), |r| bytes(r.wal_bytes)),
+            free,
+        ]);
+    }
+    output::table(&rows)
+}
+
+fn instance<'a>(view: &'a PoolView, host: &HostName, database: &DatabaseName) -> Option<&'a InstanceReport> {
+    view.reports.iter().find(|r| r.host == *host).and_then(|r| r.instances.get(database))
+}
+
+/// The state in the reference's words where it has one (ha-dr §13.3).
+fn state(
+    view: &PoolView,
+    record: &PoolRecord,
+    database: &DatabaseRecord,
+    host: &HostName,
+    part: Option<Part>,
+    report: Option<&InstanceReport>,
+) -> String {
+    let Some(report) = report else {
+        return match view.silent.iter().find(|(h, _)| h == host) {
+            Some((_, Silence::TimedOut)) => "NO ANSWER (timed out)".into(),
+            _ => "NO ANSWER (refused)".into(),
+        };
+    };
+    if let Some(doing) = &report.doing {
+        return doing.clone();
+    }
+    match (report.state, part) {
+        (InstanceState::Online, Some(Part::Principal)) => {
+            let mirror = database.mirror.as_ref();
+            mirror.map_or("ONLINE".into(), |m| pair_word(m.synchronised, report, &m.host).to_owned())
+        }
+        (InstanceState::Online, _) => format!("ONLINE, NOT THE PRINCIPAL OF EPOCH {}", record.epoch),
+        (InstanceState::Standby, Some(Part::Mirror)) => {
+            let principal = database.principal.as_ref().and_then(|p| view.reports.iter().find(|r| r.host == *p));
+            let seen = principal.and_then(|r| r.instances.values().next());
+            let synchronised = database.mirror.as_ref().is_some_and(|m| m.synchronised);
+            seen.map_or("RESTORING".into(), |p| pair_word(synchronised, p, host).to_owned())
+        }
+        (InstanceState::Standby, _) => "RESTORING".into(),
+        (InstanceState::Stopped, _) => "STOPPED".into(),
+        (InstanceState::Busy, _) => "STARTING".into(),
+        (InstanceState::Absent, _) => "ABSENT".into(),
+        (InstanceState::LeftBehind, _) => "LEFT BEHIND".into(),
+        (InstanceState::AskingPeer, _) => "ASKING THE OTHER SITE".into(),
+    }
+}
+
+/// The pair's state, as the principal sees its mirror.
+pub fn pair_word(synchronised: bool, principal: &InstanceReport, mirror: &HostName) -> &'static str {
+    match (synchronised, principal.receivers.iter().any(|r| r.host == *mirror)) {
+        (true, true) => "SYNCHRONIZED",
+        (false, true) => "SYNCHRONIZING",
+        (_, false) => "DISCONNECTED",
+    }
+}
+
+fn shipping(view: &PoolView, name: &DatabaseName, database: &DatabaseRecord) -> Outcome {
+    let Some(host) = &database.backup else {
+        return output::line("log shipping: none (no backup in the record)");
+    };
+    let Some(report) = instance(view, host, name).and_then(|i| i.shipping.as_ref()) else {
+        return output::line(&format!("log shipping to {host}: not known, its agent does not answer"));
+    };
+    let how = match (report.enabled, report.streaming) {
+        (false, _) => "STOPPED",
+        (true, true) => "stream, and files beside it",
+        (true, false) => "FILES ALONE (the stream is down)",
+    };
+    let file = report.shipped_file.as_deref().unwrap_or("none seen yet");
+    let age = report.share_age_ms.map_or("never in order".to_owned(), |ms| format!("in order {} ago", millis(ms)));
+    output::line(&format!("log shipping to {host}: {how}; newest file in the share: {file}; share {age}"))?;
+    match &report.fault {
+        Some(fault) => output::line(&format!("  FAULT: {fault}")),
+        None => Ok(()),
+    }
+}
+
+/// Exposure in a sentence.
+pub fn exposed(exposure: &Exposure) -> String {
+    let heard = match exposure.heard_ms_ago {
+        Some(ms) if ms > 2_000 => format!("; the principal was last heard {} ago", millis(ms)),
+        Some(_) => String::new(),
+        None => return "not known: the principal has not been heard at the backup's site".into(),
+    };
+    let posts = exposure.entries.map_or("an unknown number of".to_owned(), |n| n.to_string());
+    let behind = exposure.behind_ms.map_or("an unknown time".to_owned(), millis);
+    format!("{posts} posts, {behind}{heard}")
+}
+
+/// What a person should look at.
+fn attention(view: &PoolView) -> Outcome {
+    let mut lines: Vec<String> = Vec::new();
+    for (host, silence) in &view.silent {
+        let how = match silence {
+            Silence::Refused => "connection refused: start its agent",
+            Silence::TimedOut => "no answer in time: it may be alive and out of reach",
+        };
+        lines.push(format!("{host} does not answer ({how})"));
+    }
+    for report in &view.reports {
+        lines.extend(report.waiting_for.iter().map(|w| format!("{}: {w}", report.host)));
+    }
+    if lines.is_empty() {
+        return Ok(());
+    }
+    output::line("")?;
+    lines.iter().try_for_each(|line| output::line(&format!("! {line}")))
+}
+
+fn bytes(n: u64) -> String {
+    match n {
+        0..1_024 => format!("{n} B"),
+        1_024..1_048_576 => format!("{} kB", n / 1_024),
+        1_048_576..1_073_741_824 => format!("{} MB", n / 1_048_576),
+        _ => format!("{:.1} GB", n as f64 / 1_073_741_824.0),
+    }
+}
+
+fn seconds(s: u64) -> String {
+    match s {
+        0..120 => format!("{s} s"),
+        120..7_200 => format!("{} min", s / 60),
+        _ => format!("{} h", s / 3_600),
+    }
+}
+
+fn millis(ms: u64) -> String {
+    if ms < 10_000 { format!("{:.1} s", ms as f64 / 1000.0) } else { seconds(ms / 1000) }
+}

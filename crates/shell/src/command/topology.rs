@@ -1,0 +1,163 @@
+//! `topology check|publish|show` (Topology Builder, Publish-CsTopology).
+
+use super::run::nobody;
+use crate::agents::Agents;
+use crate::failure::{Failure, Outcome};
+use crate::folder::Context;
+use crate::output;
+use cluster::topology::{Database, Instance, Topology};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use wire::agent::{PublishTopology, TopologyAnswer};
+
+/// Arguments.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum What {
+    /// Check a file; each finding names its line, what is wrong and what would be right
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+    /// Check a file, give it the next version, and copy it to every host
+    Publish {
+        /// The file
+        file: PathBuf,
+    },
+    /// Show the published topology
+    Show {
+        /// As the file that was published
+        #[arg(long)]
+        toml: bool,
+    },
+}
+
+/// Run the command.
+///
+/// # Errors
+/// When the file does not pass, or it fails.
+pub async fn run(context: &Context, args: Args) -> Outcome {
+    match args.what {
+        What::Check { file } => {
+            let (_, topology) = read(&file)?;
+            if context.json {
+                return output::json(&topology);
+            }
+            output::line(&format!(
+                "{} passes: pool {}, {} sites, {} hosts, {} servers",
+                file.display(),
+                topology.pool,
+                topology.sites.len(),
+                topology.hosts.len(),
+                topology.servers.len()
+            ))
+        }
+        What::Publish { file } => publish(context, &file).await,
+        What::Show { toml } => show(context, toml).await,
+    }
+}
+
+fn read(file: &Path) -> Result<(String, Topology), Failure> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|e| Failure::Usage(format!("read the topology {}: {e}", file.display())))?;
+    let topology = Topology::from_toml(&text).map_err(|findings| {
+        let lines: Vec<String> = findings.iter().map(|f| format!("{}:{}: {}", file.display(), f.line, f.message)).collect();
+        Failure::Refused(lines.join("\n"))
+    })?;
+    Ok((text, topology))
+}
+
+async fn publish(context: &Context, file: &Path) -> Outcome {
+    let (text, _) = read(file)?;
+    let folder = context.folder()?;
+    let agents = Agents::new(&folder)?;
+    let record = agents.look().await.record.ok_or_else(|| nobody(&agents))?;
+    let host = agents.authority(&record.home)?;
+    let expected_version = agents.published(&host).await?.version;
+    match agents.publish(&host, &PublishTopology { expected_version, text }).await? {
+        TopologyAnswer::Published { version } => {
+            let published = agents.published_text(&host).await?;
+            replace(&folder.dir.join("topology.toml"), &published)?;
+            output::say(&format!("published as version {version} at {host}; the other hosts take it over within seconds"));
+            if context.json { output::json(&serde_json::json!({ "version": version })) } else { Ok(()) }
+        }
+        TopologyAnswer::Refused { findings } => Err(Failure::Refused(findings.join("\n"))),
+    }
+}
+
+/// Replace the file as a whole: written aside, synced, renamed.
+fn replace(path: &Path, text: &str) -> Outcome {
+    let aside = path.with_extension("toml.new");
+    let write = || {
+        let mut file = std::fs::File::create(&aside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&aside, path)
+    };
+    write().map_err(|e| Failure::Failed(format!("it is published, but {} could not be replaced: {e}", path.display())))
+}
+
+async fn show(context: &Context, toml: bool) -> Outcome {
+    let folder = context.folder()?;
+    let agents = Agents::new(&folder)?;
+    let record = agents.look().await.record;
+    let home = match &record {
+        Some(record) => record.home.clone(),
+        None => folder.topology.primary_site().map(|s| s.name.clone()).unwrap_or_else(|| "".into()),
+    };
+    let text = match agents.authority(&home) {
+        Ok(host) => agents.published_text(&host).await?,
+        Err(failure) => return Err(failure),
+    };
+    if toml {
+        return output::line(text.trim_end());
+    }
+    let topology = Topology::from_toml(&text)
+        .map_err(|f| Failure::Failed(f.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
+    if context.json { output::json(&topology) } else { draw(&topology) }
+}
+
+fn draw(topology: &Topology) -> Outcome {
+    let line = match topology.latency {
+        cluster::topology::LatencyClass::Low => "a line of low latency",
+        cluster::topology::LatencyClass::High => "a line of high latency",
+    };
+    let between = if topology.sites.len() > 1 { format!(", {line} between the sites") } else { String::new() };
+    output::line(&format!("{} (version {}){between}", topology.pool, topology.version))?;
+    for site in &topology.sites {
+        output::line(&format!("\n{} (authority {})", site.name, site.authority))?;
+        for host in topology.hosts.iter().filter(|h| h.site == site.name) {
+            output::line(&format!("  {} (agent at {})", host.name, host.agent.at))?;
+            for database in &topology.databases {
+                for (part, instance) in parts(database).into_iter().filter(|(_, i)| i.host == host.name) {
+                    output::line(&format!("    {} of {}, PostgreSQL at {}", part, database.name, instance.postgres.at))?;
+                }
+            }
+            for server in topology.servers.iter().filter(|s| s.host == host.name) {
+                let active = if server.active { ", active in state Normal" } else { "" };
+                output::line(&format!("    {}, clients at {}{active}", server.name, server.clients.at))?;
+            }
+        }
+    }
+    for database in &topology.databases {
+        if let Some(shipping) = &database.log_shipping {
+            output::line(&format!("\nlog shipping of {} through {}", database.name, shipping.share))?;
+        }
+    }
+    Ok(())
+}
+
+fn parts(database: &Database) -> Vec<(&'static str, &Instance)> {
+    let all = [
+        ("primary", Some(&database.primary)),
+        ("mirror", database.mirror.as_ref()),
+        ("backup", database.backup.as_ref()),
+        ("backup mirror", database.backup_mirror.as_ref()),
+    ];
+    all.into_iter().filter_map(|(part, instance)| Some((part, instance?))).collect()
+}

@@ -1,0 +1,61 @@
+//! What a command prints: data to standard output, talk to standard error.
+
+use crate::failure::{Failure, Outcome};
+use serde::Serialize;
+use std::io::{IsTerminal, Write};
+
+/// Print a value as one JSON document.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn json(value: &impl Serialize) -> Outcome {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::Failed(format!("write JSON: {e}")))?;
+    line(&text)
+}
+
+/// Print a line of data.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn line(text: &str) -> Outcome {
+    writeln!(std::io::stdout().lock(), "{text}").map_err(|e| Failure::Failed(format!("write to standard output: {e}")))
+}
+
+/// Say something to the person; never data.
+pub fn say(text: &str) {
+    // Who has closed standard error does not want to hear it.
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Ask a question that is answered by yes or no; no when nobody is there to answer.
+pub fn confirm(question: &str) -> bool {
+    if !std::io::stdin().is_terminal() {
+        say("nobody is here to answer; add --yes to go on without being asked");
+        return false;
+    }
+    let mut err = std::io::stderr().lock();
+    let _ = write!(err, "{question} [y/N] ");
+    let _ = err.flush();
+    drop(err);
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes" | "Yes")
+}
+
+/// Print rows as columns that line up; the last one is as wide as it likes.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn table(rows: &[Vec<String>]) -> Outcome {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for row in rows {
+        let mut text = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            text.push_str(cell);
+            text.extend(std::iter::repeat_n(' ', width + 2 - cell.chars().count()));
+        }
+        line(text.trim_end())?;
+    }
+    Ok(())
+}
