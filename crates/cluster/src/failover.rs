@@ -233,6 +233,9 @@ const SET_ACTIVE_SERVERS: Step = Step {
     needs: nothing,
     does: |view| {
         let wanted = servers_at(view, &view.facts.to_site);
+        if view.record.active_servers == wanted {
+            return Vec::new();
+        }
         vec![view.change(|record| record.active_servers = wanted)]
     },
     done: |view| {

@@ -13,9 +13,7 @@ use reqwest::RequestBuilder;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use wire::agent::{
-    AgentError, PoolView, PublishTopology, RecordAnswer, SetRecord, TopologyAnswer, Watched,
-};
+use wire::agent::{AgentError, PoolView, PublishTopology, RecordAnswer, SetRecord, TopologyAnswer, Watched};
 use wire::run::{RunAnswer, RunProgress, RunSummary, StartRun};
 
 /// Longest wait for a connection.
@@ -106,7 +104,8 @@ impl Agents {
     /// When the topology has no such site.
     pub fn authority(&self, site: &SiteName) -> Result<HostName, Failure> {
         let found = self.topology.site(site).map(|s| s.authority.clone());
-        found.ok_or_else(|| Failure::Failed(format!("the topology has no site {site}; look at standfast topology show")))
+        found
+            .ok_or_else(|| Failure::Failed(format!("the topology has no site {site}; look at standfast topology show")))
     }
 
     /// Start a run at an authority, or plan one.
@@ -197,7 +196,9 @@ impl Agents {
 /// The newest record that anybody has.
 pub fn newest(reports: &[HostReport]) -> Option<PoolRecord> {
     let records = reports.iter().filter_map(|r| r.record.as_ref());
-    records.fold(None, |best: Option<&PoolRecord>, r| if best.is_some_and(|b| !r.supersedes(b)) { best } else { Some(r) }).cloned()
+    records
+        .fold(None, |best: Option<&PoolRecord>, r| if best.is_some_and(|b| !r.supersedes(b)) { best } else { Some(r) })
+        .cloned()
 }
 
 impl Trouble {
@@ -205,7 +206,9 @@ impl Trouble {
     pub fn failure(self, what: &str, host: &HostName) -> Failure {
         Failure::Failed(match self {
             Trouble::Silent(Silence::Refused) => {
-                format!("{what}: {host} does not answer (connection refused); start its agent, or look whether the line is cut")
+                format!(
+                    "{what}: {host} does not answer (connection refused); start its agent, or look whether the line is cut"
+                )
             }
             Trouble::Silent(Silence::TimedOut) => {
                 format!("{what}: {host} does not answer in time; it may be alive and out of reach from here")

@@ -56,8 +56,7 @@ impl Folder {
         let hint = "name the pool's folder with --dir or STANDFAST_DIR, or start a lab with: standfast lab up";
         let read = |name: &str| {
             let path = dir.join(name);
-            std::fs::read_to_string(&path)
-                .map_err(|e| Failure::Failed(format!("read {}: {e}; {hint}", path.display())))
+            std::fs::read_to_string(&path).map_err(|e| Failure::Failed(format!("read {}: {e}; {hint}", path.display())))
         };
         let topology = Topology::from_toml(&read("topology.toml")?).map_err(|findings| {
             let said: Vec<String> = findings.iter().map(ToString::to_string).collect();

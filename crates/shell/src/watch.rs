@@ -108,10 +108,10 @@ impl Watch<'_> {
                 RunEventKind::StepBegun { .. } | RunEventKind::Ordered { .. } => {}
             }
         }
-        Ok(end.filter(|_| over).map(|(complete, message)| self.outcome(complete, message)))
+        Ok(end.filter(|_| over).map(|(complete, message)| self.outcome(complete, &message)))
     }
 
-    fn outcome(&self, complete: bool, message: String) -> Outcome {
+    fn outcome(&self, complete: bool, message: &str) -> Outcome {
         if complete || message.starts_with("step ") {
             if !self.json {
                 output::say(&format!("took {:.2} s", self.began.elapsed().as_secs_f64()));
@@ -133,9 +133,8 @@ pub fn in_words(event: &RunEvent, runbook: Option<&Runbook>) -> Option<String> {
         RunEventKind::Resumed => format!("{at}  taken up again"),
         RunEventKind::StepBegun { step } => {
             let known = runbook.and_then(|r| r.step(step));
-            let place = known.map_or(String::new(), |(n, _)| {
-                format!("{}/{} ", n + 1, runbook.map_or(0, |r| r.steps.len()))
-            });
+            let place =
+                known.map_or(String::new(), |(n, _)| format!("{}/{} ", n + 1, runbook.map_or(0, |r| r.steps.len())));
             let says = known.map_or("", |(_, s)| s.says);
             let number = known.map(|(_, s)| s.reference).filter(|r| !r.is_empty());
             let number = number.map_or(String::new(), |r| format!(" [reference step {r}]"));

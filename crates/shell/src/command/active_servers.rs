@@ -52,7 +52,9 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         }
         What::Set { servers } => checked(&agents.topology, &record, &servers)?,
         What::Clear { yes } => {
-            if !yes && !output::confirm("No server will use the databases, and no client will be served. Clear the list?") {
+            if !yes
+                && !output::confirm("No server will use the databases, and no client will be served. Clear the list?")
+            {
                 return Err(Failure::Refused("nothing was done".into()));
             }
             Vec::new()

@@ -65,7 +65,8 @@ async fn state(context: &Context) -> Outcome {
     let mut pairs = Vec::new();
     for (name, database) in &record.databases {
         let principal = database.principal.as_ref();
-        let seen = principal.and_then(|h| view.reports.iter().find(|r| r.host == *h)).and_then(|r| r.instances.get(name));
+        let seen =
+            principal.and_then(|h| view.reports.iter().find(|r| r.host == *h)).and_then(|r| r.instances.get(name));
         let word = match (&database.mirror, seen) {
             (None, _) => "NONE",
             (Some(mirror), Some(seen)) => pair_word(mirror.synchronised, seen, &mirror.host),

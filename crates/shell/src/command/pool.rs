@@ -77,7 +77,8 @@ fn show(view: &PoolView, record: &PoolRecord, exposure: &BTreeMap<DatabaseName, 
 }
 
 fn servers(view: &PoolView, record: &PoolRecord) -> Outcome {
-    let mut rows = vec![["SERVER", "HOST", "CLIENTS AT", "STANDS", "SESSIONS", "WAITING POSTS"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["SERVER", "HOST", "CLIENTS AT", "STANDS", "SESSIONS", "WAITING POSTS"].map(str::to_owned).to_vec()];
     for server in &view.topology.servers {
         let report = view.reports.iter().find_map(|r| r.servers.get(&server.name)).filter(|r| r.age_ms < 3_000);
         let stands = match (record.is_active(&server.name), report) {

@@ -54,9 +54,10 @@ pub fn nobody(agents: &Agents) -> Failure {
 
 /// Who types: account and machine, for the record.
 pub fn who() -> String {
-    let user = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    let account = || nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|u| u.name);
+    let user = std::env::var("SUDO_USER").ok().or_else(account);
     let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
-    format!("{}@{}", user.unwrap_or_else(|| "somebody".into()), host.trim())
+    format!("{}@{}", user.unwrap_or_else(|| nix::unistd::getuid().to_string()), host.trim())
 }
 
 /// The authority that carries a runbook: the one where it is under way, else that of the site that will decide.
@@ -119,7 +120,11 @@ fn over(answer: RunAnswer, json: bool) -> Outcome {
     }
     match answer {
         RunAnswer::AlreadyThere { message } => {
-            if json { Ok(()) } else { output::line(&message) }
+            if json {
+                Ok(())
+            } else {
+                output::line(&message)
+            }
         }
         RunAnswer::Refused { unmet, plan } => {
             if !json && let Some(plan) = &plan {

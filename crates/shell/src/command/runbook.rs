@@ -98,7 +98,8 @@ async fn show(context: &Context, id: Option<String>) -> Outcome {
 
 fn steps(runbook: &Runbook, json: bool) -> Outcome {
     if json {
-        let steps = runbook.steps.iter().map(|s| serde_json::json!({"id": s.id, "reference": s.reference, "says": s.says}));
+        let steps =
+            runbook.steps.iter().map(|s| serde_json::json!({"id": s.id, "reference": s.reference, "says": s.says}));
         return output::json(&steps.collect::<Vec<_>>());
     }
     output::line(runbook.says)?;

@@ -66,7 +66,8 @@ fn read(file: &Path) -> Result<(String, Topology), Failure> {
     let text = std::fs::read_to_string(file)
         .map_err(|e| Failure::Usage(format!("read the topology {}: {e}", file.display())))?;
     let topology = Topology::from_toml(&text).map_err(|findings| {
-        let lines: Vec<String> = findings.iter().map(|f| format!("{}:{}: {}", file.display(), f.line, f.message)).collect();
+        let lines: Vec<String> =
+            findings.iter().map(|f| format!("{}:{}: {}", file.display(), f.line, f.message)).collect();
         Failure::Refused(lines.join("\n"))
     })?;
     Ok((text, topology))
@@ -83,7 +84,9 @@ async fn publish(context: &Context, file: &Path) -> Outcome {
         TopologyAnswer::Published { version } => {
             let published = agents.published_text(&host).await?;
             replace(&folder.dir.join("topology.toml"), &published)?;
-            output::say(&format!("published as version {version} at {host}; the other hosts take it over within seconds"));
+            output::say(&format!(
+                "published as version {version} at {host}; the other hosts take it over within seconds"
+            ));
             if context.json { output::json(&serde_json::json!({ "version": version })) } else { Ok(()) }
         }
         TopologyAnswer::Refused { findings } => Err(Failure::Refused(findings.join("\n"))),
@@ -108,7 +111,7 @@ async fn show(context: &Context, toml: bool) -> Outcome {
     let record = agents.look().await.record;
     let home = match &record {
         Some(record) => record.home.clone(),
-        None => folder.topology.primary_site().map(|s| s.name.clone()).unwrap_or_else(|| "".into()),
+        None => folder.topology.primary_site().map_or_else(|| "".into(), |s| s.name.clone()),
     };
     let text = match agents.authority(&home) {
         Ok(host) => agents.published_text(&host).await?,
@@ -135,7 +138,10 @@ fn draw(topology: &Topology) -> Outcome {
             output::line(&format!("  {} (agent at {})", host.name, host.agent.at))?;
             for database in &topology.databases {
                 for (part, instance) in parts(database).into_iter().filter(|(_, i)| i.host == host.name) {
-                    output::line(&format!("    {} of {}, PostgreSQL at {}", part, database.name, instance.postgres.at))?;
+                    output::line(&format!(
+                        "    {} of {}, PostgreSQL at {}",
+                        part, database.name, instance.postgres.at
+                    ))?;
                 }
             }
             for server in topology.servers.iter().filter(|s| s.host == host.name) {

@@ -6,8 +6,8 @@ use crate::command::run::who;
 use crate::failure::{Failure, Outcome};
 use crate::folder::{Context, Folder};
 use crate::{output, watch};
-use cluster::secret::Purpose;
 use client::{ClientError, Directory, Http};
+use cluster::secret::Purpose;
 use lab::protocol::ask;
 use lab::{Request, Shape};
 use std::path::Path;
@@ -49,7 +49,11 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     }
     let fresh = !lab::layout::exists(dir);
     let shape = if args.single { Shape::Single } else { Shape::Stretched };
-    output::say(&format!("bringing up a {} in {}", if args.single { "small pool" } else { "pool over two sites" }, dir.display()));
+    output::say(&format!(
+        "bringing up a {} in {}",
+        if args.single { "small pool" } else { "pool over two sites" },
+        dir.display()
+    ));
     lab::start(dir, shape, args.base_port, &program()?).await?;
     if let Err(failure) = bring_up(context, fresh).await {
         output::say("it did not come up; stopping what was started");
@@ -66,7 +70,9 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     until_told(dir).await;
     output::say("taking the lab down");
     match ask(dir, &Request::Down).await {
-        Ok(_) => output::say(&format!("stopped; its data is in {}, and the same command brings it up again", dir.display())),
+        Ok(_) => {
+            output::say(&format!("stopped; its data is in {}, and the same command brings it up again", dir.display()));
+        }
         Err(_) => output::say("it was taken down already"),
     }
     Ok(())
@@ -108,13 +114,8 @@ async fn agents_answer(agents: &Agents, dir: &Path) -> Result<bool, Failure> {
 async fn initialise(agents: &Agents, json: bool) -> Outcome {
     let home = agents.topology.primary_site().ok_or_else(|| Failure::Failed("the topology has no site".into()))?;
     let host = home.authority.clone();
-    let wanted = StartRun {
-        runbook: "initialise".into(),
-        what_if: false,
-        force: false,
-        only_step: None,
-        started_by: who(),
-    };
+    let wanted =
+        StartRun { runbook: "initialise".into(), what_if: false, force: false, only_step: None, started_by: who() };
     match agents.start_run(&host, &wanted).await? {
         RunAnswer::Started { id, .. } => watch::to_the_end(agents, &host, &id, json).await,
         RunAnswer::AlreadyThere { .. } | RunAnswer::Plan(_) => Ok(()),
@@ -197,18 +198,28 @@ fn guide(context: &Context, folder: &Folder, detached: bool) -> Outcome {
     output::line(&format!("\nThe pool {} is up, in {}.\n", folder.topology.pool, context.dir.display()))?;
     for server in &folder.topology.servers {
         let what = if server.active { "accepts clients" } else { "standby, at the other site" };
-        output::line(&format!("  {}  http://{}  ({what}; /docs/frames and /openapi.json describe it)", server.name, server.clients.at))?;
+        output::line(&format!(
+            "  {}  http://{}  ({what}; /docs/frames and /openapi.json describe it)",
+            server.name, server.clients.at
+        ))?;
     }
     output::line("\nNext, in another terminal:\n")?;
-    output::line(&format!("  standfast{dir} chat --user ines --room Operations     # password: {PASSWORD}; also {}, {}", USERS[1], USERS[2]))?;
+    output::line(&format!(
+        "  standfast{dir} chat --user ines --room Operations     # password: {PASSWORD}; also {}, {}",
+        USERS[1], USERS[2]
+    ))?;
     output::line(&format!("  standfast{dir} pool status"))?;
     if folder.topology.sites.len() > 1 {
-        output::line(&format!("  standfast{dir} replay samples/harbour-watch.txt --speed 60 --loop --ledger ledger.jsonl"))?;
+        output::line(&format!(
+            "  standfast{dir} replay samples/harbour-watch.txt --speed 60 --loop --ledger ledger.jsonl"
+        ))?;
         output::line(&format!("  standfast{dir} lab kill site-1                        # lose a data centre"))?;
         output::line(&format!("  standfast{dir} failover                               # and go on at the other one"))?;
         output::line(&format!("  standfast{dir} lab start site-1"))?;
         output::line(&format!("  standfast{dir} failback"))?;
-        output::line(&format!("  standfast{dir} audit --ledger ledger.jsonl            # nothing lost, nothing doubled"))?;
+        output::line(&format!(
+            "  standfast{dir} audit --ledger ledger.jsonl            # nothing lost, nothing doubled"
+        ))?;
     } else {
         output::line(&format!("  standfast{dir} replay samples/harbour-watch.txt --speed 60 --ledger ledger.jsonl"))?;
         output::line(&format!("  standfast{dir} audit --ledger ledger.jsonl"))?;

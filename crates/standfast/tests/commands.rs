@@ -1,0 +1,69 @@
+//! Commands as a newcomer and a script type them: clear errors, nothing half done, exit codes.
+
+mod support;
+use support::{Lab, Ran, STANDFAST, assert_clean, sample};
+
+fn plain(arguments: &[&str]) -> Ran {
+    std::process::Command::new(STANDFAST).args(arguments).output().expect("the program runs").into()
+}
+
+#[test]
+fn the_small_edition_chats() {
+    let lab = Lab::up_with(&["--single"]);
+    let ledger = lab.dir.join("ledger.jsonl");
+    let file = sample();
+    lab.ok(&["replay", file.to_str().unwrap(), "--speed", "max", "--ledger", ledger.to_str().unwrap()]);
+    let (acknowledged, rewound) = assert_clean(&lab.audit(&ledger));
+    let lines = std::fs::read_to_string(&file).unwrap().lines().filter(|l| l.starts_with('[')).count();
+    assert_eq!((acknowledged, rewound), (lines as u64, 0));
+    let said = lab.cli(&["failover", "--yes"]);
+    assert_eq!(said.code, Some(3), "{}", said.all());
+    assert!(said.all().contains("site"), "{}", said.all());
+}
+
+#[test]
+fn a_ledger_that_was_tampered_with_does_not_pass() {
+    let lab = Lab::up_with(&["--single"]);
+    let ledger = lab.dir.join("ledger.jsonl");
+    let file = sample();
+    lab.ok(&["replay", file.to_str().unwrap(), "--speed", "max", "--ledger", ledger.to_str().unwrap()]);
+    let text = std::fs::read_to_string(&ledger).unwrap();
+    let ack = text.lines().find(|l| l.contains(r#""line":"ack""#)).unwrap();
+    let invented = {
+        let mut line: serde_json::Value = serde_json::from_str(ack).unwrap();
+        line["client_id"] = "01890000-0000-7000-8000-000000000000".into();
+        line["seq"] = 999_999.into();
+        line.to_string()
+    };
+    std::fs::write(&ledger, format!("{text}{invented}\n")).unwrap();
+    let audit = lab.audit(&ledger);
+    assert_eq!(audit.code, Some(3), "{}", audit.all());
+    assert!(audit.last_line().contains("lost 1"), "{}", audit.last_line());
+}
+
+#[test]
+fn a_bad_topology_is_refused_with_the_line() {
+    let folder = std::env::temp_dir().join(format!("standfast-topology-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("bad.toml");
+    std::fs::write(&file, "pool = \"p\"\n\n[[site]]\nname = \"site-1\"\nautority = \"s1a\"\n").unwrap();
+    let said = plain(&["topology", "check", file.to_str().unwrap()]);
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_ne!(said.code, Some(0));
+    assert!(said.all().contains("line 5") || said.all().contains(":5"), "{}", said.all());
+    assert!(said.all().contains("authority"), "it names the nearest key: {}", said.all());
+}
+
+#[test]
+fn a_mistyped_command_is_a_usage_error() {
+    let said = plain(&["failovr"]);
+    assert_eq!(said.code, Some(2), "{}", said.all());
+    assert!(said.stderr.contains("failover"), "{}", said.stderr);
+}
+
+#[test]
+fn a_pool_that_is_not_there_is_named() {
+    let said = plain(&["--dir", "/nonexistent/pool", "pool", "status"]);
+    assert_ne!(said.code, Some(0));
+    assert!(said.stderr.contains("/nonexistent/pool"), "{}", said.stderr);
+}

@@ -1,0 +1,72 @@
+//! What goes wrong without a site being lost: people go on chatting, and the auditor finds nothing.
+
+mod support;
+use support::{Lab, assert_clean};
+
+#[test]
+fn the_line_between_the_sites_is_cut_and_healed() {
+    let lab = Lab::up();
+    let replay = lab.replay(&[]);
+    lab.until("the backup streams", |lab| lab.instance("s2a")["shipping"]["streaming"] == true);
+    lab.ok(&["lab", "link", "down"]);
+    lab.until("the backup is fed by the share", |lab| lab.instance("s2a")["shipping"]["streaming"] == false);
+    let entries = lab.instance("s2a")["entries"].as_u64();
+    replay.until_acknowledged(&lab, 10);
+    lab.until("posts arrive at the backup through the share", |lab| {
+        lab.instance("s2a")["entries"].as_u64() >= entries.map(|e| e + 10)
+    });
+    lab.ok(&["lab", "link", "up"]);
+    lab.until("the backup streams again", |lab| lab.instance("s2a")["shipping"]["streaming"] == true);
+    let ledger = replay.end();
+    let (_, rewound) = assert_clean(&lab.audit(&ledger));
+    assert_eq!(rewound, 0);
+}
+
+#[test]
+fn a_mirror_is_lost_and_comes_back_while_posts_flow() {
+    let lab = Lab::up();
+    let replay = lab.replay(&[]);
+    lab.until_normal();
+    lab.ok(&["lab", "kill", "s1b"]);
+    lab.until("it is recorded that the pair is not synchronised", |lab| {
+        lab.record()["databases"]["mgc"]["mirror"]["synchronised"] == false
+    });
+    replay.until_acknowledged(&lab, 10);
+    lab.ok(&["lab", "start", "s1b"]);
+    lab.until_normal();
+    assert_eq!(lab.instance("s1a")["synchronous"], serde_json::json!(["s1b"]));
+    replay.until_acknowledged(&lab, 10);
+    let ledger = replay.end();
+    let (_, rewound) = assert_clean(&lab.audit(&ledger));
+    assert_eq!(rewound, 0);
+}
+
+#[test]
+fn a_chat_server_is_killed_and_its_clients_carry_on_at_another() {
+    let lab = Lab::up();
+    let replay = lab.replay(&[]);
+    for server in ["server-1", "server-2"] {
+        lab.ok(&["lab", "kill", server]);
+        replay.until_acknowledged(&lab, 15);
+        lab.ok(&["lab", "start", server]);
+        lab.until("the server writes again", |lab| {
+            let status = lab.status();
+            let reports = status["reports"].as_array().cloned().unwrap_or_default();
+            reports.iter().any(|r| r["servers"][server]["writes_as"] == 1 && r["servers"][server]["age_ms"].as_u64() < Some(1000))
+        });
+    }
+    let ledger = replay.end();
+    assert_clean(&lab.audit(&ledger));
+}
+
+#[test]
+fn the_principal_is_killed_and_restarted_by_its_agent() {
+    let lab = Lab::up();
+    let replay = lab.replay(&[]);
+    lab.ok(&["lab", "kill", "s1a/postgres"]);
+    replay.until_acknowledged(&lab, 15);
+    assert_eq!(lab.record()["epoch"], 1);
+    let ledger = replay.end();
+    let (_, rewound) = assert_clean(&lab.audit(&ledger));
+    assert_eq!(rewound, 0);
+}

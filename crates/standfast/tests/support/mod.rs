@@ -1,0 +1,244 @@
+//! The tests' world: a lab as an administrator has it, driven by the same commands. Each test has a lab of its own, in a
+//! folder and on ports of its own, and takes it down again, whatever happens.
+
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest time that anything in the lab may take before the test says what it waited for.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program under test.
+pub const STANDFAST: &str = env!("CARGO_BIN_EXE_standfast");
+
+/// The sample conversation of the repository.
+pub fn sample() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples/harbour-watch.txt")
+}
+
+/// A lab with a whole pool.
+pub struct Lab {
+    /// Its folder.
+    pub dir: PathBuf,
+    base_port: u16,
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// Exit status; `None` after a signal.
+    pub code: Option<i32>,
+    /// Data.
+    pub stdout: String,
+    /// Talk.
+    pub stderr: String,
+}
+
+impl Ran {
+    /// The last line of the data.
+    pub fn last_line(&self) -> &str {
+        self.stdout.lines().last().unwrap_or_default()
+    }
+
+    /// Data and talk together, for looking for a sentence.
+    pub fn all(&self) -> String {
+        format!("{}\n{}", self.stdout, self.stderr)
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Ran {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Lab {
+    /// A stretched pool over two sites.
+    pub fn up() -> Lab {
+        Lab::up_with(&[])
+    }
+
+    /// A lab with further options of `lab up`.
+    pub fn up_with(options: &[&str]) -> Lab {
+        let pid = std::process::id();
+        let lab = Lab {
+            dir: std::env::temp_dir().join(format!("standfast-test-{pid}")),
+            base_port: 12_000 + u16::try_from(pid % 180).unwrap() * 100,
+        };
+        let port = lab.base_port.to_string();
+        let mut arguments = vec!["lab", "up", "--detach", "--base-port", &port];
+        arguments.extend_from_slice(options);
+        lab.ok(&arguments);
+        lab
+    }
+
+    /// A command on this lab, not yet started.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(STANDFAST);
+        command.env("STANDFAST_DIR", &self.dir).args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// Run a command to its end.
+    pub fn cli(&self, arguments: &[&str]) -> Ran {
+        self.command(arguments).output().expect("the program runs").into()
+    }
+
+    /// Run a command that has to work, and return its data.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let ran = self.cli(arguments);
+        assert_eq!(ran.code, Some(0), "standfast {arguments:?} failed:\n{}\n{}", ran.stdout, ran.stderr);
+        ran.stdout
+    }
+
+    /// `pool status --json`.
+    pub fn status(&self) -> Value {
+        let ran = self.cli(&["pool", "status", "--json"]);
+        serde_json::from_str(&ran.stdout).unwrap_or(Value::Null)
+    }
+
+    /// The newest record that anybody has.
+    pub fn record(&self) -> Value {
+        self.status()["record"].clone()
+    }
+
+    /// The pool's state in the reference's words.
+    pub fn state(&self) -> String {
+        self.record()["state"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// What the agent of `host` says of its instance of the content database.
+    pub fn instance(&self, host: &str) -> Value {
+        let status = self.status();
+        let reports = status["reports"].as_array().cloned().unwrap_or_default();
+        let report = reports.iter().find(|r| r["host"] == host).cloned().unwrap_or_default();
+        report["instances"]["mgc"].clone()
+    }
+
+    /// Wait until `seen` holds; the sentence says what for.
+    pub fn until(&self, sentence: &str, mut seen: impl FnMut(&Lab) -> bool) {
+        let began = Instant::now();
+        while !seen(self) {
+            assert!(began.elapsed() < PATIENCE, "waited {PATIENCE:?} for: {sentence}\nstatus: {:#}", self.status());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The whole pool is as it is to be in state Normal: mirror synchronised, backup and its mirror fed.
+    pub fn until_normal(&self) {
+        self.until("Normal, mirror synchronised, nothing under way", |lab| {
+            let record = lab.record();
+            record["state"] == "Normal"
+                && record["run"].is_null()
+                && record["databases"]["mgc"]["mirror"]["synchronised"] == true
+        });
+    }
+
+    /// Start playing the sample conversation, endlessly, into the ledger.
+    pub fn replay(&self, extra: &[&str]) -> Replay {
+        let ledger = self.dir.join("ledger.jsonl");
+        let file = sample();
+        let mut command = self.command(&["replay", file.to_str().unwrap(), "--speed", "1200", "--loop"]);
+        command.args(["--ledger", ledger.to_str().unwrap()]).args(extra);
+        let log = std::fs::File::create(self.dir.join("replay.log")).expect("the lab's folder takes files");
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().expect("the program runs");
+        let replay = Replay { child: Some(child), ledger };
+        replay.until_acknowledged(self, 5);
+        replay
+    }
+
+    /// Audit a ledger: exit status and the last line.
+    pub fn audit(&self, ledger: &Path) -> Ran {
+        self.cli(&["audit", "--ledger", ledger.to_str().unwrap()])
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var_os("STANDFAST_KEEP_LAB").is_some() {
+            eprintln!("the lab is kept: {}", self.dir.display());
+            return;
+        }
+        let _ = self.cli(&["lab", "down", "--delete"]);
+    }
+}
+
+/// A replay under way.
+pub struct Replay {
+    child: Option<Child>,
+    /// Its ledger.
+    pub ledger: PathBuf,
+}
+
+impl Replay {
+    /// Acknowledgements in the ledger so far, as `(epoch, at_ms)`.
+    pub fn acknowledged(&self) -> Vec<(i64, i64)> {
+        let Ok(file) = std::fs::File::open(&self.ledger) else { return Vec::new() };
+        BufReader::new(file)
+            .lines()
+            .map_while(Result::ok)
+            .filter(|line| line.contains(r#""line":"ack""#))
+            .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
+            .filter_map(|ack| Some((ack["epoch"].as_i64()?, ack["at_ms"].as_i64()?)))
+            .collect()
+    }
+
+    /// Wait until so many more posts have been acknowledged than there are now.
+    pub fn until_acknowledged(&self, lab: &Lab, more: usize) {
+        let before = self.acknowledged().len();
+        lab.until("more acknowledged posts", |_| self.acknowledged().len() >= before + more);
+    }
+
+    /// Wait until posts are acknowledged in `epoch`.
+    pub fn until_epoch(&self, lab: &Lab, epoch: i64) {
+        lab.until("acknowledged posts of the new epoch", |_| self.acknowledged().iter().any(|(e, _)| *e >= epoch));
+    }
+
+    /// End it as Ctrl-C does, and wait for it.
+    pub fn end(mut self) -> PathBuf {
+        self.stop();
+        self.ledger.clone()
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid fits"));
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT);
+            let status = child.wait().expect("the replay ends");
+            assert!(std::thread::panicking() || status.success(), "the replay ended with {status}");
+        }
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The audit's last line says that nothing was lost, doubled or out of order; returns how many were acknowledged and
+/// how many rewound.
+pub fn assert_clean(audit: &Ran) -> (u64, u64) {
+    assert_eq!(audit.code, Some(0), "{}", audit.all());
+    let line = audit.last_line();
+    let numbers: Vec<u64> = line
+        .split(|c: char| !c.is_ascii_digit())
+        .filter(|part| !part.is_empty())
+        .map(|part| part.parse().expect("digits are a number"))
+        .collect();
+    let [acknowledged, lost, duplicated, out_of_order, rewound] = numbers[..] else { panic!("last line: {line}") };
+    assert_eq!(
+        line,
+        format!("acknowledged {acknowledged}, lost 0, duplicated 0, out of order 0, rewound {rewound}"),
+        "{lost} {duplicated} {out_of_order}"
+    );
+    (acknowledged, rewound)
+}
