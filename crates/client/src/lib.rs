@@ -1,1 +1,19 @@
-//! client
+//! What a chat client must do: find an active server, sign in, resume, send exactly once. For the terminal, replays,
+//! bots and benchmarks. It knows nothing of the database.
+
+pub mod audit;
+pub mod connection;
+pub mod directory;
+pub mod error;
+pub mod event;
+pub mod http;
+//pub mod load;
+pub mod memory;
+pub mod replay;
+pub mod session;
+
+pub use directory::Directory;
+pub use error::ClientError;
+pub use event::Event;
+pub use http::Http;
+pub use session::{Identity, Proof, Session};

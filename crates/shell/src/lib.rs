@@ -6,6 +6,7 @@ pub mod command;
 pub mod failure;
 pub mod folder;
 pub mod output;
+pub mod signed_in;
 pub mod watch;
 
 pub use command::Command;

@@ -124,6 +124,13 @@ fn a_site_that_restarts_alone_waits_for_the_other_until_it_is_told_not_to() {
     lab.ok(&["lab", "start", "site-2"]);
     lab.until("the answer lets it open", |lab| lab.instance("s1a")["state"] == "online");
     lab.until_normal();
+
+    lab.ok(&["lab", "kill", "site-1"]);
+    lab.ok(&["lab", "kill", "site-2"]);
+    lab.ok(&["lab", "start", "site-1", "--without-peer"]);
+    lab.until("it opens alone", |lab| lab.instance("s1a")["state"] == "online");
+    lab.ok(&["lab", "start", "site-2"]);
+    lab.until("the backup follows again", |lab| lab.instance("s2a")["shipping"]["streaming"] == true);
 }
 
 #[test]

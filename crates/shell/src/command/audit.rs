@@ -1,16 +1,57 @@
-//! To be written.
+//! `standfast audit`: the ledger against the pool.
 
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
+use crate::output;
+use crate::signed_in::administrator;
+use client::audit::read::{LedgerFile, audit};
+use client::audit::{RewoundPost, Verdict};
+use std::path::PathBuf;
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {}
+#[command(after_help = "Example: standfast audit --ledger ledger.jsonl\n\
+    Exit code 0: nothing lost, duplicated or out of order. 3: something was. docs/ledger.md has the rules.")]
+pub struct Args {
+    /// The ledger that standfast replay wrote
+    #[arg(long, value_name = "FILE")]
+    ledger: PathBuf,
+}
 
-/// Run the command.
+/// Compare, print what was found, and end with the sum.
 ///
 /// # Errors
-/// When it fails.
-pub async fn run(_context: &Context, _args: Args) -> Outcome {
-    Ok(())
+/// When the ledger or a log cannot be read; `Refused` when a promise was broken.
+pub async fn run(context: &Context, args: Args) -> Outcome {
+    let mut ledger = LedgerFile::open(&args.ledger).map_err(|e| Failure::Usage(e.to_string()))?;
+    let (_, http) = administrator(context).await?;
+    let verdict = audit(&http, &mut ledger).await?;
+    ledger.notes.iter().for_each(|note| output::say(note));
+    if context.json { output::json(&verdict)? } else { print(&verdict)? }
+    if verdict.is_clean() { Ok(()) } else { Err(Failure::Refused("the ledger and the pool do not agree".into())) }
+}
+
+fn print(verdict: &Verdict) -> Outcome {
+    for finding in &verdict.findings {
+        output::line(&finding.what)?;
+    }
+    let more = verdict.lost + verdict.duplicated + verdict.out_of_order - verdict.findings.len() as u64;
+    if more > 0 {
+        output::line(&format!("… and {more} more"))?;
+    }
+    for post in &verdict.rewound_posts {
+        output::line(&rewound(post))?;
+    }
+    output::line(&format!("deliveries compared {}, reconnects {}", verdict.seen, verdict.disconnected))?;
+    if verdict.re_offered > 0 {
+        let count = verdict.re_offered;
+        output::line(&format!("re-offered {count}: a failover took them, and their authors have posted them again"))?;
+    }
+    output::line(&verdict.line())
+}
+
+fn rewound(post: &RewoundPost) -> String {
+    let at = jiff::Timestamp::from_millisecond(post.at_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    let RewoundPost { room, seq, epoch, author, hash, .. } = post;
+    format!("rewound: room '{room}', number {seq} of epoch {epoch}, by {author} at {at:.3}, SHA-256 {hash}")
 }

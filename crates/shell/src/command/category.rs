@@ -1,16 +1,114 @@
-//! To be written.
+//! `standfast category`: categories, by administrators.
 
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
+use crate::output;
+use crate::signed_in::administrator;
+use client::Http;
+use rules::id::CategoryId;
+use wire::http::{Category, CategoryChange, ListChange, NewCategory};
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {}
+#[command(after_help = "Example: standfast category add Harbour --allow Everyone")]
+pub struct Args {
+    #[command(subcommand)]
+    deed: Deed,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Deed {
+    /// Create a category
+    Add {
+        /// Its name
+        name: String,
+        /// What it is for
+        #[arg(long, default_value = "")]
+        description: String,
+        #[command(flatten)]
+        lists: Lists,
+    },
+    /// Change who is allowed, denied, or creates rooms
+    Change {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        lists: Lists,
+        #[command(flatten)]
+        less: LessLists,
+    },
+    /// Show all categories with their lists
+    List,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct Lists {
+    /// A user or group that may be in its rooms; 'Everyone' is every user
+    #[arg(long, value_name = "NAME")]
+    allow: Vec<String>,
+    /// A user or group that may not, whatever else is said
+    #[arg(long, value_name = "NAME")]
+    deny: Vec<String>,
+    /// A user or group that may create rooms in it
+    #[arg(long, value_name = "NAME")]
+    creator: Vec<String>,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct LessLists {
+    /// Take a name off the allowed ones
+    #[arg(long, value_name = "NAME")]
+    no_allow: Vec<String>,
+    /// Take a name off the denied ones
+    #[arg(long, value_name = "NAME")]
+    no_deny: Vec<String>,
+    /// Take a name off the creators
+    #[arg(long, value_name = "NAME")]
+    no_creator: Vec<String>,
+}
 
 /// Run the command.
 ///
 /// # Errors
-/// When it fails.
-pub async fn run(_context: &Context, _args: Args) -> Outcome {
-    Ok(())
+/// When it is refused, or no server answers.
+pub async fn run(context: &Context, args: Args) -> Outcome {
+    let (_, http) = administrator(context).await?;
+    match args.deed {
+        Deed::Add { name, description, lists: Lists { allow, deny, creator } } => {
+            let new =
+                NewCategory { name, description, allowed_members: allow, denied_members: deny, creators: creator };
+            show(context, &http.create_category(&new).await?)
+        }
+        Deed::Change { name, lists, less } => {
+            let change = CategoryChange {
+                allowed_members: ListChange { add: lists.allow, remove: less.no_allow },
+                denied_members: ListChange { add: lists.deny, remove: less.no_deny },
+                creators: ListChange { add: lists.creator, remove: less.no_creator },
+            };
+            let id = find(&http, &name).await?;
+            show(context, &http.change_category(id, &change).await?)
+        }
+        Deed::List => http.categories().await?.iter().try_for_each(|category| show(context, category)),
+    }
+}
+
+async fn find(http: &Http, name: &str) -> Result<CategoryId, Failure> {
+    let all = http.categories().await?;
+    all.iter().find(|c| c.name == name).map(|c| c.id).ok_or_else(|| {
+        Failure::Refused(format!("there is no category '{name}'; standfast category list shows those that there are"))
+    })
+}
+
+fn show(context: &Context, category: &Category) -> Outcome {
+    if context.json {
+        return output::json_line(category);
+    }
+    let list = |names: &[String]| if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
+    output::line(&format!(
+        "{}: allowed {}; denied {}; creators {}",
+        category.name,
+        list(&category.allowed_members),
+        list(&category.denied_members),
+        list(&category.creators)
+    ))
 }

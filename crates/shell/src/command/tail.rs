@@ -1,16 +1,152 @@
-//! To be written.
+//! `standfast tail`: follow a room, over failovers and whatever else happens; and how entries are shown.
 
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
+use crate::output;
+use crate::signed_in::User;
+use client::{Event, Http, Identity, Proof, Session};
+use serde_json::json;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use wire::chat::{Content, Entry};
+
+/// Events that may wait to be shown.
+const EVENTS_MAX: usize = 1024;
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {}
+#[command(after_help = "Example: standfast tail --user ines --room Operations")]
+pub struct Args {
+    #[command(flatten)]
+    user: User,
+    /// The room's name
+    #[arg(long, value_name = "ROOM")]
+    room: String,
+    /// So many of the latest entries first
+    #[arg(long, default_value_t = 30, value_name = "NUMBER")]
+    limit: u32,
+}
 
-/// Run the command.
+/// Show the room until Ctrl-C.
 ///
 /// # Errors
-/// When it fails.
-pub async fn run(_context: &Context, _args: Args) -> Outcome {
+/// When the room may not be joined, or no server answers.
+pub async fn run(context: &Context, args: Args) -> Outcome {
+    let http = args.user.sign_in(context).await?;
+    let room = http.room(&args.room).await?;
+    let (session, mut events) = open(&http);
+    session.join(room.id, Some(args.limit)).await;
+    loop {
+        tokio::select! {
+            told = events.recv() => {
+                let Some((_, event)) = told else { return Ok(()) };
+                follow(context, event)?;
+            }
+            _ = tokio::signal::ctrl_c() => {
+                session.close().await;
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A session of the signed-in user.
+pub fn open(http: &Arc<Http>) -> (Session, mpsc::Receiver<(u32, Event)>) {
+    let identity =
+        Identity { user: http.user().to_owned(), token: http.token(), proof: Proof::SignIn(http.clone()) };
+    let (sender, events) = mpsc::channel(EVENTS_MAX);
+    (Session::open(http.directory().clone(), identity, 0, sender), events)
+}
+
+fn follow(context: &Context, event: Event) -> Outcome {
+    match event {
+        Event::Entry(entry) => show(context, &entry)?,
+        Event::Rewound { room, from } if context.json => {
+            output::json_line(&json!({ "room": room, "rewound_from": from }))?;
+        }
+        Event::JoinRefused { message, .. } => return Err(Failure::Refused(message)),
+        Event::Left { asked: false, .. } => return Err(Failure::Refused("you may not be in this room any more".into())),
+        Event::Ended { reason } => return Err(Failure::Failed(reason)),
+        event => {
+            if let Some(note) = note(&event) {
+                output::say(&note);
+            }
+        }
+    }
     Ok(())
+}
+
+/// Print an entry: a line for people, an object for scripts.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn show(context: &Context, entry: &Entry) -> Outcome {
+    if context.json { output::json_line(entry) } else { output::line(&line_of(entry)) }
+}
+
+/// An entry as a line for people.
+pub fn line_of(entry: &Entry) -> String {
+    let time = jiff::Timestamp::from_microsecond(entry.at_us).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    let time = time.strftime("%Y-%m-%d %H:%M:%SZ");
+    let author = harmless(&entry.author);
+    match &entry.content {
+        Content::Post { text } => format!("{time} <{author}> {}", harmless(text)),
+        Content::Removal { target } => format!("{time} * {author} removed entry {target}"),
+        Content::Replacement { target, text } => {
+            format!("{time} * {author} replaced entry {target}: {}", harmless(text))
+        }
+        Content::RoomChange { text } => format!("{time} * {author}: {}", harmless(text)),
+    }
+}
+
+/// A text that does nothing to a terminal: control characters and marks that turn the direction of writing are shown as
+/// pictures, so that nobody can write into somebody else's line.
+pub fn harmless(text: &str) -> String {
+    let picture = |c: char| match c {
+        '\n' => "\n    ".to_owned(),
+        '\t' => "    ".to_owned(),
+        '\u{0}'..='\u{1f}' => char::from_u32(0x2400 + c as u32).unwrap_or('\u{fffd}').to_string(),
+        '\u{7f}' => '\u{2421}'.to_string(),
+        '\u{80}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' => {
+            '\u{fffd}'.to_string()
+        }
+        c => c.to_string(),
+    };
+    text.chars().map(picture).collect()
+}
+
+/// What a person should know of an event, if anything.
+pub fn note(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::Connected { .. } | Event::Acknowledged { .. } | Event::Entry(_) => return None,
+        Event::Disconnected { reason } => format!("-- connection lost ({reason}); looking for a server"),
+        Event::Waiting { reason } => format!("-- waiting: {reason}"),
+        Event::Ready { .. } => "-- going on".to_owned(),
+        Event::Moved { reason } => format!("-- moving: {reason}"),
+        Event::Joined { name, after: None, .. } => format!("-- in {}", harmless(name)),
+        Event::Joined { name, .. } => format!("-- back in {}", harmless(name)),
+        Event::Rewound { from, .. } => {
+            format!("-- a failover has lost entries: what you saw from number {from} on is void")
+        }
+        Event::OfferedAgain { posts } => format!("-- {posts} of your own posts may have been lost; posting them again"),
+        Event::Left { .. } => "-- left".to_owned(),
+        Event::Disorder { entry, .. } => format!("-- entry {} came out of order; asking again", entry.seq),
+        Event::GivenUp { message, .. } => format!("-- not posted: {message}"),
+        Event::JoinRefused { message, .. } | Event::Complaint { message } | Event::Ended { reason: message } => {
+            format!("-- {message}")
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::harmless;
+
+    #[test]
+    fn texts_do_nothing_to_the_terminal() {
+        assert_eq!(harmless("plain ä 🙂"), "plain ä 🙂");
+        assert_eq!(harmless("\u{1b}[2J\u{7}"), "␛[2J␇");
+        assert_eq!(harmless("a\nb\tc\r\u{7f}"), "a\n    b    c␍␡");
+        assert_eq!(harmless("\u{9b}31m\u{202e}x"), "\u{fffd}31m\u{fffd}x");
+    }
 }
