@@ -1,5 +1,6 @@
 //! `standfast category`: categories, by administrators.
 
+use super::tail::object;
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
 use crate::output;
@@ -101,7 +102,7 @@ async fn find(http: &Http, name: &str) -> Result<CategoryId, Failure> {
 
 fn show(context: &Context, category: &Category) -> Outcome {
     if context.json {
-        return output::json_line(category);
+        return object(category);
     }
     let list = |names: &[String]| if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
     output::line(&format!(

@@ -1,6 +1,6 @@
 //! `standfast chat`: a room in the terminal. What is typed is posted, what others post appears above the line.
 
-use super::tail::{line_of, note, open};
+use super::tail::{line_of, note, object, open};
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
 use crate::output;
@@ -105,7 +105,7 @@ impl Talk {
 
     fn show(&mut self, event: Event) -> Outcome {
         match event {
-            Event::Entry(entry) if self.json => output::json_line(&entry),
+            Event::Entry(entry) if self.json => object(&entry),
             Event::Entry(entry) => self.print(&line_of(&entry), false),
             Event::JoinRefused { message, .. } => Err(Failure::Refused(message)),
             Event::Ended { reason } => Err(Failure::Failed(reason)),

@@ -1,5 +1,6 @@
 //! `standfast post`: one message, durable when the command returns.
 
+use super::tail::object;
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
 use crate::output;
@@ -36,7 +37,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     let room = http.room(&args.room).await?;
     let posted = http.post(room.id, args.client_id.unwrap_or_else(Uuid::now_v7), &text).await?;
     if context.json {
-        return output::json_line(&posted);
+        return object(&posted);
     }
     output::line(&posted.seq.to_string())
 }

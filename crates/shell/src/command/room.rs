@@ -1,5 +1,6 @@
 //! `standfast room`: rooms, by administrators.
 
+use super::tail::object;
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
 use crate::output;
@@ -88,7 +89,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
 
 fn show(context: &Context, room: &Room) -> Outcome {
     if context.json {
-        return output::json_line(room);
+        return object(room);
     }
     let word = |value: serde_json::Result<serde_json::Value>| {
         value.ok().and_then(|v| v.as_str().map(str::to_owned)).ok_or_else(|| Failure::Failed("show a room".to_owned()))

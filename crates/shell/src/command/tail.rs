@@ -62,7 +62,7 @@ fn follow(context: &Context, event: Event) -> Outcome {
     match event {
         Event::Entry(entry) => show(context, &entry)?,
         Event::Rewound { room, from } if context.json => {
-            output::json_line(&json!({ "room": room, "rewound_from": from }))?;
+            object(&json!({ "room": room, "rewound_from": from }))?;
         }
         Event::JoinRefused { message, .. } => return Err(Failure::Refused(message)),
         Event::Left { asked: false, .. } => return Err(Failure::Refused("you may not be in this room any more".into())),
@@ -81,7 +81,16 @@ fn follow(context: &Context, event: Event) -> Outcome {
 /// # Errors
 /// When standard output is closed.
 pub fn show(context: &Context, entry: &Entry) -> Outcome {
-    if context.json { output::json_line(entry) } else { output::line(&line_of(entry)) }
+    if context.json { object(entry) } else { output::line(&line_of(entry)) }
+}
+
+/// Print a value as an object in one line, for scripts that read line by line.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn object(value: &impl serde::Serialize) -> Outcome {
+    let text = serde_json::to_string(value).map_err(|e| Failure::Failed(format!("write JSON: {e}")))?;
+    output::line(&text)
 }
 
 /// An entry as a line for people.

@@ -1,5 +1,6 @@
 //! `standfast user`: users, by administrators.
 
+use super::tail::object;
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
 use crate::output;
@@ -41,7 +42,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     let user = NewUser { name: name.clone(), password: Some(password), administrator: is_administrator };
     http.create_user(&user).await?;
     if context.json {
-        return output::json_line(&json!({ "user": name, "administrator": is_administrator }));
+        return object(&json!({ "user": name, "administrator": is_administrator }));
     }
     output::line(&format!("user {name} is there"))
 }
