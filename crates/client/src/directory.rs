@@ -156,7 +156,7 @@ impl Directory {
     async fn ask(self: Arc<Self>, url: Arc<str>) {
         loop {
             let answer = self.question(&url).await;
-            self.take_in(&url, answer);
+            self.take_in(&url, answer.as_ref());
             let pause = {
                 let mut state = self.lock();
                 if state.seekers == 0 {
@@ -177,13 +177,13 @@ impl Directory {
         answer.error_for_status().ok()?.json().await.ok()
     }
 
-    fn take_in(self: &Arc<Self>, url: &str, answer: Option<Servers>) {
+    fn take_in(self: &Arc<Self>, url: &str, answer: Option<&Servers>) {
         self.change(|state| {
-            let known = answer.as_ref().map(|answer| known_from(url, answer));
+            let known = answer.map(|answer| known_from(url, answer));
             if let Some(place) = state.places.get_mut(url) {
                 place.known = known;
             }
-            for server in answer.iter().flat_map(|a| &a.servers) {
+            for server in answer.into_iter().flat_map(|a| &a.servers) {
                 // A server that is new here is asked itself before anybody connects to it.
                 place_of(state, &server.url);
             }
@@ -204,7 +204,7 @@ fn place_of<'a>(state: &'a mut State, url: &str) -> Option<&'a mut Place> {
 fn known_from(url: &str, answer: &Servers) -> Known {
     let anybody = answer.servers.iter().any(|s| s.active);
     let itself = answer.servers.iter().find(|s| s.url == url);
-    let takes_clients = itself.map_or(true, |s| s.active) || !anybody;
+    let takes_clients = itself.is_none_or(|s| s.active) || !anybody;
     Known { epoch: answer.epoch, takes_clients }
 }
 

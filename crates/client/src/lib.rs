@@ -7,7 +7,7 @@ pub mod directory;
 pub mod error;
 pub mod event;
 pub mod http;
-//pub mod load;
+pub mod load;
 pub mod memory;
 pub mod replay;
 pub mod session;

@@ -136,7 +136,15 @@ impl Memory {
 
     /// The owner hands over a post.
     pub fn post(&mut self, room: RoomId, client_id: Uuid, text: Arc<str>, now: Instant) {
-        self.outgoing.push_back(Outgoing { room, client_id, text, since: now, request: None, again: false, failures: 0 });
+        self.outgoing.push_back(Outgoing {
+            room,
+            client_id,
+            text,
+            since: now,
+            request: None,
+            again: false,
+            failures: 0,
+        });
         self.waiting += 1;
     }
 
@@ -323,8 +331,8 @@ impl Memory {
         match known.place {
             Place::Asked(asked) if asked == id => known.place = Place::In,
             // Left in the meantime: entries follow until the answer to that.
-            Place::Unwanted => {}
-            _ => return,
+            Place::Unwanted | Place::Leaving(_) => {}
+            Place::Wanted | Place::Asked(_) | Place::In => return,
         }
         let start = Seq((head.seq.0 - i64::from(known.history)).max(0));
         let after = known.cursor.map(|c| c.seq);

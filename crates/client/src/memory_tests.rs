@@ -224,3 +224,16 @@ fn a_room_is_left_and_joined_again_afresh() {
     world.hear(ServerFrame::Left { id, room: ROOM }).unwrap();
     assert_eq!(world.said(), ["join"]);
 }
+
+#[test]
+fn a_room_that_is_left_before_the_answer_to_the_join_is_no_disorder() {
+    let mut world = World::new();
+    world.memory.join(ROOM, None);
+    world.welcome(1);
+    assert_eq!(world.said(), ["join"]);
+    world.memory.leave(ROOM, &mut Vec::new());
+    assert_eq!(world.said(), ["leave"]);
+    world.joined((1, 3), None);
+    world.entry(1, 1).unwrap();
+    world.entry(1, 2).unwrap();
+}

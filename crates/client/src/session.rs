@@ -67,6 +67,7 @@ impl Identity {
     }
 }
 
+/// What the owner wants.
 #[derive(Debug)]
 enum Wish {
     Join(RoomId, Option<u32>),
@@ -118,6 +119,11 @@ impl Session {
         self.wish(Wish::Post(room, client_id, text.into(), Instant::now())).await;
     }
 
+    /// Wait until a post can be handed over. `None` when the session has ended.
+    pub async fn reserve(&self) -> Option<Slot<'_>> {
+        self.wishes.reserve().await.ok().map(Slot)
+    }
+
     /// Break the connection as a failing network would: the session makes another one and resumes.
     pub async fn break_connection(&self) {
         self.wish(Wish::Break).await;
@@ -132,6 +138,17 @@ impl Session {
     pub async fn close(self) {
         drop(self.wishes);
         let _ = self.task.await;
+    }
+}
+
+/// Room for one post: handing it over neither waits nor fails.
+#[derive(Debug)]
+pub struct Slot<'a>(mpsc::Permit<'a, Wish>);
+
+impl Slot<'_> {
+    /// Post. It is offered until it is acknowledged or given up.
+    pub fn post(self, room: RoomId, client_id: Uuid, text: Arc<str>) {
+        self.0.send(Wish::Post(room, client_id, text, Instant::now()));
     }
 }
 
@@ -301,13 +318,7 @@ impl Life {
         connection.flush().await
     }
 
-    fn take_in(
-        &mut self,
-        url: &str,
-        heard: Heard,
-        leave_at: &mut Option<Instant>,
-        let_in: &mut bool,
-    ) -> Option<Over> {
+    fn take_in(&mut self, url: &str, heard: Heard, leave_at: &mut Option<Instant>, let_in: &mut bool) -> Option<Over> {
         let text = match heard {
             Heard::Alive => return None,
             Heard::End(close::NOT_SIGNED_IN, reason) => return Some(Over::SignedOut(reason)),

@@ -46,7 +46,10 @@ impl Client {
         while !seen(&self.told) {
             let next = tokio::time::timeout(Duration::from_secs(15), self.events.recv()).await;
             let Ok(Some((_, event))) = next else { panic!("waited in vain until {what}: {:#?}", self.told) };
-            assert!(!matches!(event, Event::Disorder { .. } | Event::GivenUp { .. } | Event::Ended { .. }), "{event:?}");
+            assert!(
+                !matches!(event, Event::Disorder { .. } | Event::GivenUp { .. } | Event::Ended { .. }),
+                "{event:?}"
+            );
             self.told.push(event);
         }
     }
@@ -173,7 +176,8 @@ async fn a_session_follows_the_active_servers() {
     for (n, active) in (1..).zip(["server-2", "server-1", "server-2", "server-1"]) {
         world.change(|record| record.active_servers = vec![active.into()]);
         let here = |told: &[Event]| {
-            let connected = |e: &Event| if let Event::Connected { server, .. } = e { Some(server.clone()) } else { None };
+            let connected =
+                |e: &Event| if let Event::Connected { server, .. } = e { Some(server.clone()) } else { None };
             told.iter().filter_map(connected).next_back().as_deref() == Some(active)
         };
         ada.until("it is at the active server", here).await;

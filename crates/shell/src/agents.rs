@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::folder::Folder;
+use crate::output;
 use cluster::name::{DatabaseName, HostName, SiteName};
 use cluster::record::PoolRecord;
 use cluster::report::HostReport;
@@ -9,10 +10,11 @@ use cluster::runbook::{Exposure, Silence};
 use cluster::secret::Purpose;
 use cluster::topology::Topology;
 use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use reqwest::RequestBuilder;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wire::agent::{AgentError, PoolView, PublishTopology, RecordAnswer, SetRecord, TopologyAnswer, Watched};
 use wire::run::{RunAnswer, RunProgress, RunSummary, StartRun};
 
@@ -22,6 +24,17 @@ const CONNECT: Duration = Duration::from_millis(400);
 const REPORT: Duration = Duration::from_millis(1_200);
 /// Longest wait for anything else, beside the time that a request asks to be held open.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Longest wait for the progress of a run, beside the time that the request asks to be held open.
+const PROGRESS: Duration = Duration::from_secs(3);
+
+/// Time that a glance gives the others once an authority has answered.
+const GLANCE: Duration = Duration::from_millis(150);
+/// How long an authority that does not answer is asked again to begin a run: its agent may just be starting.
+const BEGIN: Duration = Duration::from_secs(10);
+/// The same while a run is under way there, which only it can carry on.
+const BEGIN_AGAIN: Duration = Duration::from_secs(600);
+/// Time between two tries.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// The agents of a pool.
 #[derive(Clone)]
@@ -32,6 +45,14 @@ pub struct Agents {
     key: String,
 }
 
+/// What a look at all hosts found.
+pub struct Look {
+    /// The pool as those who answered see it.
+    pub view: PoolView,
+    /// Hosts that answered, but with a complaint in place of a report.
+    pub said: BTreeMap<HostName, String>,
+}
+
 /// Why an agent gave no answer that can be used.
 #[derive(Clone, Debug)]
 pub enum Trouble {
@@ -39,6 +60,45 @@ pub enum Trouble {
     Silent(Silence),
     /// It refused, with its words.
     Said(String),
+}
+
+/// Whether the authority that carries a run was found.
+pub enum Carrier {
+    /// This one knows the run.
+    Found(HostName),
+    /// Nobody who answers knows it, and these do not answer.
+    Silent(Vec<HostName>),
+    /// Every authority answers, and none knows it.
+    Unknown,
+}
+
+/// The runs that are known.
+pub struct Runs {
+    /// Each with the authority that carried it, newest first.
+    pub all: Vec<(HostName, RunSummary)>,
+    /// Authorities that did not tell theirs.
+    pub silent: Vec<HostName>,
+}
+
+impl Look {
+    /// The failure when nobody has a record: nobody answers, nobody takes this key, or there is no pool yet.
+    pub fn nobody(&self) -> Failure {
+        let pool = &self.view.topology.pool;
+        if !self.view.reports.is_empty() {
+            return Failure::Failed(format!(
+                "the pool {pool} is not initialised: its agents answer, and none has a record; begin with \
+                 standfast step initialise initialise-primary, or in a lab with standfast lab up"
+            ));
+        }
+        if let Some((host, words)) = self.said.iter().next() {
+            return Failure::Failed(format!("look at the pool {pool}: {host} answers: {words}"));
+        }
+        let hosts = self.view.topology.hosts.iter().map(|h| format!("{} at {}", h.name, h.agent.at));
+        Failure::Failed(format!(
+            "no agent of the pool {pool} answers; asked: {}; start their agents, or see whether this machine reaches them",
+            hosts.collect::<Vec<_>>().join(", ")
+        ))
+    }
 }
 
 impl Agents {
@@ -74,28 +134,64 @@ impl Agents {
     }
 
     /// Every host at once.
-    pub async fn look(&self) -> PoolView {
+    pub async fn look(&self) -> Look {
         let asked = self.topology.hosts.iter().map(|h| async { (h.name.clone(), self.report(&h.name).await) });
         let mut reports = Vec::new();
         let mut silent = Vec::new();
+        let mut said = BTreeMap::new();
         for (host, report) in join_all(asked).await {
             match report {
                 Ok(report) => reports.push(report),
                 Err(Trouble::Silent(silence)) => silent.push((host, silence)),
-                Err(Trouble::Said(_)) => silent.push((host, Silence::Refused)),
+                Err(Trouble::Said(words)) => {
+                    silent.push((host.clone(), Silence::Refused));
+                    said.insert(host, words);
+                }
             }
         }
         let record = newest(&reports);
-        PoolView { topology: self.topology.clone(), record, reports, silent }
+        Look { view: PoolView { topology: self.topology.clone(), record, reports, silent }, said }
     }
 
-    /// What each database stands to lose, as the authorities know it; that of `site` counts first.
-    pub async fn exposure(&self, site: Option<&SiteName>) -> BTreeMap<DatabaseName, Exposure> {
-        let mut sites: Vec<_> = self.topology.sites.iter().collect();
-        sites.sort_by_key(|s| Some(&s.name) != site);
-        let asked = sites.iter().map(|s| answer(self.get(&s.authority, "/v1/exposure").timeout(REPORT)));
-        let known: Vec<BTreeMap<DatabaseName, Exposure>> = join_all(asked).await.into_iter().flatten().collect();
-        known.into_iter().find(|e| !e.is_empty()).unwrap_or_default()
+    /// The newest record that anybody has.
+    ///
+    /// # Errors
+    /// When nobody has one.
+    pub async fn record(&self) -> Result<PoolRecord, Failure> {
+        let look = self.look().await;
+        look.view.record.clone().ok_or_else(|| look.nobody())
+    }
+
+    /// The newest record that is known at once: no host that is slow or dead is waited for, once an authority has
+    /// answered. Good enough to choose whom to ask, because who is asked looks for itself.
+    pub async fn glance(&self) -> Option<PoolRecord> {
+        let asked = self.topology.hosts.iter().map(|h| async { (h.name.clone(), self.report(&h.name).await) });
+        let mut answers: FuturesUnordered<_> = asked.collect();
+        let mut waited_for: Vec<&HostName> = self.topology.sites.iter().map(|s| &s.authority).collect();
+        let mut reports = Vec::new();
+        let mut until = None;
+        while !waited_for.is_empty() {
+            let left = until.map_or(REPORT, |at: Instant| at.saturating_duration_since(Instant::now()));
+            let Ok(Some((host, report))) = tokio::time::timeout(left, answers.next()).await else { break };
+            let authority = waited_for.contains(&&host);
+            waited_for.retain(|h| **h != host);
+            if let Ok(report) = report {
+                if authority && report.record.is_some() {
+                    until.get_or_insert_with(|| Instant::now() + GLANCE);
+                }
+                reports.push(report);
+            }
+        }
+        newest(&reports)
+    }
+
+    /// What each database stands to lose, as each site's authority knows it.
+    pub async fn exposures(&self) -> BTreeMap<SiteName, BTreeMap<DatabaseName, Exposure>> {
+        let asked = self.topology.sites.iter().map(|s| async {
+            let said = answer(self.get(&s.authority, "/v1/exposure").timeout(REPORT)).await;
+            Some((s.name.clone(), said.ok()?))
+        });
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// The authority of a site.
@@ -108,13 +204,32 @@ impl Agents {
             .ok_or_else(|| Failure::Failed(format!("the topology has no site {site}; look at standfast topology show")))
     }
 
-    /// Start a run at an authority, or plan one.
+    /// Start a run at an authority, or plan one. An authority that does not answer is asked again for a while, longer
+    /// where a run is under way: asking twice begins no second run.
     ///
     /// # Errors
     /// When it does not answer, or refuses the request as such.
-    pub async fn start_run(&self, host: &HostName, run: &StartRun) -> Result<RunAnswer, Failure> {
-        let said = answer(self.post(host, "/v1/runs").json(run)).await;
-        said.map_err(|t| t.failure(&format!("ask {host}, the authority, to begin {}", run.runbook), host))
+    pub async fn start_run(&self, host: &HostName, run: &StartRun, under_way: bool) -> Result<RunAnswer, Failure> {
+        let patience = if under_way { BEGIN_AGAIN } else { BEGIN };
+        let began = Instant::now();
+        let mut told = false;
+        loop {
+            let trouble = match answer(self.post(host, "/v1/runs").json(run)).await {
+                Ok(said) => return Ok(said),
+                Err(trouble) => trouble,
+            };
+            if matches!(trouble, Trouble::Said(_)) || began.elapsed() > patience {
+                return Err(trouble.failure(&format!("ask {host}, the authority, to begin {}", run.runbook), host));
+            }
+            if !told {
+                told = true;
+                output::say(&format!(
+                    "{host}, the authority, does not answer; asking it again for up to {} s; start its agent",
+                    patience.as_secs()
+                ));
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     /// Events of a run after a number; waits for the next for a while.
@@ -123,24 +238,40 @@ impl Agents {
     /// How the authority was silent, or what it said instead.
     pub async fn progress(&self, host: &HostName, id: &str, after: u64, wait_ms: u64) -> Result<RunProgress, Trouble> {
         let path = format!("/v1/runs/{id}?after={after}&wait_ms={wait_ms}");
-        answer(self.get(host, &path).timeout(Duration::from_millis(wait_ms) + ANSWER)).await
+        answer(self.get(host, &path).timeout(Duration::from_millis(wait_ms) + PROGRESS)).await
     }
 
-    /// Every run that an authority knows of, newest first, with the authority that carried it.
-    pub async fn runs(&self) -> Vec<(HostName, RunSummary)> {
-        let asked = self.topology.sites.iter().map(|s| async {
-            let runs: Vec<RunSummary> =
-                answer(self.get(&s.authority, "/v1/runs").timeout(REPORT)).await.unwrap_or_default();
-            runs.into_iter().map(|run| (s.authority.clone(), run)).collect::<Vec<_>>()
-        });
-        let mut all: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
-        all.sort_by(|a, b| b.1.started_at.cmp(&a.1.started_at));
-        all
+    async fn runs_of(&self, authority: &HostName) -> Result<Vec<RunSummary>, Trouble> {
+        answer(self.get(authority, "/v1/runs").timeout(REPORT)).await
     }
 
-    /// The authority that carries a run.
-    pub async fn carrier(&self, id: &str) -> Option<HostName> {
-        self.runs().await.into_iter().find(|(_, run)| run.id == id).map(|(host, _)| host)
+    /// Every run that an authority knows of.
+    pub async fn runs(&self) -> Runs {
+        let asked = self.topology.sites.iter().map(|s| async { (&s.authority, self.runs_of(&s.authority).await) });
+        let mut runs = Runs { all: Vec::new(), silent: Vec::new() };
+        for (authority, said) in join_all(asked).await {
+            match said {
+                Ok(said) => runs.all.extend(said.into_iter().map(|run| (authority.clone(), run))),
+                Err(_) => runs.silent.push(authority.clone()),
+            }
+        }
+        runs.all.sort_by(|a, b| b.1.started_at.cmp(&a.1.started_at));
+        runs
+    }
+
+    /// The authority that carries a run: the first that says so, without waiting for the other.
+    pub async fn carrier(&self, id: &str) -> Carrier {
+        let asked = self.topology.sites.iter().map(|s| async { (&s.authority, self.runs_of(&s.authority).await) });
+        let mut answers: FuturesUnordered<_> = asked.collect();
+        let mut silent = Vec::new();
+        while let Some((authority, said)) = answers.next().await {
+            match said {
+                Ok(runs) if runs.iter().any(|run| run.id == id) => return Carrier::Found(authority.clone()),
+                Ok(_) => {}
+                Err(_) => silent.push(authority.clone()),
+            }
+        }
+        if silent.is_empty() { Carrier::Unknown } else { Carrier::Silent(silent) }
     }
 
     /// Change the record by compare-and-swap at the home site's authority.

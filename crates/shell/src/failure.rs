@@ -12,6 +12,9 @@ pub enum Failure {
     /// A run is under way and waits for a person: exit code 4.
     #[error("{0}")]
     Waiting(String),
+    /// Whoever read standard output has gone: nothing is said, as with every program that ends at a closed pipe.
+    #[error("nobody reads standard output any more")]
+    Closed,
     /// Something failed: exit code 1.
     #[error("{0}")]
     Failed(String),
@@ -25,6 +28,7 @@ impl Failure {
             Failure::Usage(_) => 2,
             Failure::Refused(_) => 3,
             Failure::Waiting(_) => 4,
+            Failure::Closed => 141,
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod folder;
 pub mod output;
 pub mod signed_in;
 pub mod watch;
+pub mod words;
 
 pub use command::Command;
 pub use failure::{Failure, Outcome};

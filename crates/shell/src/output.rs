@@ -18,7 +18,27 @@ pub fn json(value: &impl Serialize) -> Outcome {
 /// # Errors
 /// When standard output is closed.
 pub fn line(text: &str) -> Outcome {
-    writeln!(std::io::stdout().lock(), "{text}").map_err(|e| Failure::Failed(format!("write to standard output: {e}")))
+    writeln!(std::io::stdout().lock(), "{text}").map_err(|e| match e.kind() {
+        std::io::ErrorKind::BrokenPipe => Failure::Closed,
+        _ => Failure::Failed(format!("write to standard output: {e}")),
+    })
+}
+
+/// Print a value as JSON on one line: an event of a stream.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn json_line(value: &impl Serialize) -> Outcome {
+    let text = serde_json::to_string(value).map_err(|e| Failure::Failed(format!("write JSON: {e}")))?;
+    line(&text)
+}
+
+/// Begin a screen anew: from the top on a terminal, after an empty line elsewhere.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn fresh_screen() -> Outcome {
+    line(if std::io::stdout().is_terminal() { "\u{1b}[H\u{1b}[2J" } else { "" })
 }
 
 /// Say something to the person; never data.

@@ -2,7 +2,7 @@
 
 use crate::agents::{Agents, Trouble};
 use crate::failure::{Failure, Outcome};
-use crate::output;
+use crate::{output, words};
 use cluster::name::HostName;
 use cluster::runbook::{Runbook, Silence, named};
 use std::time::{Duration, Instant};
@@ -20,13 +20,26 @@ const WAIT_MS: u64 = 5_000;
 /// # Errors
 /// When it ends incomplete, or its authority stays away; `Waiting` when the watching is ended while it waits.
 pub async fn to_the_end(agents: &Agents, host: &HostName, id: &str, json: bool) -> Outcome {
-    let mut watch = Watch { agents, host, id, json, after: 0, runbook: None, waits: false, began: Instant::now() };
+    let mut watch = Watch {
+        agents,
+        host,
+        id,
+        json,
+        after: 0,
+        runbook: None,
+        only_step: None,
+        last_done: None,
+        waits_for: None,
+        began: Instant::now(),
+    };
     tokio::select! {
-        outcome = watch.run() => outcome,
-        _ = tokio::signal::ctrl_c() => {
-            Err(Failure::Waiting(format!("not watched any more; the run {id} goes on at {host}: standfast runbook show {id}")))
-        }
+        outcome = watch.run() => return outcome,
+        _ = tokio::signal::ctrl_c() => {}
     }
+    let waits = watch.waits_for.map_or(String::new(), |reason| format!(" It waits: {reason}."));
+    Err(Failure::Waiting(format!(
+        "not watched any more; the run goes on at {host}.{waits} To watch it again: standfast runbook watch {id}"
+    )))
 }
 
 struct Watch<'a> {
@@ -36,7 +49,11 @@ struct Watch<'a> {
     json: bool,
     after: u64,
     runbook: Option<&'static Runbook>,
-    waits: bool,
+    /// The only step that was asked for, if it was only one.
+    only_step: Option<String>,
+    last_done: Option<String>,
+    /// What the present step waits for, if it has said so.
+    waits_for: Option<String>,
     began: Instant,
 }
 
@@ -96,15 +113,22 @@ impl Watch<'_> {
         for event in events {
             self.after = self.after.max(event.number);
             if self.json {
-                output::line(&serde_json::to_string(event).map_err(|e| Failure::Failed(e.to_string()))?)?;
-            } else if let Some(line) = in_words(event, self.runbook) {
-                output::line(&line)?;
+                output::json_line(event)?;
+            } else if !matches!(event.what, RunEventKind::Ordered { .. }) {
+                output::line(&words::event(event, self.runbook))?;
             }
             match &event.what {
-                RunEventKind::Waiting { .. } => self.waits = true,
-                RunEventKind::StepDone { .. } => self.waits = false,
+                RunEventKind::Waiting { reason, .. } => self.waits_for = Some(reason.clone()),
+                RunEventKind::StepDone { step, .. } => {
+                    self.waits_for = None;
+                    self.last_done = Some(step.clone());
+                }
                 RunEventKind::Finished { complete, message } => end = Some((*complete, message.clone())),
-                RunEventKind::Begun { .. } | RunEventKind::Resumed => end = None,
+                RunEventKind::Begun { only_step, .. } => {
+                    self.only_step.clone_from(only_step);
+                    end = None;
+                }
+                RunEventKind::Resumed => end = None,
                 RunEventKind::StepBegun { .. } | RunEventKind::Ordered { .. } => {}
             }
         }
@@ -112,7 +136,8 @@ impl Watch<'_> {
     }
 
     fn outcome(&self, complete: bool, message: &str) -> Outcome {
-        if complete || message.starts_with("step ") {
+        let step_done = self.only_step.is_some() && self.only_step == self.last_done;
+        if complete || step_done {
             if !self.json {
                 output::say(&format!("took {:.2} s", self.began.elapsed().as_secs_f64()));
             }
@@ -120,33 +145,4 @@ impl Watch<'_> {
         }
         Err(Failure::Failed(format!("the run {} ended incomplete: {message}", self.id)))
     }
-}
-
-/// An event as a line for people; nothing for what only a journal needs.
-pub fn in_words(event: &RunEvent, runbook: Option<&Runbook>) -> Option<String> {
-    let at = format!("{:>8.2} s", event.elapsed_ms as f64 / 1000.0);
-    Some(match &event.what {
-        RunEventKind::Begun { runbook, started_by, only_step, .. } => match only_step {
-            Some(step) => format!("{at}  {runbook}, step {step}, begun by {started_by}"),
-            None => format!("{at}  {runbook} begun by {started_by}"),
-        },
-        RunEventKind::Resumed => format!("{at}  taken up again"),
-        RunEventKind::StepBegun { step } => {
-            let known = runbook.and_then(|r| r.step(step));
-            let place =
-                known.map_or(String::new(), |(n, _)| format!("{}/{} ", n + 1, runbook.map_or(0, |r| r.steps.len())));
-            let says = known.map_or("", |(_, s)| s.says);
-            let number = known.map(|(_, s)| s.reference).filter(|r| !r.is_empty());
-            let number = number.map_or(String::new(), |r| format!(" [reference step {r}]"));
-            format!("{at}  {place}{step}{number}: {says}")
-        }
-        RunEventKind::Ordered { .. } => return None,
-        RunEventKind::Waiting { reason, needs_person, .. } => {
-            let who = if *needs_person { "waits, perhaps for you" } else { "waits" };
-            format!("{at}      {who}: {reason}")
-        }
-        RunEventKind::StepDone { evidence, .. } => format!("{at}      done: {evidence}"),
-        RunEventKind::Finished { complete: true, message } => format!("{at}  finished: {message}"),
-        RunEventKind::Finished { complete: false, message } => format!("{at}  stopped: {message}"),
-    })
 }

@@ -59,7 +59,8 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> Outcome {
     match cli.role {
         Role::Command(command) => {
-            trace("warn");
+            // A command talks to a person and says itself what failed; the lab's supervisor has a log file to write to.
+            trace(if matches!(command, Command::Lab(_)) { "warn" } else { "off" });
             command.run(&Context::new(cli.dir, cli.json)).await
         }
         Role::Agent { host, without_peer } => {
@@ -86,8 +87,8 @@ fn host_folder(dir: Option<PathBuf>) -> Result<PathBuf, Failure> {
 fn trace(default: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("STANDFAST_LOG");
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    let plain = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(plain).init();
+    let coloured = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(coloured).init();
 }
 
 /// Every connection is an open file: take as many as the system lets this process have.
@@ -100,6 +101,9 @@ fn raise_file_limit() {
 }
 
 fn end(failure: &Failure) -> ExitCode {
+    if *failure == Failure::Closed {
+        return ExitCode::from(failure.code());
+    }
     shell::output::say(&format!("standfast: {failure}"));
     ExitCode::from(failure.code())
 }

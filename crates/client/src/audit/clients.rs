@@ -65,7 +65,8 @@ impl Clients {
     pub fn seen(&mut self, user: &str, room: RoomId, seq: Seq, verdict: &mut Verdict) {
         let stretch = self.stretch(user, room);
         if !stretch.open {
-            verdict.add(Kind::OutOfOrder, format!("room {room}: {user} was delivered entry {seq} without being joined"));
+            verdict
+                .add(Kind::OutOfOrder, format!("room {room}: {user} was delivered entry {seq} without being joined"));
             return;
         }
         match stretch.last {

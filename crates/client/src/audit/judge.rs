@@ -217,15 +217,7 @@ impl<'a> Judge<'a> {
     }
 
     /// What a client saw is what the log has, or a rewind explains it.
-    fn compare(
-        &mut self,
-        room: RoomId,
-        seq: Seq,
-        epoch: Epoch,
-        client_id: Option<Uuid>,
-        user: &str,
-        hash: Hash,
-    ) {
+    fn compare(&mut self, room: RoomId, seq: Seq, epoch: Epoch, client_id: Option<Uuid>, user: &str, hash: Hash) {
         let log = self.logs.get(&room);
         let fits = |e: &LogEntry, log: &RoomLog| {
             (e.client_id, e.epoch) == (client_id, epoch) && (e.hash == hash || log.is_changed(seq))

@@ -20,7 +20,7 @@ fn log(entries: &[&str], epochs: &[(i64, i64)]) -> BTreeMap<RoomId, RoomLog> {
             Some(target) => Content::Removal { target: Seq(target.parse().unwrap()) },
             None => Content::Post { text: name.to_owned() },
         };
-        log.push(Entry {
+        log.push(&Entry {
             room: ROOM,
             seq: Seq(seq.parse().unwrap()),
             epoch: Epoch(epoch.parse().unwrap()),

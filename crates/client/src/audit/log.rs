@@ -117,7 +117,7 @@ impl RoomLog {
     }
 
     /// Take the entry that the pool gave next.
-    pub fn push(&mut self, entry: Entry) {
+    pub fn push(&mut self, entry: &Entry) {
         let (seq, expected) = (entry.seq, self.last().next());
         if seq != expected {
             self.disorders.push(format!("room '{}': entry {seq} stands where {expected} belongs", self.name));

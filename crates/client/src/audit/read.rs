@@ -121,7 +121,7 @@ pub async fn read_log(http: &Http, room: RoomId, name: &str) -> Result<Option<Ro
             }
             return Ok(Some(log));
         };
-        page.entries.into_iter().for_each(|entry| log.push(entry));
+        page.entries.iter().for_each(|entry| log.push(entry));
         // A page that does not go forward would be read for ever.
         after = last.max(after.next());
     }

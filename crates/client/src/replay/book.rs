@@ -277,7 +277,7 @@ impl Book {
             }
             Event::GivenUp { client_id, message, again, .. } => {
                 self.given_up(client_id, again);
-                self.now.complaint = Some(format!("{}: a post was given up: {message}", user));
+                self.now.complaint = Some(format!("{user}: a post was given up: {message}"));
                 None
             }
             Event::Joined { room, after, .. } => {
@@ -305,7 +305,7 @@ impl Book {
                 None
             }
             Event::JoinRefused { message, .. } | Event::Complaint { message } | Event::Ended { reason: message } => {
-                self.now.complaint = Some(format!("{}: {message}", user));
+                self.now.complaint = Some(format!("{user}: {message}"));
                 None
             }
             Event::Waiting { .. } | Event::Moved { .. } => None,

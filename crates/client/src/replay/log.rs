@@ -86,7 +86,8 @@ fn notice_of(notice: &str) -> Option<Line> {
     let (name, rest) = notice.split_once(' ')?;
     // A nick may be followed by its address in brackets, which may hold anything.
     let rest = rest.trim_start();
-    let rest = if rest.starts_with('[') { rest.split_once(']').map_or("", |(_, rest)| rest.trim_start()) } else { rest };
+    let rest =
+        if rest.starts_with('[') { rest.split_once(']').map_or("", |(_, rest)| rest.trim_start()) } else { rest };
     let deed = if rest.starts_with("has joined") {
         Deed::Join
     } else if rest.starts_with("has left") || rest.starts_with("has quit") {
@@ -128,7 +129,8 @@ mod tests {
         check("=== topyli has quit [bye]", Some((None, "topyli", Deed::Leave)));
         check("=== a is now known as b", Some((None, "a", Deed::Rename("b".to_owned()))));
         check("[10:00] <admin> hello", Some((Some(600), "admin_", say("hello"))));
-        for skipped in ["", "=== Matt| scrolls up", "[25:00] <a> x", "[10:00] <a>", "[10:00] <> x", "hello", "[10:00]"] {
+        for skipped in ["", "=== Matt| scrolls up", "[25:00] <a> x", "[10:00] <a>", "[10:00] <> x", "hello", "[10:00]"]
+        {
             check(skipped, None);
         }
     }

@@ -88,7 +88,8 @@ impl Plan {
         let mut present = BTreeSet::new();
         for (line, at) in lines.lines.iter().zip(times) {
             let mut who = |plan: &mut Plan, nick: &str| {
-                *numbers.entry(nick.to_owned()).or_insert_with(|| {
+                // The pool does not tell names apart that differ in case alone.
+                *numbers.entry(nick.to_lowercase()).or_insert_with(|| {
                     plan.people.push(nick.to_owned());
                     plan.people.len() - 1
                 })
@@ -180,7 +181,9 @@ mod tests {
     #[test]
     fn who_talks_is_there_and_who_is_there_does_not_come_again() {
         check(
-            &["=== a has joined #x\n[10:00] <a> 1\n[10:00] <b> 2\n=== a has joined #x\n=== c has left #x\n=== b has quit"],
+            &[
+                "=== a has joined #x\n[10:00] <a> 1\n[10:00] <b> 2\n=== a has joined #x\n=== c has left #x\n=== b has quit",
+            ],
             &["0 0 a joins", "10 0 a: 1", "20 0 b joins", "20 0 b: 2", "50 0 b leaves"],
         );
     }
@@ -188,7 +191,7 @@ mod tests {
     #[test]
     fn who_is_renamed_goes_on_as_somebody_new() {
         check(
-            &["[10:00] <a> 1\n=== a is now known as b\n[10:01] <b> 2\n"],
+            &["[10:00] <a> 1\n=== A is now known as b\n[10:01] <B> 2\n"],
             &["0 0 a joins", "0 0 a: 1", "30 0 a leaves", "30 0 b joins", "60 0 b: 2"],
         );
     }

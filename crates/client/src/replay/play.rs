@@ -70,8 +70,7 @@ pub async fn play(
     let began_at = jiff::Timestamp::now();
     let rooms = make_rooms(&http, &options.sources, began_at).await?;
     let tokens = http.create_users(&plan.people).await?;
-    let mut begin =
-        vec![LedgerLine::Head { pool: options.pool.clone(), began_at: began_at.to_string(), format: 1 }];
+    let mut begin = vec![LedgerLine::Head { pool: options.pool.clone(), began_at: began_at.to_string(), format: 1 }];
     begin.extend(rooms.iter().zip(&options.sources).map(|((room, name), source)| LedgerLine::Room {
         room: *room,
         name: name.clone(),
@@ -84,7 +83,9 @@ pub async fn play(
         posts: AtomicU64::new(0),
     });
     let seen = progress.subscribe();
-    let book = Book::new(ledger, &begin, plan.people.clone(), shared.clone(), progress)?;
+    // The pool's spelling of a name counts, should there have been a user of that name before.
+    let people = tokens.iter().map(|t| t.user.clone()).collect();
+    let book = Book::new(ledger, &begin, people, shared.clone(), progress)?;
     let (events, to_book) = mpsc::channel(EVENTS_MAX);
     let book = tokio::spawn(book.keep(to_book));
     let rooms = rooms.into_iter().map(|(id, _)| id).collect();
@@ -115,9 +116,7 @@ async fn perform(
     ended_early(book.await)
 }
 
-fn ended_early(
-    kept: Result<Result<Summary, ClientError>, tokio::task::JoinError>,
-) -> Result<Summary, ClientError> {
+fn ended_early(kept: Result<Result<Summary, ClientError>, tokio::task::JoinError>) -> Result<Summary, ClientError> {
     kept.unwrap_or_else(|e| Err(ClientError::Connection(format!("the task that keeps the ledger ended: {e}"))))
 }
 
@@ -216,13 +215,15 @@ impl Stage<'_> {
         let room = self.rooms[step.log];
         if let Act::Say(text) = &step.act {
             // Never closed, so it only fails when the program ends.
-            if let Ok(permit) = self.shared.permits.acquire().await {
-                permit.forget();
-            }
+            let shared = self.shared.clone();
+            let Ok(permit) = shared.permits.acquire().await else { return };
+            // Who stops the replay may drop this at any wait: what counts comes after the last one.
+            let Some(slot) = self.session(step.who).reserve().await else { return };
+            permit.forget();
             let client_id = Uuid::now_v7();
-            self.shared.outstanding.add(client_id);
-            self.shared.posts.fetch_add(1, Ordering::Relaxed);
-            self.session(step.who).post(room, client_id, text.clone()).await;
+            shared.outstanding.add(client_id);
+            shared.posts.fetch_add(1, Ordering::Relaxed);
+            slot.post(room, client_id, text.clone());
         } else if step.act == Act::Join {
             self.session(step.who).join(room, None).await;
         } else {

@@ -1,6 +1,6 @@
 //! `active-servers` (Get-CsPersistentChatActiveServer, Set-CsPersistentChatActiveServer): which servers accept clients.
 
-use super::run::nobody;
+use super::step::unknown;
 use crate::agents::Agents;
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
@@ -8,7 +8,7 @@ use crate::output;
 use cluster::name::ServerName;
 use cluster::record::PoolRecord;
 use cluster::topology::{LatencyClass, Topology};
-use cluster::topology_file::{ACTIVE_SERVERS_MAX, nearest};
+use cluster::topology_file::ACTIVE_SERVERS_MAX;
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -41,35 +41,38 @@ enum What {
 /// When a rule of the reference speaks against it, or it fails.
 pub async fn run(context: &Context, args: Args) -> Outcome {
     let agents = Agents::new(&context.folder()?)?;
-    let record = agents.look().await.record.ok_or_else(|| nobody(&agents))?;
-    let wanted = match args.what.unwrap_or(What::Get) {
-        What::Get => {
-            return if context.json {
-                output::json(&record.active_servers)
-            } else {
-                record.active_servers.iter().try_for_each(|s| output::line(s.as_str()))
-            };
-        }
+    let record = agents.record().await?;
+    let what = args.what.unwrap_or(What::Get);
+    if matches!(what, What::Get) {
+        return show(&record, context.json);
+    }
+    if let Some(run) = &record.run {
+        return Err(Failure::Refused(format!(
+            "{} is under way, begun by {} at {}, and sets the active servers itself; watch it with standfast runbook watch",
+            run.runbook, run.started_by, run.started_at
+        )));
+    }
+    let wanted = match what {
         What::Set { servers } => checked(&agents.topology, &record, &servers)?,
-        What::Clear { yes } => {
-            if !yes
-                && !output::confirm("No server will use the databases, and no client will be served. Clear the list?")
-            {
+        What::Get | What::Clear { yes: true } => Vec::new(),
+        What::Clear { yes: false } => {
+            if !output::confirm("No server will use the databases, and no client will be served. Clear the list?") {
                 return Err(Failure::Refused("nothing was done".into()));
             }
             Vec::new()
         }
     };
-    if let Some(run) = &record.run {
-        return Err(Failure::Refused(format!(
-            "{} is under way, begun by {} at {}; it sets the active servers itself",
-            run.runbook, run.started_by, run.started_at
-        )));
-    }
     agents.change_record(&record, |r| r.active_servers.clone_from(&wanted)).await?;
     let names: Vec<&str> = wanted.iter().map(ServerName::as_str).collect();
     output::say(&if names.is_empty() { "no server is active".into() } else { format!("active: {}", names.join(", ")) });
     Ok(())
+}
+
+fn show(record: &PoolRecord, json: bool) -> Outcome {
+    if json {
+        return output::json(&record.active_servers);
+    }
+    record.active_servers.iter().try_for_each(|s| output::line(s.as_str()))
 }
 
 /// The servers of these names, if the reference's rules allow them together: at most four (ha-dr §1), and all near the
@@ -79,8 +82,7 @@ fn checked(topology: &Topology, record: &PoolRecord, names: &[String]) -> Result
     let mut wanted: Vec<ServerName> = Vec::new();
     for name in names {
         if !known.contains(&name.as_str()) {
-            let near = nearest(name, &known).map_or(String::new(), |n| format!("; did you mean '{n}'?"));
-            return Err(Failure::Usage(format!("there is no server '{name}'{near} There are: {}", known.join(", "))));
+            return Err(unknown("server", name, &known));
         }
         let name = ServerName::from(name.as_str());
         if !wanted.contains(&name) {

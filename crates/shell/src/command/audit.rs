@@ -27,7 +27,11 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     let (_, http) = administrator(context).await?;
     let verdict = audit(&http, &mut ledger).await?;
     ledger.notes.iter().for_each(|note| output::say(note));
-    if context.json { output::json(&verdict)? } else { print(&verdict)? }
+    if context.json {
+        output::json(&verdict)?;
+    } else {
+        print(&verdict)?;
+    }
     if verdict.is_clean() { Ok(()) } else { Err(Failure::Refused("the ledger and the pool do not agree".into())) }
 }
 

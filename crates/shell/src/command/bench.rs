@@ -1,16 +1,47 @@
-//! To be written.
+//! `standfast bench`: figures of this pool on this machine, with yardsticks beside them.
+
+mod failover;
+mod post;
+mod postgres;
+mod processor;
+mod spread;
 
 use crate::failure::Outcome;
 use crate::folder::Context;
+use crate::output;
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {}
+#[command(after_help = "Example: standfast bench post --rooms 100 --members 10 --seconds 10 --rounds 5\n\
+    Build with --release: figures of a debug build say nothing.")]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
 
-/// Run the command.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum What {
+    /// Durable posts a second, and what each delivery costs
+    Post(post::Args),
+    /// How long people notice a failover and a failback; in a lab only
+    Failover(failover::Args),
+}
+
+/// Measure.
 ///
 /// # Errors
-/// When it fails.
-pub async fn run(_context: &Context, _args: Args) -> Outcome {
-    Ok(())
+/// When the pool does not stand up to it.
+pub async fn run(context: &Context, args: Args) -> Outcome {
+    if cfg!(debug_assertions) {
+        output::say("WARNING: this is a debug build. Its figures say nothing; build with: cargo build --release");
+    }
+    match args.what {
+        What::Post(args) => post::run(context, &args).await,
+        What::Failover(args) => failover::run(context, &args).await,
+    }
+}
+
+/// How the program was built.
+fn build_profile() -> &'static str {
+    if cfg!(debug_assertions) { "debug" } else { "release" }
 }

@@ -56,6 +56,7 @@ struct Lists {
 }
 
 #[derive(Clone, Debug, clap::Args)]
+#[expect(clippy::struct_field_names, reason = "the names are those of the options")]
 struct LessLists {
     /// Take a name off the allowed ones
     #[arg(long, value_name = "NAME")]

@@ -6,6 +6,7 @@ use crate::folder::Context;
 use crate::output;
 use crate::signed_in::User;
 use client::{Event, Session};
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use rules::id::RoomId;
 use rustyline::error::ReadlineError;
 use rustyline::{DefaultEditor, ExternalPrinter};
@@ -16,6 +17,8 @@ use uuid::Uuid;
 
 /// Lines that may wait to be posted.
 const LINES_MAX: usize = 16;
+/// What ends it.
+const QUIT: &str = "/quit";
 /// At the end, posts that are not acknowledged yet are waited for.
 const LAST_ACKS_WAIT: Duration = Duration::from_secs(30);
 
@@ -40,11 +43,30 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     let room = http.room(&args.room).await?;
     let (session, events) = open(&http);
     session.join(room.id, None).await;
+    let _terminal = Terminal::keep();
     let (screen, lines) = type_lines(context)?;
     let mut talk = Talk { json: context.json, room: room.id, screen, waiting: 0 };
     talk.run(&session, events, lines).await?;
     session.close().await;
     Ok(())
+}
+
+/// Puts the terminal back as it was, should the end come while a line is being typed.
+struct Terminal(Option<Termios>);
+
+impl Terminal {
+    fn keep() -> Self {
+        Self(tcgetattr(std::io::stdin()).ok())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // A terminal that has gone away needs no care.
+            let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, before);
+        }
+    }
 }
 
 /// Where others' lines are shown.
@@ -72,7 +94,7 @@ impl Talk {
         loop {
             tokio::select! {
                 line = lines.recv() => match line {
-                    Some(line) if line.trim() == "/quit" => break,
+                    Some(line) if line.trim() == QUIT => break,
                     Some(line) if line.trim().is_empty() => {}
                     Some(line) => {
                         self.waiting += 1;
@@ -153,7 +175,8 @@ fn type_lines(context: &Context) -> Result<(Screen, mpsc::Receiver<String>), Fai
         while let Ok(line) = editor.readline("> ") {
             // A session has no use for history over its end; within it, the arrow keys bring lines back.
             let _ = editor.add_history_entry(&line);
-            if sender.blocking_send(line).is_err() {
+            let quits = line.trim() == QUIT;
+            if sender.blocking_send(line).is_err() || quits {
                 return;
             }
         }

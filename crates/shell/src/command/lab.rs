@@ -7,8 +7,10 @@ use crate::failure::{Failure, Outcome};
 use crate::folder::{Context, SYSTEM_DIR};
 use crate::output;
 use lab::protocol::{LinkState, ask};
-use lab::{Answer, Request};
+use lab::{Answer, Request, processes};
+use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -144,6 +146,17 @@ async fn status(dir: &Path, json: bool) -> Outcome {
     })
 }
 
+/// End what an earlier lab in this folder left running when its supervisor was lost.
+async fn end_left_over(dir: &Path) -> Outcome {
+    let Ok(dir) = dir.canonicalize() else { return Ok(()) };
+    let left = processes::with_descendants(&processes::of_lab(&dir));
+    if left.is_empty() {
+        return Ok(());
+    }
+    output::say(&format!("ending {} processes that were left of an earlier lab", left.len()));
+    Ok(processes::end_all(&left, Signal::SIGKILL, Duration::from_secs(10)).await?)
+}
+
 async fn down(dir: &Path, json: bool, delete: bool) -> Outcome {
     let answer = ask(dir, &Request::Down).await;
     match answer {
@@ -159,14 +172,6 @@ async fn down(dir: &Path, json: bool, delete: bool) -> Outcome {
     if !lab::layout::exists(dir) {
         return Err(Failure::Refused(format!("{} holds no lab; it is left as it is", dir.display())));
     }
-    let left: Vec<i32> = lab::processes::of_lab(dir);
-    if !left.is_empty() {
-        lab::processes::end_all(
-            &lab::processes::with_descendants(&left),
-            nix::sys::signal::Signal::SIGKILL,
-            std::time::Duration::from_secs(10),
-        )
-        .await?;
-    }
+    end_left_over(dir).await?;
     std::fs::remove_dir_all(dir).map_err(|e| Failure::Failed(format!("delete {}: {e}", dir.display())))
 }

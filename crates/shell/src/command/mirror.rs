@@ -1,7 +1,7 @@
 //! `mirror install|remove|state` (Install-CsMirrorDatabase, Uninstall-CsMirrorDatabase, Get-CsDatabaseMirrorState).
 
 use super::pool::pair_word;
-use super::run::{nobody, start, who};
+use super::run::{authority_for, start, who};
 use crate::agents::Agents;
 use crate::failure::Outcome;
 use crate::folder::Context;
@@ -46,8 +46,8 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         What::Remove(change) => ("remove-mirror", change),
     };
     let agents = Agents::new(&context.folder()?)?;
-    let record = agents.look().await.record.ok_or_else(|| nobody(&agents))?;
-    let host = agents.authority(&record.home)?;
+    let record = agents.record().await?;
+    let at = authority_for(&agents, &record, runbook).await?;
     let wanted = StartRun {
         runbook: runbook.to_owned(),
         what_if: change.what_if,
@@ -55,13 +55,14 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         only_step: None,
         started_by: who(),
     };
-    start(&agents, &host, wanted, change.yes, context.json).await
+    start(&agents, &at, wanted, change.yes, context.json).await
 }
 
 async fn state(context: &Context) -> Outcome {
     let agents = Agents::new(&context.folder()?)?;
-    let view = agents.look().await;
-    let record = view.record.as_ref().ok_or_else(|| nobody(&agents))?;
+    let look = agents.look().await;
+    let view = &look.view;
+    let record = view.record.as_ref().ok_or_else(|| look.nobody())?;
     let mut pairs = Vec::new();
     for (name, database) in &record.databases {
         let principal = database.principal.as_ref();

@@ -1,16 +1,20 @@
 //! `pool status`: how the pool stands, on one screen.
 
-use super::run::nobody;
-use crate::agents::Agents;
-use crate::failure::Outcome;
+use crate::agents::{Agents, Carrier, Look};
+use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
 use crate::output;
 use cluster::name::{DatabaseName, HostName};
-use cluster::record::{DatabaseRecord, Part, PoolRecord};
+use cluster::record::{DatabaseRecord, Part, PoolRecord, RunRef};
 use cluster::report::{InstanceReport, InstanceState};
 use cluster::runbook::{Exposure, Silence};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use wire::agent::PoolView;
+use wire::run::RunEventKind;
+
+/// Time between two looks of a watcher.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -22,7 +26,19 @@ pub struct Args {
 #[derive(Clone, Debug, clap::Subcommand)]
 enum What {
     /// State, epoch, home, servers, databases, log shipping, exposure, the run under way
-    Status,
+    Status {
+        /// Look again every second, until Ctrl-C
+        #[arg(long)]
+        watch: bool,
+    },
+}
+
+/// Everything that is shown.
+struct Status {
+    look: Look,
+    exposure: BTreeMap<DatabaseName, Exposure>,
+    /// How the run under way stands.
+    run: Option<String>,
 }
 
 /// Run the command.
@@ -30,37 +46,92 @@ enum What {
 /// # Errors
 /// When no agent answers.
 pub async fn run(context: &Context, args: Args) -> Outcome {
-    let What::Status = args.what;
+    let What::Status { watch } = args.what;
     let agents = Agents::new(&context.folder()?)?;
-    let view = agents.look().await;
-    if view.reports.is_empty() {
-        return Err(nobody(&agents));
+    if !watch {
+        return once(&agents, context.json, false).await;
     }
-    let backup = view.record.as_ref().and_then(|r| r.databases.values().find_map(|d| d.backup.as_ref()));
-    let site = backup.and_then(|host| agents.topology.site_of(host));
-    let exposure = agents.exposure(site).await;
-    if context.json {
-        return output::json(&serde_json::json!({
-            "pool": view.topology.pool, "record": view.record, "reports": view.reports, "silent": view.silent,
-            "exposure": exposure, "topology_version": view.topology.version,
-        }));
-    }
-    match &view.record {
-        None => output::line("the pool is not initialised: no agent has a record"),
-        Some(record) => show(&view, record, &exposure),
+    loop {
+        match once(&agents, context.json, true).await {
+            // Whoever watches wants to see it come back.
+            Err(Failure::Failed(message)) => output::say(&message),
+            Err(failure) => return Err(failure),
+            Ok(()) => {}
+        }
+        tokio::time::sleep(AGAIN).await;
     }
 }
 
-fn show(view: &PoolView, record: &PoolRecord, exposure: &BTreeMap<DatabaseName, Exposure>) -> Outcome {
+async fn once(agents: &Agents, json: bool, watch: bool) -> Outcome {
+    let status = status(agents).await?;
+    let view = &status.look.view;
+    if json {
+        let value = serde_json::json!({
+            "pool": view.topology.pool, "record": view.record, "reports": view.reports, "silent": view.silent,
+            "exposure": status.exposure, "topology_version": view.topology.version,
+        });
+        return if watch { output::json_line(&value) } else { output::json(&value) };
+    }
+    if watch {
+        output::fresh_screen()?;
+    }
+    match &view.record {
+        None => output::line("the pool is not initialised: no agent has a record"),
+        Some(record) => show(&status, record),
+    }
+}
+
+async fn status(agents: &Agents) -> Result<Status, Failure> {
+    let (look, mut exposures) = tokio::join!(agents.look(), agents.exposures());
+    if look.view.reports.is_empty() {
+        return Err(look.nobody());
+    }
+    let record = look.view.record.as_ref();
+    let backup = record.and_then(|r| r.databases.values().find_map(|d| d.backup.as_ref()));
+    let site = backup.and_then(|host| agents.topology.site_of(host));
+    let exposure = site.and_then(|site| exposures.remove(site)).unwrap_or_default();
+    let run = match record.and_then(|r| r.run.as_ref()) {
+        Some(run) => Some(run_stands(agents, run).await),
+        None => None,
+    };
+    Ok(Status { look, exposure, run })
+}
+
+/// The step of the run under way, and what it waits for.
+async fn run_stands(agents: &Agents, run: &RunRef) -> String {
+    let Carrier::Found(host) = agents.carrier(&run.id).await else {
+        return "its journal's authority does not answer".to_owned();
+    };
+    let Ok(progress) = agents.progress(&host, &run.id, 0, 0).await else {
+        return format!("{host} does not tell how far it is");
+    };
+    let mut stands = String::from("begun");
+    for event in progress.events {
+        match event.what {
+            RunEventKind::StepBegun { step } => stands = format!("step {step}"),
+            RunEventKind::Waiting { step, reason, .. } => stands = format!("step {step} waits: {reason}"),
+            RunEventKind::StepDone { step, .. } => stands = format!("step {step} is done"),
+            RunEventKind::Finished { message, .. } => stands = format!("stands still: {message}"),
+            RunEventKind::Begun { .. } | RunEventKind::Resumed | RunEventKind::Ordered { .. } => {}
+        }
+    }
+    format!("at {host}: {stands}")
+}
+
+fn show(status: &Status, record: &PoolRecord) -> Outcome {
+    let view = &status.look.view;
     output::line(&format!("{}: {}, epoch {}, home {}", view.topology.pool, record.state, record.epoch, record.home))?;
     for (site, epoch) in &record.lost_sites {
         output::line(&format!("{site} was declared lost in epoch {epoch}; standfast failback takes it back"))?;
     }
     match &record.run {
-        Some(run) => output::line(&format!(
-            "UNDER WAY: {} since {}, begun by {} (standfast runbook watch)",
-            run.runbook, run.started_at, run.started_by
-        ))?,
+        Some(run) => {
+            output::line(&format!(
+                "UNDER WAY: {} since {}, begun by {} (standfast runbook watch)",
+                run.runbook, run.started_at, run.started_by
+            ))?;
+            output::line(&format!("  {}", status.run.as_deref().unwrap_or("not known how far")))?;
+        }
         None => output::line("no run is under way")?,
     }
     output::line("")?;
@@ -69,11 +140,11 @@ fn show(view: &PoolView, record: &PoolRecord, exposure: &BTreeMap<DatabaseName, 
         output::line("")?;
         copies(view, record, name, database)?;
         shipping(view, name, database)?;
-        if let Some(exposure) = exposure.get(name).filter(|_| database.backup.is_some()) {
+        if let Some(exposure) = status.exposure.get(name).filter(|_| database.backup.is_some()) {
             output::line(&format!("exposure: {}", exposed(exposure)))?;
         }
     }
-    attention(view)
+    attention(&status.look)
 }
 
 fn servers(view: &PoolView, record: &PoolRecord) -> Outcome {
@@ -188,8 +259,10 @@ fn shipping(view: &PoolView, name: &DatabaseName, database: &DatabaseRecord) -> 
     let Some(host) = &database.backup else {
         return output::line("log shipping: none (no backup in the record)");
     };
-    let Some(report) = instance(view, host, name).and_then(|i| i.shipping.as_ref()) else {
-        return output::line(&format!("log shipping to {host}: not known, its agent does not answer"));
+    let backup = instance(view, host, name);
+    let Some(report) = backup.and_then(|i| i.shipping.as_ref()) else {
+        let why = if backup.is_some() { "it is no standby now" } else { "its agent does not answer" };
+        return output::line(&format!("log shipping to {host}: not known, {why}"));
     };
     let how = match (report.enabled, report.streaming) {
         (false, _) => "STOPPED",
@@ -198,7 +271,14 @@ fn shipping(view: &PoolView, name: &DatabaseName, database: &DatabaseRecord) -> 
     };
     let file = report.shipped_file.as_deref().unwrap_or("none seen yet");
     let age = report.share_age_ms.map_or("never in order".to_owned(), |ms| format!("in order {} ago", millis(ms)));
-    output::line(&format!("log shipping to {host}: {how}; newest file in the share: {file}; share {age}"))?;
+    let place = |lsn: Option<cluster::wal::Lsn>| lsn.map_or("–".to_owned(), |l| l.to_string());
+    output::line(&format!("log shipping to {host}: {how}"))?;
+    output::line(&format!(
+        "  shipped {}, copied {}, applied {}; newest file in the share: {file}; share {age}",
+        place(report.shipped),
+        place(report.copied),
+        place(backup.and_then(|i| i.applied))
+    ))?;
     match &report.fault {
         Some(fault) => output::line(&format!("  FAULT: {fault}")),
         None => Ok(()),
@@ -218,14 +298,17 @@ pub fn exposed(exposure: &Exposure) -> String {
 }
 
 /// What a person should look at.
-fn attention(view: &PoolView) -> Outcome {
+fn attention(look: &Look) -> Outcome {
+    let view = &look.view;
     let mut lines: Vec<String> = Vec::new();
     for (host, silence) in &view.silent {
-        let how = match silence {
-            Silence::Refused => "connection refused: start its agent",
-            Silence::TimedOut => "no answer in time: it may be alive and out of reach",
-        };
-        lines.push(format!("{host} does not answer ({how})"));
+        lines.push(match (look.said.get(host), silence) {
+            (Some(words), _) => format!("{host} gives no report: {words}"),
+            (None, Silence::Refused) => format!("{host} does not answer (connection refused: start its agent)"),
+            (None, Silence::TimedOut) => {
+                format!("{host} does not answer (no answer in time: it may be alive and out of reach)")
+            }
+        });
     }
     for report in &view.reports {
         lines.extend(report.waiting_for.iter().map(|w| format!("{}: {w}", report.host)));

@@ -1,13 +1,19 @@
 //! `failover` and `failback`: what was found, what would be lost, the question, and the run, live.
 
-use crate::agents::Agents;
+use crate::agents::{Agents, Carrier};
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
-use crate::{output, watch};
+use crate::{output, watch, words};
 use cluster::name::HostName;
-use cluster::record::PoolRecord;
+use cluster::record::{PoolRecord, PoolState, RunRef};
 use cluster::runbook::Unmet;
+use std::time::{Duration, Instant};
 use wire::run::{Plan, RunAnswer, StartRun};
+
+/// How long the authority that carries the run is waited for.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Time between two looks for it.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -29,9 +35,13 @@ pub struct Args {
 /// When it is refused, fails, or waits for a person.
 pub async fn run(context: &Context, runbook: &str, args: Args) -> Outcome {
     let agents = Agents::new(&context.folder()?)?;
-    let view = agents.look().await;
-    let record = view.record.ok_or_else(|| nobody(&agents))?;
-    let host = carrier(&agents, &record, runbook).await?;
+    // Users wait while a failover waits, so nobody who is slow or dead is waited for.
+    let seen = if runbook == "failover" && args.yes { agents.glance().await } else { None };
+    let record = match seen {
+        Some(record) => record,
+        None => agents.record().await?,
+    };
+    let at = authority_for(&agents, &record, runbook).await?;
     let wanted = StartRun {
         runbook: runbook.to_owned(),
         what_if: args.what_if,
@@ -39,17 +49,7 @@ pub async fn run(context: &Context, runbook: &str, args: Args) -> Outcome {
         only_step: None,
         started_by: who(),
     };
-    start(&agents, &host, wanted, args.yes, context.json).await
-}
-
-/// The failure when no agent knows of a pool.
-pub fn nobody(agents: &Agents) -> Failure {
-    let hosts: Vec<String> = agents.topology.hosts.iter().map(|h| format!("{} at {}", h.name, h.agent.at)).collect();
-    Failure::Failed(format!(
-        "no agent of the pool {} answers with a record; asked: {}; start their agents, or see whether this machine reaches them",
-        agents.topology.pool,
-        hosts.join(", ")
-    ))
+    start(&agents, &at, wanted, args.yes, context.json).await
 }
 
 /// Who types: account and machine, for the record.
@@ -60,38 +60,71 @@ pub fn who() -> String {
     format!("{}@{}", user.unwrap_or_else(|| nix::unistd::getuid().to_string()), host.trim())
 }
 
+/// Whom to ask for a run.
+pub struct At {
+    /// The authority.
+    pub host: HostName,
+    /// Whether the run that was asked for is under way there already.
+    pub under_way: bool,
+}
+
 /// The authority that carries a runbook: the one where it is under way, else that of the site that will decide.
-async fn carrier(agents: &Agents, record: &PoolRecord, runbook: &str) -> Result<HostName, Failure> {
-    if let Some(run) = &record.run
-        && let Some(host) = agents.carrier(&run.id).await
+///
+/// # Errors
+/// When the one that carries it stays away.
+pub async fn authority_for(agents: &Agents, record: &PoolRecord, runbook: &str) -> Result<At, Failure> {
+    if let Some(run) = record.run.as_ref().filter(|run| run.runbook == runbook)
+        && let Some(host) = where_it_runs(agents, run).await?
     {
-        return Ok(host);
+        return Ok(At { host, under_way: true });
     }
-    if runbook == "failover"
-        && record.state == cluster::record::PoolState::Normal
-        && let Some(other) = agents.topology.other_site(&record.home)
-    {
-        return Ok(other.authority.clone());
+    // The site that is lost decides nothing: a failover begins at the other one.
+    let other = agents.topology.other_site(&record.home).map(|s| s.authority.clone());
+    let host = match other {
+        Some(other) if runbook == "failover" && record.state == PoolState::Normal => other,
+        _ => agents.authority(&record.home)?,
+    };
+    Ok(At { host, under_way: false })
+}
+
+/// The authority that has the journal of the run under way; it alone can carry it on, so it is waited for.
+async fn where_it_runs(agents: &Agents, run: &RunRef) -> Result<Option<HostName>, Failure> {
+    let began = Instant::now();
+    let mut told = false;
+    loop {
+        let silent = match agents.carrier(&run.id).await {
+            Carrier::Found(host) => return Ok(Some(host)),
+            Carrier::Unknown => return Ok(None),
+            Carrier::Silent(silent) => silent.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        };
+        let seen = format!("{} is under way, and the authority that carries it does not answer", run.runbook);
+        if began.elapsed() > PATIENCE {
+            return Err(Failure::Waiting(format!("{seen}; start the agent of {silent}, then type the command again")));
+        }
+        if !told {
+            told = true;
+            output::say(&format!("{seen}; waiting for the agent of {silent} to be started"));
+        }
+        tokio::time::sleep(AGAIN).await;
     }
-    agents.authority(&record.home)
 }
 
 /// Start a run at its authority and watch it, asking first unless told not to.
 ///
 /// # Errors
 /// When it is refused, fails, or waits for a person.
-pub async fn start(agents: &Agents, host: &HostName, mut wanted: StartRun, yes: bool, json: bool) -> Outcome {
+pub async fn start(agents: &Agents, at: &At, mut wanted: StartRun, yes: bool, json: bool) -> Outcome {
     let what_if = wanted.what_if;
     if what_if || !yes {
         wanted.what_if = true;
-        let plan = match agents.start_run(host, &wanted).await? {
+        let plan = match agents.start_run(&at.host, &wanted, at.under_way).await? {
             RunAnswer::Plan(plan) => plan,
             other => return over(other, json),
         };
         if json && what_if {
             return output::json(&plan);
         }
-        show_plan(&plan, what_if)?;
+        show(&words::plan(&plan, what_if), json)?;
         if what_if {
             return Ok(());
         }
@@ -100,23 +133,34 @@ pub async fn start(agents: &Agents, host: &HostName, mut wanted: StartRun, yes: 
         }
         wanted.what_if = false;
     }
-    match agents.start_run(host, &wanted).await? {
+    match agents.start_run(&at.host, &wanted, at.under_way).await? {
         RunAnswer::Started { id, resumed, plan } => {
-            if yes && !json {
-                show_found(&plan)?;
+            if yes && !resumed {
+                show(&words::found(&plan), json)?;
             }
-            if resumed && !json {
+            if resumed {
                 output::say(&format!("the run {id} is under way already; watching it"));
             }
-            watch::to_the_end(agents, host, &id, json).await
+            watch::to_the_end(agents, &at.host, &id, json).await
         }
         other => over(other, json),
     }
 }
 
+/// Lines for people: data, unless the data is JSON.
+fn show(lines: &[String], json: bool) -> Outcome {
+    lines.iter().try_for_each(|line| {
+        if json {
+            output::say(line);
+            return Ok(());
+        }
+        output::line(line)
+    })
+}
+
 fn over(answer: RunAnswer, json: bool) -> Outcome {
     if json {
-        output::json(&answer)?;
+        output::json_line(&answer)?;
     }
     match answer {
         RunAnswer::AlreadyThere { message } => {
@@ -127,54 +171,19 @@ fn over(answer: RunAnswer, json: bool) -> Outcome {
             }
         }
         RunAnswer::Refused { unmet, plan } => {
-            if !json && let Some(plan) = &plan {
-                show_found(plan)?;
-            }
+            show(&plan.map_or_else(Vec::new, |plan: Box<Plan>| words::found(&plan)), json)?;
             Err(refused(&unmet))
         }
-        RunAnswer::Plan(plan) => show_plan(&plan, true),
+        RunAnswer::Plan(plan) => show(&words::plan(&plan, true), json),
         RunAnswer::Started { id, .. } => Err(Failure::Failed(format!("the run {id} was started and is not watched"))),
     }
 }
 
 fn refused(unmet: &[Unmet]) -> Failure {
-    let reasons: Vec<String> = unmet.iter().map(|u| format!("  {}\n    {}", u.why, u.hint)).collect();
-    Failure::Refused(format!("refused, and nothing was changed:\n{}", reasons.join("\n")))
-}
-
-fn show_found(plan: &Plan) -> Outcome {
-    plan.found.iter().try_for_each(|line| output::line(&format!("found: {line}")))
-}
-
-fn show_plan(plan: &Plan, whole: bool) -> Outcome {
-    show_found(plan)?;
-    output::line("")?;
-    for (step, number) in plan.steps.iter().zip(1..) {
-        let reference = if step.reference.is_empty() { "–" } else { &step.reference };
-        let done = if step.done { " (done already)" } else { "" };
-        output::line(&format!("{number:>3}. {:<22} ref {reference:<3} {}{done}", step.id, step.says))?;
-        if whole && !step.done {
-            for deed in &step.deeds {
-                output::line(&format!("       would {}", in_words(deed)))?;
-            }
-        }
-        if step.point_of_no_return && !plan.steps[..number - 1].iter().any(|s| s.point_of_no_return) {
-            output::line("       from here on, forward only")?;
-        }
-    }
-    Ok(())
-}
-
-fn in_words(deed: &cluster::runbook::Deed) -> String {
-    use cluster::runbook::Deed;
-    match deed {
-        Deed::SetRecord { record, at } => {
-            format!("change the pool's record at {at} (epoch {}, state {})", record.epoch, record.state)
-        }
-        Deed::Give { host, order } => {
-            let order = serde_json::to_value(order).unwrap_or_default();
-            let name = order["order"].as_str().unwrap_or("an order").to_owned();
-            format!("order {host}: {name} {}", order["database"].as_str().unwrap_or_default())
-        }
-    }
+    let forced = |u: &Unmet| u.can_be_forced && !u.hint.contains("--force");
+    let reasons = unmet.iter().map(|u| {
+        let force = if forced(u) { "; --force goes on all the same" } else { "" };
+        format!("  {}\n    {}{force}", u.why, u.hint)
+    });
+    Failure::Refused(format!("refused, and nothing was changed:\n{}", reasons.collect::<Vec<_>>().join("\n")))
 }

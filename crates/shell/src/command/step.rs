@@ -1,24 +1,38 @@
-//! `step`: one step of a runbook by itself, for those who go by hand as the reference does.
+//! `step`: one step of a runbook by itself, for those who go by hand as the reference does. Exactly the one that was
+//! named is carried out: it has to be the next one, and one that is done is not done again.
 
-use super::run::{nobody, who};
+use super::run::{At, authority_for, start, who};
 use crate::agents::Agents;
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
-use cluster::record::PoolState;
+use crate::output;
+use cluster::record::PoolRecord;
 use cluster::runbook::{ALL, Runbook, named};
 use cluster::topology_file::nearest;
-use wire::run::StartRun;
+use wire::run::{RunEventKind, RunProgress, StartRun};
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = all_steps())]
 pub struct Args {
-    /// The runbook: failover, failback, …
+    /// The runbook
     pub runbook: String,
-    /// The step, by its id: standfast runbook steps RUNBOOK lists them
+    /// The step, by its id
     pub step: String,
     /// Go on although something speaks against it that can be overridden
     #[arg(long)]
     pub force: bool,
+}
+
+/// The runbooks with their steps, for the help.
+fn all_steps() -> String {
+    let runbooks = ALL.iter().map(|r| format!("  {}: {}", r.name, ids(r).join(", ")));
+    let runbooks = runbooks.collect::<Vec<_>>().join("\n");
+    format!("Runbooks and their steps, in order:\n{runbooks}\n\nExample: standfast step failover fence-old-primary")
+}
+
+fn ids(runbook: &Runbook) -> Vec<&'static str> {
+    runbook.steps.iter().map(|s| s.id).collect()
 }
 
 /// The runbook of that name.
@@ -33,7 +47,7 @@ pub fn runbook(name: &str) -> Result<&'static Runbook, Failure> {
 /// The failure of a name that is not known.
 pub fn unknown(what: &str, name: &str, known: &[&str]) -> Failure {
     let near = nearest(name, known).map_or(String::new(), |near| format!("; did you mean '{near}'?"));
-    Failure::Usage(format!("there is no {what} '{name}'{near} There are: {}", known.join(", ")))
+    Failure::Usage(format!("there is no {what} '{name}'{near} (there are: {})", known.join(", ")))
 }
 
 /// Run the command.
@@ -42,22 +56,17 @@ pub fn unknown(what: &str, name: &str, known: &[&str]) -> Failure {
 /// When it is refused, fails, or waits for a person.
 pub async fn run(context: &Context, args: Args) -> Outcome {
     let runbook = runbook(&args.runbook)?;
-    if runbook.step(&args.step).is_none() {
-        let steps: Vec<&str> = runbook.steps.iter().map(|s| s.id).collect();
-        return Err(unknown("step", &args.step, &steps));
-    }
+    let Some((index, _)) = runbook.step(&args.step) else {
+        return Err(unknown("step", &args.step, &ids(runbook)));
+    };
     let agents = Agents::new(&context.folder()?)?;
-    let record = agents.look().await.record.ok_or_else(|| nobody(&agents))?;
-    let under_way = match &record.run {
-        Some(run) => agents.carrier(&run.id).await,
-        None => None,
-    };
-    let other = agents.topology.other_site(&record.home).map(|s| s.authority.clone());
-    let host = match (under_way, runbook.name, record.state, other) {
-        (Some(host), ..) => host,
-        (None, "failover", PoolState::Normal, Some(other)) => other,
-        _ => agents.authority(&record.home)?,
-    };
+    let record = agents.record().await?;
+    let at = authority_for(&agents, &record, runbook.name).await?;
+    let journal = journal(&agents, &record, &at).await?;
+    if !is_next(runbook, &args.step, journal.as_ref())? {
+        output::say(&format!("step {} is done already; nothing was done", args.step));
+        return Ok(());
+    }
     let wanted = StartRun {
         runbook: runbook.name.to_owned(),
         what_if: false,
@@ -65,5 +74,79 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         only_step: Some(args.step),
         started_by: who(),
     };
-    super::run::start(&agents, &host, wanted, true, context.json).await
+    start(&agents, &at, wanted.clone(), true, context.json).await?;
+    if index + 1 < runbook.steps.len() {
+        output::say(&format!("next: standfast step {} {}", runbook.name, runbook.steps[index + 1].id));
+        return Ok(());
+    }
+    // Steps by themselves leave the run open; with the last one it is over.
+    let at = At { under_way: true, ..at };
+    start(&agents, &at, StartRun { only_step: None, ..wanted }, true, context.json).await
+}
+
+/// The journal of the run under way, if it is one of the runbook that was asked for.
+async fn journal(agents: &Agents, record: &PoolRecord, at: &At) -> Result<Option<RunProgress>, Failure> {
+    let Some(run) = record.run.as_ref().filter(|_| at.under_way) else { return Ok(None) };
+    let progress = agents.progress(&at.host, &run.id, 0, 0).await;
+    progress.map(Some).map_err(|t| t.failure(&format!("read the journal of {}", run.id), &at.host))
+}
+
+/// Whether the step is the next one; `false` when it is done.
+fn is_next(runbook: &Runbook, step: &str, journal: Option<&RunProgress>) -> Result<bool, Failure> {
+    let events = journal.map_or(&[][..], |j| &j.events);
+    let is_done =
+        |id: &str| events.iter().any(|e| matches!(&e.what, RunEventKind::StepDone { step, .. } if step == id));
+    if is_done(step) {
+        return Ok(false);
+    }
+    let whole = events.iter().rev().find_map(|e| match &e.what {
+        RunEventKind::Begun { only_step, .. } => Some(only_step.is_none()),
+        _ => None,
+    });
+    if journal.is_some_and(|j| !j.over) && whole == Some(true) {
+        let name = runbook.name;
+        return Err(Failure::Refused(format!(
+            "{name} is under way as a whole and carries out every step itself; watch it with standfast runbook watch"
+        )));
+    }
+    match runbook.steps.iter().map(|s| s.id).find(|id| !is_done(id)) {
+        Some(next) if next != step => Err(Failure::Refused(format!(
+            "{next} comes before {step} and is not done; the next one is: standfast step {} {next}",
+            runbook.name
+        ))),
+        _ => Ok(true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::run::RunEvent;
+
+    fn check(done: &[&str], over: bool, step: &str, expect: Result<bool, u8>) {
+        let events = done.iter().zip(1..).map(|(step, number)| RunEvent {
+            number,
+            at: String::new(),
+            elapsed_ms: 0,
+            what: RunEventKind::StepDone { step: (*step).to_owned(), evidence: String::new() },
+        });
+        let journal = RunProgress { id: "r".into(), runbook: "failover".into(), events: events.collect(), over };
+        let journal = (!done.is_empty()).then_some(&journal);
+        let got = is_next(cluster::failover::FAILOVER, step, journal).map_err(|f| f.code());
+        assert_eq!(got, expect, "{done:?} {step}");
+    }
+
+    #[test]
+    fn a_step_by_itself_is_the_next_one_or_none() {
+        check(&[], true, "fence-old-primary", Ok(true));
+        check(&[], true, "bring-backup-online", Err(3));
+        check(&["fence-old-primary"], true, "fence-old-primary", Ok(false));
+        check(&["fence-old-primary"], true, "stop-log-shipping", Ok(true));
+        check(&["fence-old-primary"], true, "apply-remaining-log", Err(3));
+    }
+
+    #[test]
+    fn a_name_that_is_not_known_brings_the_nearest() {
+        assert!(unknown("step", "bring-backup-onlin", &["bring-backup-online"]).to_string().contains("did you mean"));
+    }
 }

@@ -52,8 +52,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
 
 /// A session of the signed-in user.
 pub fn open(http: &Arc<Http>) -> (Session, mpsc::Receiver<(u32, Event)>) {
-    let identity =
-        Identity { user: http.user().to_owned(), token: http.token(), proof: Proof::SignIn(http.clone()) };
+    let identity = Identity { user: http.user().to_owned(), token: http.token(), proof: Proof::SignIn(http.clone()) };
     let (sender, events) = mpsc::channel(EVENTS_MAX);
     (Session::open(http.directory().clone(), identity, 0, sender), events)
 }
@@ -65,7 +64,9 @@ fn follow(context: &Context, event: Event) -> Outcome {
             object(&json!({ "room": room, "rewound_from": from }))?;
         }
         Event::JoinRefused { message, .. } => return Err(Failure::Refused(message)),
-        Event::Left { asked: false, .. } => return Err(Failure::Refused("you may not be in this room any more".into())),
+        Event::Left { asked: false, .. } => {
+            return Err(Failure::Refused("you may not be in this room any more".into()));
+        }
         Event::Ended { reason } => return Err(Failure::Failed(reason)),
         event => {
             if let Some(note) = note(&event) {

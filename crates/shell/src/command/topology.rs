@@ -1,6 +1,5 @@
 //! `topology check|publish|show` (Topology Builder, Publish-CsTopology).
 
-use super::run::nobody;
 use crate::agents::Agents;
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
@@ -77,7 +76,7 @@ async fn publish(context: &Context, file: &Path) -> Outcome {
     let (text, _) = read(file)?;
     let folder = context.folder()?;
     let agents = Agents::new(&folder)?;
-    let record = agents.look().await.record.ok_or_else(|| nobody(&agents))?;
+    let record = agents.record().await?;
     let host = agents.authority(&record.home)?;
     let expected_version = agents.published(&host).await?.version;
     match agents.publish(&host, &PublishTopology { expected_version, text }).await? {
@@ -108,15 +107,13 @@ fn replace(path: &Path, text: &str) -> Outcome {
 async fn show(context: &Context, toml: bool) -> Outcome {
     let folder = context.folder()?;
     let agents = Agents::new(&folder)?;
-    let record = agents.look().await.record;
+    let record = agents.look().await.view.record;
     let home = match &record {
         Some(record) => record.home.clone(),
         None => folder.topology.primary_site().map_or_else(|| "".into(), |s| s.name.clone()),
     };
-    let text = match agents.authority(&home) {
-        Ok(host) => agents.published_text(&host).await?,
-        Err(failure) => return Err(failure),
-    };
+    let host = agents.authority(&home)?;
+    let text = agents.published_text(&host).await?;
     if toml {
         return output::line(text.trim_end());
     }

@@ -1,6 +1,6 @@
 //! `lab up`: make the folder, start the processes, initialise the pool, and say what to type next.
 
-use super::program;
+use super::{end_left_over, program};
 use crate::agents::Agents;
 use crate::command::run::who;
 use crate::failure::{Failure, Outcome};
@@ -8,10 +8,12 @@ use crate::folder::{Context, Folder};
 use crate::{output, watch};
 use client::{ClientError, Directory, Http};
 use cluster::secret::Purpose;
+use lab::layout::Layout;
 use lab::protocol::ask;
 use lab::{Request, Shape};
 use std::path::Path;
 use std::time::{Duration, Instant};
+use uuid::Uuid;
 use wire::chat::RefusalCode;
 use wire::http::{NewCategory, NewRoom, NewUser};
 use wire::run::{RunAnswer, StartRun};
@@ -22,6 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const USERS: [&str; 3] = ["ines", "mara", "tomas"];
 /// Their password.
 const PASSWORD: &str = "harbour-watch";
+/// What a newcomer finds in the room.
+const WELCOME: &str = "Welcome. What is acknowledged here outlives a site: try it with standfast lab kill site-1.";
+/// The welcome's own id: however often it is posted, it is one message.
+const WELCOME_ID: Uuid = Uuid::from_u128(0x0193_a000_0000_7000_8000_0057_e1c0_3e00);
+/// Left in the lab's folder when it has its users and its room.
+const WELCOMED: &str = "welcomed";
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -32,9 +40,9 @@ pub struct Args {
     /// Return when the pool is up, and leave it running
     #[arg(long)]
     detach: bool,
-    /// The first of the hundred ports that the lab uses
-    #[arg(long, default_value_t = lab::DEFAULT_BASE_PORT)]
-    base_port: u16,
+    /// The first of the ports that the lab uses; 7400 when left out
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1024..=60_000))]
+    base_port: Option<u16>,
 }
 
 /// Run the command.
@@ -47,26 +55,37 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         let hint = "standfast lab down takes it down, and --dir with --base-port brings up another one beside it";
         return Err(Failure::Refused(format!("a lab is up in {} already; {hint}", dir.display())));
     }
-    let fresh = !lab::layout::exists(dir);
-    let shape = if args.single { Shape::Single } else { Shape::Stretched };
-    output::say(&format!(
-        "bringing up a {} in {}",
-        if args.single { "small pool" } else { "pool over two sites" },
-        dir.display()
-    ));
-    lab::start(dir, shape, args.base_port, &program()?).await?;
-    if let Err(failure) = bring_up(context, fresh).await {
+    let (shape, base_port) = chosen(dir, &args)?;
+    end_left_over(dir).await?;
+    free(shape, base_port).await?;
+    let what = if shape == Shape::Single { "small pool" } else { "pool over two sites" };
+    output::say(&format!("bringing up a {what} in {}", dir.display()));
+    let up = async {
+        lab::start(dir, shape, base_port, &program()?).await?;
+        bring_up(context).await
+    };
+    let outcome = tokio::select! {
+        outcome = up => outcome,
+        () = interrupted() => Err(Failure::Failed("lab up was interrupted".into())),
+    };
+    if let Err(failure) = outcome {
         output::say("it did not come up; stopping what was started");
         // The reason that counts is the first one.
         let _ = ask(dir, &Request::Down).await;
+        let _ = end_left_over(dir).await;
         return Err(failure);
     }
-    if !context.json {
-        guide(context, &Folder::open(dir)?, args.detach)?;
+    let folder = Folder::open(dir)?;
+    if context.json {
+        output::json_line(&serde_json::json!({ "lab": dir, "servers": folder.server_urls() }))?;
+    } else {
+        guide(context, &folder, args.detach)?;
     }
-    if args.detach {
-        return Ok(());
-    }
+    if args.detach { Ok(()) } else { foreground(dir).await }
+}
+
+/// Stay until told otherwise, then take the lab down.
+async fn foreground(dir: &Path) -> Outcome {
     until_told(dir).await;
     output::say("taking the lab down");
     match ask(dir, &Request::Down).await {
@@ -78,7 +97,47 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     Ok(())
 }
 
-async fn bring_up(context: &Context, fresh: bool) -> Outcome {
+/// The shape and the first port: a lab that is there keeps both.
+fn chosen(dir: &Path, args: &Args) -> Result<(Shape, u16), Failure> {
+    let wanted = if args.single { Shape::Single } else { Shape::Stretched };
+    if !lab::layout::exists(dir) {
+        return Ok((wanted, args.base_port.unwrap_or(lab::DEFAULT_BASE_PORT)));
+    }
+    let shape = Layout::read(dir)?.shape;
+    let port = Folder::open(dir)?.topology.servers.iter().find_map(|s| s.clients.at.rsplit_once(':')?.1.parse().ok());
+    let base_port = port.unwrap_or(lab::DEFAULT_BASE_PORT);
+    let differs = match (args.single && shape != Shape::Single, args.base_port.filter(|wanted| *wanted != base_port)) {
+        (true, _) => "is stretched over two sites".to_owned(),
+        (false, Some(_)) => format!("begins at port {base_port}"),
+        (false, None) => return Ok((shape, base_port)),
+    };
+    Err(Failure::Refused(format!(
+        "the lab that lies in {} {differs}; delete it with standfast lab down --delete, or take another folder with --dir",
+        dir.display()
+    )))
+}
+
+/// Every port of the lab has to be free. What was ended a moment ago may hold its ports a moment longer.
+async fn free(shape: Shape, base_port: u16) -> Outcome {
+    let ports = lab::layout::ports(shape, base_port);
+    let began = Instant::now();
+    loop {
+        let bound = |port| std::net::TcpListener::bind(("127.0.0.1", port));
+        let Some((port, error)) = ports.clone().find_map(|port| Some((port, bound(port).err()?))) else {
+            return Ok(());
+        };
+        if began.elapsed() > Duration::from_secs(1) {
+            return Err(Failure::Failed(format!(
+                "port {port} cannot be used: {error}; the lab needs {base_port} to {}: choose others with --base-port \
+                 PORT, and another folder with --dir if the lab is there already",
+                ports.end - 1
+            )));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn bring_up(context: &Context) -> Outcome {
     let folder = context.folder()?;
     let agents = Agents::new(&folder)?;
     let record = agents_answer(&agents, &context.dir).await?;
@@ -86,14 +145,19 @@ async fn bring_up(context: &Context, fresh: bool) -> Outcome {
         initialise(&agents, context.json).await?;
     }
     servers_serve(&agents, &folder).await?;
-    if fresh { welcome(&folder).await } else { Ok(()) }
+    let mark = context.dir.join(WELCOMED);
+    if mark.exists() {
+        return Ok(());
+    }
+    welcome(&folder).await?;
+    std::fs::write(&mark, "").map_err(|e| Failure::Failed(format!("write {}: {e}", mark.display())))
 }
 
 /// Wait until every agent answers; tells whether the pool has been initialised.
 async fn agents_answer(agents: &Agents, dir: &Path) -> Result<bool, Failure> {
     let began = Instant::now();
     loop {
-        let view = agents.look().await;
+        let view = agents.look().await.view;
         if view.silent.is_empty() {
             let done = view.record.is_some_and(|r| r.run.is_none_or(|run| run.runbook != "initialise"));
             return Ok(done);
@@ -116,7 +180,7 @@ async fn initialise(agents: &Agents, json: bool) -> Outcome {
     let host = home.authority.clone();
     let wanted =
         StartRun { runbook: "initialise".into(), what_if: false, force: false, only_step: None, started_by: who() };
-    match agents.start_run(&host, &wanted).await? {
+    match agents.start_run(&host, &wanted, false).await? {
         RunAnswer::Started { id, .. } => watch::to_the_end(agents, &host, &id, json).await,
         RunAnswer::AlreadyThere { .. } | RunAnswer::Plan(_) => Ok(()),
         RunAnswer::Refused { unmet, .. } => {
@@ -132,7 +196,7 @@ async fn servers_serve(agents: &Agents, folder: &Folder) -> Outcome {
     let http = http.map_err(|e| Failure::Failed(format!("set up the HTTP client: {e}")))?;
     let began = Instant::now();
     loop {
-        let view = agents.look().await;
+        let view = agents.look().await.view;
         let active = view.record.map(|r| r.active_servers).unwrap_or_default();
         let mut well = !active.is_empty();
         for server in folder.topology.servers.iter().filter(|s| active.contains(&s.name)) {
@@ -179,7 +243,9 @@ async fn welcome(folder: &Folder) -> Outcome {
         kind: rules::access::RoomKind::Normal,
         members: Vec::new(),
     };
-    unless_there(admin.create_room(&room).await.map(|_| ())).map_err(failed)
+    unless_there(admin.create_room(&room).await.map(|_| ())).map_err(failed)?;
+    let room = admin.room("Operations").await.map_err(failed)?;
+    admin.post(room.id, WELCOME_ID, WELCOME).await.map(|_| ()).map_err(failed)
 }
 
 fn unless_there(result: Result<(), ClientError>) -> Result<(), ClientError> {
@@ -233,14 +299,21 @@ fn guide(context: &Context, folder: &Folder, detached: bool) -> Outcome {
 
 /// Wait for Ctrl-C, SIGTERM, or the lab's end by another hand.
 async fn until_told(dir: &Path) {
-    let term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
     let gone = async {
         while ask(dir, &Request::Status).await.is_ok() {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     };
+    tokio::select! {
+        () = interrupted() => {}
+        () = gone => {}
+    }
+}
+
+/// Ctrl-C or SIGTERM.
+async fn interrupted() {
     let terminated = async {
-        match term {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
             Ok(mut term) => {
                 term.recv().await;
             }
@@ -250,6 +323,5 @@ async fn until_told(dir: &Path) {
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         () = terminated => {}
-        () = gone => {}
     }
 }

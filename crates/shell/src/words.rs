@@ -1,0 +1,115 @@
+//! Plans and events of runs, in words for people.
+
+use cluster::order::Order;
+use cluster::record::PoolRecord;
+use cluster::runbook::{Deed, Runbook};
+use wire::run::{Plan, PlannedStep, RunEvent, RunEventKind};
+
+/// What was found.
+pub fn found(plan: &Plan) -> Vec<String> {
+    plan.found.iter().map(|line| format!("found: {line}")).collect()
+}
+
+/// A plan: what was found and the steps; with what each would do, if wanted.
+pub fn plan(plan: &Plan, with_deeds: bool) -> Vec<String> {
+    let mut lines = found(plan);
+    lines.push(String::new());
+    // A step counts as done only when those before it are: its own sign alone may have another reason.
+    let done = plan.steps.iter().take_while(|s| s.done).count();
+    let forward = plan.steps.iter().position(|s| s.point_of_no_return);
+    for (index, step) in plan.steps.iter().enumerate() {
+        lines.push(planned(step, index + 1, index < done));
+        if with_deeds && index >= done {
+            let deeds = step.deeds.iter().map(|d| format!("       would {}", deed(d, &plan.facts.before)));
+            lines.extend(deeds);
+        }
+        if forward == Some(index) {
+            lines.push("       from here on, forward only".to_owned());
+        }
+    }
+    if with_deeds {
+        lines.push(String::new());
+        lines.push("Nothing was done. What a later step would do is shown as things stand now.".to_owned());
+    }
+    lines
+}
+
+fn planned(step: &PlannedStep, number: usize, done: bool) -> String {
+    let reference = if step.reference.is_empty() { "–" } else { &step.reference };
+    let done = if done { " (done already)" } else { "" };
+    format!("{number:>3}. {:<22} ref {reference:<3} {}{done}", step.id, step.says)
+}
+
+/// A deed, as something that is done or would be done.
+fn deed(deed: &Deed, before: &PoolRecord) -> String {
+    match deed {
+        Deed::SetRecord { record, .. } => format!("change the pool's record: {}", changes(before, record)),
+        Deed::Give { host, order } => format!("order {host}: {} {}", order_name(order), order.database()),
+    }
+}
+
+fn order_name(order: &Order) -> String {
+    let value = serde_json::to_value(order).unwrap_or_default();
+    value["order"].as_str().unwrap_or("an order").to_owned()
+}
+
+/// What is different between two records.
+fn changes(before: &PoolRecord, after: &PoolRecord) -> String {
+    let mut said = Vec::new();
+    if before.epoch != after.epoch {
+        said.push(format!("epoch {}", after.epoch));
+    }
+    if before.home != after.home {
+        said.push(format!("home {}", after.home));
+    }
+    if before.state != after.state {
+        said.push(format!("state {}", after.state));
+    }
+    if before.active_servers != after.active_servers {
+        let names: Vec<&str> = after.active_servers.iter().map(cluster::name::ServerName::as_str).collect();
+        said.push(if names.is_empty() { "no active server".into() } else { format!("active {}", names.join(", ")) });
+    }
+    if before.databases != after.databases {
+        said.push("the databases' parts".into());
+    }
+    if said.is_empty() { "as it is".to_owned() } else { said.join(", ") }
+}
+
+/// An event as a line for people.
+pub fn event(event: &RunEvent, runbook: Option<&Runbook>) -> String {
+    let at = format!("{:>8.2} s", event.elapsed_ms as f64 / 1000.0);
+    match &event.what {
+        RunEventKind::Begun { runbook, started_by, only_step, .. } => match only_step {
+            Some(step) => format!("{at}  {runbook}, step {step}, begun by {started_by}"),
+            None => format!("{at}  {runbook} begun by {started_by}"),
+        },
+        RunEventKind::Resumed => format!("{at}  taken up again"),
+        RunEventKind::StepBegun { step } => format!("{at}  {}", step_begun(step, runbook)),
+        RunEventKind::Ordered { deeds, .. } => format!("{at}      ordered: {}", ordered(deeds)),
+        RunEventKind::Waiting { reason, needs_person, .. } => {
+            let who = if *needs_person { "waits, perhaps for you" } else { "waits" };
+            format!("{at}      {who}: {reason}")
+        }
+        RunEventKind::StepDone { evidence, .. } => format!("{at}      done: {evidence}"),
+        RunEventKind::Finished { complete: true, message } => format!("{at}  finished: {message}"),
+        RunEventKind::Finished { complete: false, message } => format!("{at}  stopped: {message}"),
+    }
+}
+
+fn step_begun(step: &str, runbook: Option<&Runbook>) -> String {
+    let Some((index, known)) = runbook.and_then(|r| r.step(step)) else { return step.to_owned() };
+    let count = runbook.map_or(0, |r| r.steps.len());
+    let reference =
+        if known.reference.is_empty() { String::new() } else { format!(" [reference step {}]", known.reference) };
+    format!("{}/{count} {step}{reference}: {}", index + 1, known.says)
+}
+
+fn ordered(deeds: &[Deed]) -> String {
+    let said = deeds.iter().map(|deed| match deed {
+        Deed::SetRecord { record, at } => {
+            format!("the record at {at}: version {}, epoch {}, state {}", record.version, record.epoch, record.state)
+        }
+        Deed::Give { host, order } => format!("{host}: {} {}", order_name(order), order.database()),
+    });
+    said.collect::<Vec<_>>().join("; ")
+}
