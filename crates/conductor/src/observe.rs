@@ -14,8 +14,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// Time between two looks of the background observer.
-const ROUND: Duration = Duration::from_millis(200);
+/// Time between two looks from the site that is not home: what a failover would lose is known there.
+const ROUND_AWAY: Duration = Duration::from_millis(200);
+/// The same from the home site, where only a run wants to know who is silent.
+const ROUND_HOME: Duration = Duration::from_secs(1);
 
 /// One look at the pool.
 #[derive(Clone, Debug, Default)]
@@ -69,7 +71,8 @@ impl Observer {
         })
     }
 
-    fn note(&self, look: &Look) {
+    /// Take a look at everybody into account.
+    pub fn note(&self, look: &Look) {
         self.with(|s| {
             s.silent = look.silent.clone();
             let Some(record) = look.newest_record() else { return };
@@ -125,10 +128,12 @@ pub fn all_hosts(topology: &Topology) -> BTreeSet<HostName> {
 /// Look at everybody, for as long as the process lives.
 pub async fn watch(conductor: Arc<Conductor>) {
     loop {
+        let mut at_home = false;
         if let Ok(topology) = conductor.agents.topology() {
             let look = ask(&conductor.agents, &topology, all_hosts(&topology)).await;
+            at_home = look.newest_record().is_some_and(|r| r.home == conductor.agents.site);
             conductor.observer.note(&look);
         }
-        tokio::time::sleep(ROUND).await;
+        tokio::time::sleep(if at_home { ROUND_HOME } else { ROUND_AWAY }).await;
     }
 }

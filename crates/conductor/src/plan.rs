@@ -27,6 +27,8 @@ pub struct Situation {
 pub async fn situation(conductor: &Conductor, force: bool) -> Result<Situation, String> {
     let topology = conductor.agents.topology()?;
     let look = ask(&conductor.agents, &topology, all_hosts(&topology)).await;
+    // Steps pass over hosts that were silent; one that has just returned must not count as such.
+    conductor.observer.note(&look);
     let own = conductor.agents.own_record().await?;
     let newest = match (own, look.newest_record()) {
         (Some(own), Some(seen)) if seen.supersedes(&own) => Some(seen),

@@ -9,7 +9,7 @@ use rules::id::Epoch;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{Client, Config, NoTls, Row, SimpleQueryMessage, SimpleQueryRow, Statement};
 
 /// Longest time for a look at the instance.
 const LOOK: Duration = Duration::from_millis(700);
@@ -24,9 +24,18 @@ pub struct Sql {
     password: String,
     database: DatabaseName,
     /// For looks, which nobody may hold up.
-    looking: Mutex<Option<Client>>,
+    looking: Mutex<Option<Looker>>,
     /// For what may take long.
     acting: Mutex<Option<Client>>,
+}
+
+/// A connection for looks, with its statements prepared: planning them would cost more than running them.
+struct Looker {
+    client: Client,
+    probe: Statement,
+    receivers: Statement,
+    /// Prepared when the chat schema is first seen.
+    chat: Option<Statement>,
 }
 
 /// What an instance says of itself.
@@ -50,8 +59,6 @@ pub struct Probe {
     pub receiving: bool,
     /// Start of the log that a restart would need.
     pub redo: Lsn,
-    /// Whether the checkpointer was at rest: it has then seen every change of the configuration before.
-    pub checkpointer_rests: bool,
     /// Sessions of chat servers.
     pub sessions: u32,
     /// Who receives.
@@ -86,25 +93,42 @@ impl Sql {
         Ok(client)
     }
 
-    /// Look: run statements that return at once, and return their rows.
-    async fn look(&self, what: &str, statements: &str) -> Result<Vec<SimpleQueryRow>, Error> {
-        self.run(&self.looking, what, statements, LOOK).await
-    }
-
-    /// Act: run statements that may take up to `limit`, and return their rows.
-    async fn act(&self, what: &str, statements: &str, limit: Duration) -> Result<Vec<SimpleQueryRow>, Error> {
-        self.run(&self.acting, what, statements, limit).await
-    }
-
-    /// A connection that fails or is late is dropped.
-    async fn run(
+    /// Look, within the time for looks. A connection that fails or is late is dropped.
+    async fn look<T>(
         &self,
-        connection: &Mutex<Option<Client>>,
         what: &str,
-        statements: &str,
-        limit: Duration,
-    ) -> Result<Vec<SimpleQueryRow>, Error> {
-        let mut held = connection.lock().await;
+        with: impl AsyncFnOnce(&mut Looker) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, Error> {
+        let mut held = self.looking.lock().await;
+        let work = async {
+            let mut looker = match held.take().filter(|l| !l.client.is_closed()) {
+                Some(looker) => looker,
+                None => self.looker().await?,
+            };
+            let looked = with(&mut looker).await;
+            if !looker.client.is_closed() {
+                *held = Some(looker);
+            }
+            looked.map_err(|error| self.failed(what, &described(&error)))
+        };
+        match tokio::time::timeout(LOOK, work).await {
+            Ok(looked) => looked,
+            Err(_) => Err(self.failed(what, &format!("no answer within {} ms", LOOK.as_millis()))),
+        }
+    }
+
+    async fn looker(&self) -> Result<Looker, Error> {
+        let client = self.connect(self.database.as_str()).await?;
+        let failed = |e| self.failed("prepare to look", &described(&e));
+        let (probe, receivers) =
+            tokio::try_join!(client.prepare(&PROBE), client.prepare(RECEIVERS)).map_err(failed)?;
+        Ok(Looker { client, probe, receivers, chat: None })
+    }
+
+    /// Act: run statements that may take up to `limit`, and return their rows. A connection that fails or is late is
+    /// dropped.
+    async fn act(&self, what: &str, statements: &str, limit: Duration) -> Result<Vec<SimpleQueryRow>, Error> {
+        let mut held = self.acting.lock().await;
         let work = async {
             let client = match held.take().filter(|c| !c.is_closed()) {
                 Some(client) => client,
@@ -139,40 +163,47 @@ impl Sql {
 
     /// Look at the instance.
     pub async fn probe(&self) -> Result<Probe, Error> {
-        let rows = self.look("look at the instance", &probe_statement()).await?;
-        let first = rows.first().ok_or_else(|| self.failed("look at the instance", &"no row"))?;
-        let lsn = |i: usize| first.get(i).and_then(|t| t.parse::<Lsn>().ok());
-        let in_recovery = first.get(0) == Some("t");
+        let (first, receivers) = self
+            .look("look at the instance", async |l| {
+                tokio::try_join!(l.client.query_one(&l.probe, &[]), l.client.query(&l.receivers, &[]))
+            })
+            .await?;
+        let text = |i: usize| first.get::<_, Option<String>>(i);
+        let lsn = |i: usize| text(i).and_then(|t| t.parse::<Lsn>().ok());
+        let in_recovery: bool = first.get(0);
         let (flushed, received, applied) = (lsn(1), lsn(2), lsn(3));
-        let receivers = rows.iter().skip(1).filter_map(receiver).collect();
         let written = if in_recovery { received.max(applied) } else { flushed };
         Ok(Probe {
             in_recovery,
             written: written.unwrap_or_default(),
             applied: if in_recovery { applied.unwrap_or_default() } else { written.unwrap_or_default() },
             received,
-            timeline: Timeline(first.get(4).and_then(|t| t.parse().ok()).unwrap_or_default()),
-            synchronous: first.get(5).map(synchronous).unwrap_or_default(),
-            streaming: first.get(6) == Some("t"),
-            receiving: first.get(8) == Some("t"),
+            timeline: Timeline(first.get::<_, Option<i32>>(4).unwrap_or_default().unsigned_abs()),
+            synchronous: text(5).as_deref().map(synchronous).unwrap_or_default(),
+            streaming: first.get(6),
+            sessions: u32::try_from(first.get::<_, i64>(7)).unwrap_or(u32::MAX),
+            receiving: first.get(8),
             redo: lsn(9).unwrap_or_default(),
-            checkpointer_rests: first.get(10) == Some("t"),
-            sessions: first.get(7).and_then(|t| t.parse().ok()).unwrap_or_default(),
-            receivers,
+            receivers: receivers.iter().filter_map(receiver).collect(),
         })
     }
 
     /// Look at the chat schema; nothing before a chat server has made it.
     pub async fn probe_chat(&self) -> Result<ChatProbe, Error> {
-        let there = "SELECT to_regclass('standfast.room_heads') IS NOT NULL";
-        let rows = self.look("look for the chat schema", there).await?;
-        if rows.first().and_then(|r| r.get(0)) != Some("t") {
-            return Ok(ChatProbe::default());
-        }
-        let statement = "SELECT (SELECT coalesce(sum(last_seq), 0) FROM standfast.room_heads), \
-                         (SELECT epoch FROM standfast.pool_epoch)";
-        let rows = self.look("look at the chat schema", statement).await?;
-        let number = |i| rows.first().and_then(|r| r.get(i)).and_then(|t| t.parse::<i64>().ok());
+        let row = self
+            .look("look at the chat schema", async |l| {
+                if l.chat.is_none() {
+                    let there = "SELECT to_regclass('standfast.room_heads') IS NOT NULL";
+                    if !l.client.query_one(there, &[]).await?.get::<_, bool>(0) {
+                        return Ok(None);
+                    }
+                    l.chat = Some(l.client.prepare(CHAT).await?);
+                }
+                let Some(chat) = &l.chat else { return Ok(None) };
+                l.client.query_one(chat, &[]).await.map(Some)
+            })
+            .await?;
+        let number = |i| row.as_ref().and_then(|r| r.get::<_, Option<i64>>(i));
         Ok(ChatProbe { entries: number(0).map(i64::unsigned_abs), epoch: number(1).map(Epoch) })
     }
 
@@ -220,26 +251,33 @@ impl Sql {
     }
 }
 
-fn probe_statement() -> String {
+/// One row about the instance. Positions as text: the client library has no type for them.
+static PROBE: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
     format!(
         "SELECT pg_is_in_recovery(),
-                CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() END,
-                pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn(),
-                coalesce((SELECT received_tli FROM pg_stat_wal_receiver),
+                CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn()::text END,
+                pg_last_wal_receive_lsn()::text, pg_last_wal_replay_lsn()::text,
+                coalesce(w.received_tli,
                          CASE WHEN NOT pg_is_in_recovery()
                               THEN ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END,
                          (SELECT timeline_id FROM pg_control_checkpoint())),
                 current_setting('synchronous_standby_names'),
-                EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming'),
+                coalesce(w.status = 'streaming', false),
                 (SELECT count(*) FROM pg_stat_activity WHERE usename = '{ROLE_CHAT}'),
-                EXISTS (SELECT FROM pg_stat_wal_receiver),
-                (SELECT redo_lsn FROM pg_control_checkpoint()),
-                EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'checkpointer'
-                        AND wait_event IN ('CheckpointerMain', 'CheckpointWriteDelay'));
-         SELECT application_name, state, flush_lsn, replay_lsn, sync_state IN ('sync', 'quorum')
-         FROM pg_stat_replication WHERE application_name NOT IN ('pg_receivewal', 'pg_basebackup', 'pg_rewind')"
+                w.pid IS NOT NULL,
+                (SELECT redo_lsn::text FROM pg_control_checkpoint())
+         FROM (SELECT) one LEFT JOIN pg_stat_wal_receiver w ON true"
     )
-}
+});
+
+/// A row for each standby that receives from here.
+const RECEIVERS: &str =
+    "SELECT application_name, state, flush_lsn::text, replay_lsn::text, sync_state IN ('sync', 'quorum')
+     FROM pg_stat_replication WHERE application_name NOT IN ('pg_receivewal', 'pg_basebackup', 'pg_rewind')";
+
+/// How many entries there are, and the epoch.
+const CHAT: &str = "SELECT (SELECT coalesce(sum(last_seq), 0)::bigint FROM standfast.room_heads), \
+                    (SELECT epoch FROM standfast.pool_epoch)";
 
 fn rows(messages: Vec<SimpleQueryMessage>) -> Vec<SimpleQueryRow> {
     messages
@@ -248,14 +286,15 @@ fn rows(messages: Vec<SimpleQueryMessage>) -> Vec<SimpleQueryRow> {
         .collect()
 }
 
-fn receiver(row: &SimpleQueryRow) -> Option<Receiver> {
-    let lsn = |i: usize| row.get(i).and_then(|t| t.parse().ok());
+fn receiver(row: &Row) -> Option<Receiver> {
+    let text = |i: usize| row.get::<_, Option<String>>(i);
+    let lsn = |i: usize| text(i).and_then(|t| t.parse().ok());
     Some(Receiver {
-        host: row.get(0)?.into(),
-        state: row.get(1).unwrap_or("unknown").to_owned(),
+        host: text(0)?.as_str().into(),
+        state: text(1).unwrap_or_else(|| "unknown".to_owned()),
         flushed: lsn(2),
         applied: lsn(3),
-        synchronous: row.get(4) == Some("t"),
+        synchronous: row.get::<_, Option<bool>>(4).unwrap_or(false),
     })
 }
 
