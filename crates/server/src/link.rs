@@ -3,10 +3,10 @@
 //! comes up and once a second.
 
 use crate::app::App;
-use crate::frame::encode_entry;
 use crate::room::Offer;
 use crate::standing::peers;
 use axum::body::Bytes;
+use axum::extract::ws::Utf8Bytes;
 use cluster::name::ServerName;
 use cluster::secret::Purpose;
 use hmac::{Hmac, Mac};
@@ -21,8 +21,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use wire::chat::Entry;
-use wire::link::{AcceptorFrame, ConnectorFrame, FRAME_BYTES_MAX};
+use wire::link::{AcceptorFrame, Committed, ConnectorFrame, FRAME_BYTES_MAX};
 
 /// Frames that may wait for a server that does not read; more are dropped.
 const FRAMES_MAX: usize = 1024;
@@ -56,10 +55,17 @@ impl Links {
     }
 
     /// Tell the others what was committed.
-    pub fn tell_committed(&self, entries: Vec<Entry>, access_versions: Vec<i64>) {
-        if !entries.is_empty() {
-            self.tell(&ConnectorFrame::Committed { entries, access_versions });
+    pub fn tell_committed(&self, entries: Vec<Committed>, frames: &[Utf8Bytes]) {
+        if entries.is_empty() {
+            return;
         }
+        let mut bytes = encode(&ConnectorFrame::Committed { entries });
+        bytes.reserve(frames.iter().map(|f| f.len() + 1).sum());
+        for frame in frames {
+            bytes.push(b'\n');
+            bytes.extend_from_slice(frame.as_bytes());
+        }
+        self.tell_bytes(&bytes.into());
     }
 
     /// Tell the others that access to rooms has changed.
@@ -68,11 +74,11 @@ impl Links {
     }
 
     fn tell(&self, frame: &ConnectorFrame) {
+        self.tell_bytes(&encode(frame).into());
+    }
+
+    fn tell_bytes(&self, bytes: &Bytes) {
         let out = self.out.read().expect("no code panics while it holds the links");
-        if out.is_empty() {
-            return;
-        }
-        let bytes = Bytes::from(encode(frame));
         for link in out.values() {
             // A full queue drops the frame: the other side finds what it lacks by itself.
             let _ = link.frames.try_send(bytes.clone());
@@ -189,9 +195,10 @@ async fn receive(app: &App, mut stream: TcpStream) -> io::Result<()> {
     app.mender.compare_all();
     let mut stream = BufReader::new(stream);
     loop {
-        let frame = within(SILENCE_MAX, read_frame(&mut stream, FRAME_BYTES_MAX)).await?;
-        match serde_json::from_slice(&frame).map_err(invalid)? {
-            ConnectorFrame::Committed { entries, access_versions } => take(app, entries, &access_versions),
+        let frame = Bytes::from(within(SILENCE_MAX, read_frame(&mut stream, FRAME_BYTES_MAX)).await?);
+        let end = frame.iter().position(|b| *b == b'\n').unwrap_or(frame.len());
+        match serde_json::from_slice(&frame[..end]).map_err(invalid)? {
+            ConnectorFrame::Committed { entries } => take(app, &entries, &frame.slice(end..))?,
             ConnectorFrame::AccessChanged { rooms } => app.mender.check_access(&rooms, app),
             ConnectorFrame::Alive => {}
             ConnectorFrame::Open { .. } => return Err(invalid("open comes once")),
@@ -199,18 +206,23 @@ async fn receive(app: &App, mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-/// Show what another server has committed in this server's epoch. Anything else is left to the database.
-fn take(app: &App, entries: Vec<Entry>, access_versions: &[i64]) {
+/// Show what another server has committed in this server's epoch. Anything else is left to the database. `lines`: each
+/// entry as clients get it, begun by a line feed.
+fn take(app: &App, entries: &[Committed], lines: &Bytes) -> io::Result<()> {
     let epoch = app.standing.borrow().epoch();
-    for (entry, version) in entries.into_iter().zip(access_versions) {
-        if Some(entry.epoch) != epoch {
-            continue;
+    let mut at = 0;
+    for entry in entries {
+        if lines.get(at) != Some(&b'\n') {
+            return Err(invalid("a frame with fewer entries than it announces"));
         }
-        let Some(room) = app.rooms.get(entry.room) else { continue };
-        let (frame, entry) = encode_entry(entry);
-        let need = room.offer(Offer { seq: entry.seq, access_version: *version, frame }, entry.epoch);
+        let begin = at + 1;
+        at = lines[begin..].iter().position(|b| *b == b'\n').map_or(lines.len(), |n| begin + n);
+        let Some(room) = app.rooms.get(entry.room).filter(|_| Some(entry.epoch) == epoch) else { continue };
+        let frame = Utf8Bytes::try_from(lines.slice(begin..at)).map_err(invalid)?;
+        let need = room.offer(Offer { seq: entry.seq, access_version: entry.access_version, frame }, entry.epoch);
         app.mender.ask(entry.room, need);
     }
+    Ok(())
 }
 
 fn proof_of(app: &App, nonce: &str) -> Hmac<Sha256> {
