@@ -1,5 +1,6 @@
 //! `standfast bench`: figures of this pool on this machine, with yardsticks beside them.
 
+mod exposure;
 mod failover;
 mod post;
 mod postgres;
@@ -25,6 +26,8 @@ enum What {
     Post(post::Args),
     /// How long people notice a failover and a failback; in a lab only
     Failover(failover::Args),
+    /// How far the backup is behind while people post, by stream and by the share alone
+    Exposure(exposure::Args),
 }
 
 /// Measure.
@@ -38,6 +41,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     match args.what {
         What::Post(args) => post::run(context, &args).await,
         What::Failover(args) => failover::run(context, &args).await,
+        What::Exposure(args) => exposure::run(context, &args).await,
     }
 }
 

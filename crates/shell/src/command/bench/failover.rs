@@ -144,12 +144,14 @@ fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-async fn within<T>(what: impl Future<Output = T>, name: &str) -> Result<T, Failure> {
+/// Wait for something, within reason.
+pub(super) async fn within<T>(what: impl Future<Output = T>, name: &str) -> Result<T, Failure> {
     let waited = tokio::time::timeout(PATIENCE, what).await;
     waited.map_err(|_| Failure::Failed(format!("waited {} s in vain for {name}", PATIENCE.as_secs())))
 }
 
-async fn tell_lab(context: &Context, request: &Request) -> Outcome {
+/// Ask something of the lab.
+pub(super) async fn tell_lab(context: &Context, request: &Request) -> Outcome {
     match ask(&context.dir, request).await.map_err(Failure::Failed)? {
         Answer::Refused { message } => Err(Failure::Refused(message)),
         Answer::Done { .. } | Answer::Status { .. } => Ok(()),
