@@ -141,7 +141,8 @@ pub enum ServerFrame {
         /// The epoch that it writes as.
         epoch: Epoch,
     },
-    /// Connect elsewhere: this server stops taking clients. Unacknowledged posts are to be sent again there.
+    /// Connect elsewhere: this server stops taking clients. What is posted here after this frame is not answered;
+    /// unacknowledged posts are to be sent again there.
     Move {
         /// Where, best first; empty when nobody takes clients at the moment: try again by and by.
         servers: Vec<ServerAddress>,

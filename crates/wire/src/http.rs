@@ -71,7 +71,8 @@ pub struct NewUsers {
     pub names: Vec<String>,
 }
 
-/// Answer to `POST /v1/users/batch`, in the order of the request.
+/// Answer to `POST /v1/users/batch`, in the order of the request. Names are compared without regard to case: a user that
+/// was there already comes back as it is spelled there.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct NewTokens {
     /// A session each.
