@@ -56,10 +56,8 @@ const SALVAGE_TAIL: Step = Step {
         each_returning(view, |view, host, database, instance| {
             if instance.state == InstanceState::LeftBehind {
                 order_over(view, host, database, |o| matches!(o, Order::SalvageTail { .. }))
-            } else if instance.state == InstanceState::AskingPeer {
-                Done::NotYet(format!("{database} on {host} is still asking who the writer is"))
             } else {
-                Done::Yes(format!("{host}: nothing to salvage"))
+                settled(view, host, database, instance, "nothing to salvage")
             }
         })
     },
@@ -77,7 +75,7 @@ const REWIND_PRIMARY: Step = Step {
         for (database, from) in principals(view) {
             for host in answering(view, returning(view, &database)) {
                 let behind = view.instance(&host, &database).is_some_and(|i| needs_rewind(i.state));
-                if behind {
+                if behind && knows(view, &host) {
                     let order = Order::Rewind { database: database.clone(), from: from.clone() };
                     deeds.push(Deed::Give { host, order });
                 }
@@ -87,18 +85,49 @@ const REWIND_PRIMARY: Step = Step {
     },
     done: |view| {
         each_returning(view, |view, host, database, instance| {
-            if needs_rewind(instance.state) {
+            if needs_rewind(instance.state) && knows(view, host) {
                 order_over_failing(view, host, database)
-            } else if instance.state == InstanceState::Busy {
-                Done::NotYet(format!("{host}: {}", instance.doing.as_deref().unwrap_or("rewinding")))
             } else {
-                Done::Yes(format!("{host}: on the present history"))
+                settled(view, host, database, instance, "on the present history")
             }
         })
     },
     undo: Undo::Nothing,
     patience_ms: 600_000,
 };
+
+/// Whether a host works from a record of the present epoch. One that was cut off until a moment ago does not yet, and what
+/// it reports is how it stood in the old epoch: online, or following somebody who was.
+fn knows(view: &View<'_>, host: &HostName) -> bool {
+    let record = view.reports.get(host).and_then(|r| r.record.as_ref());
+    record.is_some_and(|r| r.epoch >= view.record.epoch)
+}
+
+fn has_part(view: &View<'_>, database: &DatabaseName, host: &HostName) -> bool {
+    view.record.databases.get(database).is_some_and(|d| d.part_of(host).is_some())
+}
+
+/// Done with this evidence when the instance stands as the present epoch wants it, and is not on its way there.
+fn settled(
+    view: &View<'_>,
+    host: &HostName,
+    database: &DatabaseName,
+    instance: &InstanceReport,
+    evidence: &str,
+) -> Done {
+    if !knows(view, host) {
+        return Done::NotYet(format!("{host} has not heard of epoch {} yet", view.record.epoch));
+    }
+    match instance.state {
+        InstanceState::Absent | InstanceState::Stopped => Done::Yes(format!("{host}: {evidence}")),
+        InstanceState::Standby if has_part(view, database, host) => Done::Yes(format!("{host}: {evidence}")),
+        InstanceState::Busy => Done::NotYet(format!("{host}: {}", instance.doing.as_deref().unwrap_or("starting"))),
+        InstanceState::AskingPeer => Done::NotYet(format!("{database} on {host} is still asking who the writer is")),
+        InstanceState::Standby | InstanceState::Online | InstanceState::LeftBehind => {
+            Done::NotYet(format!("{database} on {host} is being stopped: it belongs to an older epoch"))
+        }
+    }
+}
 
 fn needs_rewind(state: InstanceState) -> bool {
     matches!(state, InstanceState::LeftBehind | InstanceState::Absent | InstanceState::AskingPeer)
@@ -167,8 +196,8 @@ fn caught_up(view: &View<'_>, database: &DatabaseName, from: &HostName) -> Done 
     let Some(written) = view.instance(from, database).and_then(|i| i.written) else {
         return Done::NotYet(format!("{from} does not say how far it is"));
     };
-    each_returning(view, |_, host, of, instance| {
-        if of != database {
+    each_returning(view, |view, host, of, instance| {
+        if of != database || !has_part(view, of, host) {
             return Done::Yes(String::new());
         }
         let applied = instance.applied.unwrap_or_default();
@@ -255,11 +284,13 @@ const FINAL_BACKUP: Step = Step {
         let epoch = view.facts.before.epoch.next();
         let mut deeds: Vec<Deed> = Vec::new();
         for (database, host) in principals(view) {
-            if stopped_at(view, &database, &host).is_none() {
+            let given = order_over(view, &host, &database, |o| matches!(o, Order::HandOver { .. }));
+            if stopped_at(view, &database, &host).is_none() || matches!(given, Done::NotYet(_)) {
                 deeds.push(Deed::Give { host, order: Order::HandOver { database, epoch } });
             }
         }
-        // The record changes only when the writer is down: an agent stops a database without a part at once.
+        // The record changes only when the writer is down, and stays so: an agent stops a database without a part at once,
+        // and a writer that somebody else stopped is started again by its agent.
         if deeds.is_empty() {
             deeds.push(view.change(|record| {
                 record.epoch = epoch;
@@ -272,7 +303,7 @@ const FINAL_BACKUP: Step = Step {
         if !handed_over(view) {
             return Done::NotYet("the writer is not stopped yet".into());
         }
-        all_of(principals(view).into_iter().map(|(database, host)| match stopped_at(view, &database, &host) {
+        all_of(principals(view).into_iter().map(|(database, host)| match end_of(view, &database, &host) {
             Some(end) => Done::Yes(format!("{database} on {host} ends at {end}")),
             None if restored(view, &database) => Done::Yes(format!("{database} is online at the primary already")),
             None => Done::NotYet(format!("{database} on {host} is not stopped yet")),
@@ -286,6 +317,13 @@ fn stopped_at(view: &View<'_>, database: &DatabaseName, host: &HostName) -> Opti
     let instance = view.instance(host, database)?;
     let stopped = !matches!(instance.state, InstanceState::Online | InstanceState::Busy);
     instance.shut_down_at.filter(|_| stopped).map(|s| s.end)
+}
+
+/// Where the old writer's log ends: it is stopped, or runs again as a standby that feeds the primary its last bytes.
+fn end_of(view: &View<'_>, database: &DatabaseName, host: &HostName) -> Option<crate::wal::Lsn> {
+    let instance = view.instance(host, database)?;
+    let feeds = handed_over(view) && instance.state == InstanceState::Standby;
+    if feeds { instance.written } else { stopped_at(view, database, host) }
 }
 
 /// Whether the record has left the epoch in which the run began.
@@ -311,9 +349,15 @@ const RESTORE_ON_PRIMARY: Step = Step {
             let Some(topology) = view.topology.database(&database) else { continue };
             let host = topology.primary.host.clone();
             let applied = view.instance(&host, &database).and_then(|i| i.applied);
-            let end = stopped_at(view, &database, &from);
-            if applied.zip(end).is_some_and(|(applied, end)| applied >= end) {
-                deeds.push(Deed::Give { host, order: Order::Promote { database, epoch } });
+            let end = end_of(view, &database, &from);
+            let promote = Order::Promote { database: database.clone(), epoch };
+            // One that has taken the order held every byte then, whatever has happened to it since.
+            let taken = view.reports.get(&host).and_then(|r| r.orders.get(&database));
+            let began = taken.is_some_and(|t| t.order == promote);
+            if began || applied.zip(end).is_some_and(|(applied, end)| applied >= end) {
+                deeds.push(Deed::Give { host, order: promote });
+            } else if view.step_age_ms >= LAST_BYTES_PATIENCE_MS && feeds_nobody(view, &database, &from) {
+                deeds.push(feed_last_bytes(view, database, from, host));
             }
         }
         deeds
@@ -323,7 +367,7 @@ const RESTORE_ON_PRIMARY: Step = Step {
             if restored(view, &database) {
                 return Done::Yes(format!("{database} is online at the primary in epoch {}", view.record.epoch));
             }
-            let end = stopped_at(view, &database, &from);
+            let end = end_of(view, &database, &from);
             Done::NotYet(match end {
                 Some(end) => format!("the primary has not applied {database} up to {end} yet, or is not online yet"),
                 None => format!("{from} does not say where {database} ends; start its agent"),
@@ -333,6 +377,25 @@ const RESTORE_ON_PRIMARY: Step = Step {
     undo: Undo::PointOfNoReturn,
     patience_ms: 10_000,
 };
+
+/// How long the last bytes may take to be applied, in milliseconds, before the old writer is asked for them again.
+const LAST_BYTES_PATIENCE_MS: u64 = 1_000;
+
+fn feeds_nobody(view: &View<'_>, database: &DatabaseName, from: &HostName) -> bool {
+    view.record.databases.get(database).is_none_or(|d| d.backup.as_ref() != Some(from))
+}
+
+/// The primary was cut off while the writer stopped, and lacks the last bytes: let the old writer run as a standby, from
+/// which the primary receives them. Its mirror keeps a part, so that it is not left behind meanwhile.
+fn feed_last_bytes(view: &View<'_>, database: DatabaseName, from: HostName, primary: HostName) -> Deed {
+    let mirror = present_mirror(view, &database);
+    view.change(|record| {
+        let d = record.databases.entry(database).or_default();
+        d.mirror = mirror.map(|host| MirrorRecord { host, synchronised: false });
+        d.backup = Some(from);
+        d.backup_mirror = Some(primary);
+    })
+}
 
 const RECREATE_LOG_SHIPPING: Step = Step {
     id: "recreate-log-shipping",
@@ -477,11 +540,12 @@ fn answering(view: &View<'_>, hosts: Vec<HostName>) -> Vec<HostName> {
     hosts.into_iter().filter(|h| view.reports.contains_key(h)).collect()
 }
 
-/// The primary's mirror, if its host answers or is part of the pool already.
+/// The primary's mirror, if it is part of the pool already, or has been rewound to be. One that returns only now waits for
+/// `standfast mirror install`.
 fn present_mirror(view: &View<'_>, database: &DatabaseName) -> Option<HostName> {
     let host = &view.topology.database(database)?.mirror.as_ref()?.host;
-    let part = view.record.databases.get(database).and_then(|d| d.part_of(host));
-    (part.is_some() || view.reports.contains_key(host)).then(|| host.clone())
+    let rewound = view.instance(host, database).is_some_and(|i| i.state == InstanceState::Stopped) && knows(view, host);
+    (has_part(view, database, host) || rewound).then(|| host.clone())
 }
 
 /// Ask something of every returning host that answers; the primary must answer, its mirror may come later.

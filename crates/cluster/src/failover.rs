@@ -42,7 +42,7 @@ const FENCE_OLD_PRIMARY: Step = Step {
         for (database, backup) in backups(view) {
             let epoch = view.record.epoch;
             for host in old_hosts(view, &database) {
-                if view.instance(&host, &database).is_some_and(|i| is_open(i.state)) {
+                if unfenced(view, &host, &database).is_some() {
                     deeds.push(Deed::Give { host, order: Order::Fence { database: database.clone(), epoch } });
                 }
             }
@@ -60,10 +60,8 @@ fn fenced(view: &View<'_>, database: &DatabaseName, backup: &HostName) -> Done {
         return Done::NotYet("the epoch is not raised yet".into());
     }
     for host in old_hosts(view, database) {
-        if let Some(instance) = view.instance(&host, database)
-            && is_open(instance.state)
-        {
-            return Done::NotYet(format!("{database} on {host} is still open"));
+        if let Some(missing) = unfenced(view, &host, database) {
+            return Done::NotYet(missing);
         }
     }
     let closed_from = view.instance(backup, database).and_then(|i| i.shipping.as_ref()).and_then(|s| s.share_epoch);
@@ -71,6 +69,22 @@ fn fenced(view: &View<'_>, database: &DatabaseName, backup: &HostName) -> Done {
         return Done::NotYet(format!("the share of {database} is not closed to {} yet", view.facts.from_site));
     }
     Done::Yes(format!("epoch {}, share closed to older epochs", view.record.epoch))
+}
+
+/// What keeps an old host that answers from being fenced. It is not enough that its instance is closed: one that is about
+/// to start would open on what its agent heard before the epoch was raised.
+fn unfenced(view: &View<'_>, host: &HostName, database: &DatabaseName) -> Option<String> {
+    use crate::order::Outcome;
+    let report = view.reports.get(host)?;
+    let instance = report.instances.get(database)?;
+    if is_open(instance.state) {
+        return Some(format!("{database} on {host} is still open"));
+    }
+    let knows = report.record.as_ref().is_some_and(|r| r.epoch >= view.record.epoch);
+    let order = Order::Fence { database: database.clone(), epoch: view.record.epoch };
+    let taken = report.orders.get(database).filter(|t| t.order == order);
+    let fenced = taken.is_some_and(|t| matches!(t.outcome, Outcome::Done { .. }));
+    (!knows && !fenced).then(|| format!("{host} has not heard of epoch {} yet", view.record.epoch))
 }
 
 const STOP_LOG_SHIPPING: Step = Step {

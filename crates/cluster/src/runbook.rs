@@ -254,23 +254,28 @@ pub fn advance(step: &Step, view: &View<'_>, acted: bool) -> Next {
     {
         return Next::Blocked(unmet);
     }
-    let deeds = (step.does)(view);
-    if deeds.is_empty() || acted && !repeats(&deeds, view) {
-        return Next::Wait(missing);
+    let mut deeds = (step.does)(view);
+    if acted {
+        let late = view.step_age_ms > step.patience_ms;
+        deeds.retain(|deed| is_due_again(deed, view, late));
     }
-    Next::Act(deeds)
+    if deeds.is_empty() { Next::Wait(missing) } else { Next::Act(deeds) }
 }
 
-/// Whether deeds have to be given again although they were: a record change that has not taken effect (somebody else
-/// changed the record in between), or an order that its agent no longer knows or could not carry out.
-fn repeats(deeds: &[Deed], view: &View<'_>) -> bool {
+/// Whether a deed that was given has to be given again: a record change that has not taken effect (somebody else changed the
+/// record in between), or an order that its agent no longer knows or could not carry out. When the step is late, an order
+/// that was carried out is given again too: its host may have lost power since, and what it did is gone.
+fn is_due_again(deed: &Deed, view: &View<'_>, late: bool) -> bool {
     use crate::order::Outcome;
-    deeds.iter().any(|deed| match deed {
+    match deed {
         Deed::SetRecord { .. } => true,
         Deed::Give { host, order } => {
             let taken = view.reports.get(host).and_then(|r| r.orders.get(order.database()));
-            let same = taken.filter(|t| t.order == *order);
-            !matches!(same.map(|t| &t.outcome), Some(Outcome::Running { .. } | Outcome::Done { .. }))
+            match taken.filter(|t| t.order == *order).map(|t| &t.outcome) {
+                Some(Outcome::Running { .. }) => false,
+                Some(Outcome::Done { .. }) => late,
+                Some(Outcome::Failed { .. } | Outcome::TooOld { .. }) | None => true,
+            }
         }
-    })
+    }
 }

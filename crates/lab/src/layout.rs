@@ -98,6 +98,14 @@ impl Ports {
     }
 }
 
+/// The ports that a lab takes.
+pub fn ports(shape: Shape, base_port: u16) -> std::ops::Range<u16> {
+    let endpoints = if shape == Shape::Stretched { 2 } else { 1 };
+    // A server has an address for clients and a link, a host an agent and a PostgreSQL; links between sites count twice.
+    let each = 1 + 3 * endpoints;
+    base_port..base_port.saturating_add(each * hosts(shape).len() as u16)
+}
+
 /// Create a lab's folder.
 pub fn create(dir: &Path, shape: Shape, base_port: u16) -> Result<(), String> {
     fs::create_dir_all(dir).map_err(|e| format!("create {}: {e}", dir.display()))?;
@@ -187,4 +195,19 @@ fn describe(dir: &Path, shape: Shape, base_port: u16) -> (String, Layout) {
     add(database);
     add(servers);
     (text, Layout { shape, hosts: layouts, links: ports.links })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lab_takes_the_ports_that_it_says() {
+        for shape in [Shape::Stretched, Shape::Single] {
+            let ports = ports(shape, 7400);
+            let (topology, _) = describe(Path::new("/lab"), shape, 7400);
+            assert!(topology.contains(&format!("127.0.0.1:{}\"", ports.end - 1)), "{topology}");
+            assert!(!topology.contains(&format!("127.0.0.1:{}\"", ports.end)), "{topology}");
+        }
+    }
 }
