@@ -89,7 +89,7 @@ impl Database {
         let instance = Instance::new(&host.folder, &host.name, name, listen, host.programs.clone(), &host.secret);
         let work = Work {
             copy: CopyJob::default(),
-            destination: CopyDestination::new(instance.copied()),
+            destination: CopyDestination::new(instance.copied())?,
             copied_at: None,
             receive: Receive::default(),
             stream_off_since: None,

@@ -52,7 +52,9 @@ fn a_chat_server_is_killed_and_its_clients_carry_on_at_another() {
         lab.until("the server writes again", |lab| {
             let status = lab.status();
             let reports = status["reports"].as_array().cloned().unwrap_or_default();
-            reports.iter().any(|r| r["servers"][server]["writes_as"] == 1 && r["servers"][server]["age_ms"].as_u64() < Some(1000))
+            reports
+                .iter()
+                .any(|r| r["servers"][server]["writes_as"] == 1 && r["servers"][server]["age_ms"].as_u64() < Some(1000))
         });
     }
     let ledger = replay.end();
@@ -69,4 +71,43 @@ fn the_principal_is_killed_and_restarted_by_its_agent() {
     let ledger = replay.end();
     let (_, rewound) = assert_clean(&lab.audit(&ledger));
     assert_eq!(rewound, 0);
+}
+
+#[test]
+fn a_backup_whose_host_restarts_amid_file_shipping_keeps_nothing_stale() {
+    let lab = Lab::up();
+    let replay = lab.replay(&[]);
+    lab.ok(&["lab", "link", "down"]);
+    lab.until("the backup is fed by the share", |lab| lab.instance("s2a")["shipping"]["streaming"] == false);
+    let partial = lab.dir.join("hosts/s2a/pg/mgc/copied/partial");
+    lab.until("a partial segment is on offer", |_| partial.read_dir().is_ok_and(|mut files| files.next().is_some()));
+    lab.ok(&["lab", "kill", "s2a"]);
+    lab.ok(&["lab", "link", "up"]);
+    lab.ok(&["lab", "start", "s2a"]);
+    lab.until("the backup streams again", |lab| lab.instance("s2a")["shipping"]["streaming"] == true);
+    assert!(!partial.read_dir().is_ok_and(|mut files| files.next().is_some()), "what was on offer is withdrawn");
+    replay.until_acknowledged(&lab, 10);
+    lab.ok(&["lab", "kill", "site-1"]);
+    lab.ok(&["failover", "--yes"]);
+    replay.until_epoch(&lab, 2);
+    let ledger = replay.end();
+    assert_clean(&lab.audit(&ledger));
+}
+
+#[test]
+fn shipping_into_the_share_goes_on_after_the_principals_host_was_killed() {
+    let lab = Lab::up();
+    let replay = lab.replay(&[]);
+    lab.ok(&["lab", "kill", "s1a"]);
+    lab.ok(&["lab", "start", "s1a"]);
+    replay.until_acknowledged(&lab, 5);
+    lab.ok(&["lab", "link", "down"]);
+    lab.until("the backup is fed by the share", |lab| lab.instance("s2a")["shipping"]["streaming"] == false);
+    let entries = lab.instance("s2a")["entries"].as_u64();
+    replay.until_acknowledged(&lab, 10);
+    lab.until("posts arrive at the backup through the share", |lab| {
+        lab.instance("s2a")["entries"].as_u64() >= entries.map(|e| e + 10)
+    });
+    let ledger = replay.end();
+    assert_clean(&lab.audit(&ledger));
 }

@@ -100,7 +100,11 @@ fn setting(text: &mut String, name: &str, value: &str) {
 /// asked for again shows that everything in it has been applied.
 fn restore_command(folder: &Path, asked: &Path) -> String {
     let (folder, asked) = (folder.display(), asked.display());
-    format!("echo %f >> '{asked}'; test -f '{folder}/%f' && cp '{folder}/%f' '%p'")
+    let partial = crate::postgres::copy::PARTIAL;
+    format!(
+        "echo %f >> '{asked}'; \
+         if test -f '{folder}/%f'; then cp '{folder}/%f' '%p'; else cp '{folder}/{partial}/%f' '%p' 2> /dev/null; fi"
+    )
 }
 
 /// A finished segment is in the share whole and synced, or not at all. When the folder has been taken away because the

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::postgres::programs::Programs;
 use crate::postgres::share::{SEGMENT_BYTES, Share, Shipped, is_segment, place, start_of};
 use cluster::wal::Lsn;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,66 +27,67 @@ pub enum Offer {
     Partial,
 }
 
-/// The copy destination.
+/// The copy destination: finished segments in the folder itself, partial ones in [`PARTIAL`] below it, so that whoever comes
+/// next knows which is which.
 #[derive(Debug)]
 pub struct CopyDestination {
     folder: PathBuf,
-    offered: Mutex<(Offer, BTreeSet<String>)>,
+    offer: Mutex<Offer>,
 }
 
+/// Folder of partial segments, below the copy destination.
+pub const PARTIAL: &str = "partial";
+
 impl CopyDestination {
-    /// The destination in this folder; nothing is offered yet.
-    pub fn new(folder: PathBuf) -> Self {
-        Self { folder, offered: Mutex::default() }
+    /// The destination in this folder; nothing is offered yet. Partial segments that a killed agent has left on offer are
+    /// withdrawn: a stream may have brought more meanwhile, and PostgreSQL would put the older one in its place.
+    pub fn new(folder: PathBuf) -> Result<Self, Error> {
+        let destination = Self { folder, offer: Mutex::default() };
+        destination.withdraw()?;
+        Ok(destination)
     }
 
     /// What may be offered now.
     pub fn offer(&self) -> Offer {
-        self.lock().0
+        *self.lock()
     }
 
     /// Change what may be offered. When this returns, nothing is on offer that may not be.
     pub fn set_offer(&self, offer: Offer) -> Result<(), Error> {
-        let mut offered = self.lock();
-        if offered.0 == Offer::Partial && offer != Offer::Partial {
-            for name in &offered.1 {
-                let path = self.folder.join(name);
-                match fs::remove_file(&path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        return Err(Error::File { what: format!("withdraw {}", path.display()), cause: error });
-                    }
-                    _ => {}
-                }
-            }
-            offered.1.clear();
+        let mut now = self.lock();
+        if offer != Offer::Partial {
+            self.withdraw()?;
         }
-        offered.0 = offer;
+        *now = offer;
         Ok(())
     }
 
+    fn withdraw(&self) -> Result<(), Error> {
+        super::rebuild::clear(&self.folder.join(PARTIAL))
+    }
+
     /// Put a file on offer, if it still may be; tells whether it is.
-    fn publish(&self, aside: &Path, name: &str, partial: bool) -> io::Result<bool> {
-        let mut offered = self.lock();
-        let may = match offered.0 {
+    fn publish(&self, aside: &Path, name: &str, partial: bool, programs: &Programs) -> io::Result<bool> {
+        let offer = self.lock();
+        let may = match *offer {
             Offer::Nothing => false,
             Offer::Finished => !partial,
             Offer::Partial => true,
         };
-        if may {
-            fs::rename(aside, self.folder.join(name))?;
-            if partial {
-                offered.1.insert(name.to_owned());
-            } else {
-                offered.1.remove(name);
-            }
-        } else {
+        if !may {
             fs::remove_file(aside)?;
+        } else if partial {
+            let folder = self.folder.join(PARTIAL);
+            programs.folder(&folder).map_err(io::Error::other)?;
+            fs::rename(aside, folder.join(name))?;
+        } else {
+            fs::rename(aside, self.folder.join(name))?;
         }
         Ok(may)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, (Offer, BTreeSet<String>)> {
-        self.offered.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Offer> {
+        self.offer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -187,7 +188,7 @@ fn copy(file: &Shipped, name: &str, to: &CopyDestination, has: &Has, programs: &
     let aside = to.folder.join(format!(".{name}.new"));
     fs::write(&aside, &content)?;
     programs.give(&aside).map_err(io::Error::other)?;
-    if !to.publish(&aside, name, file.partial)? {
+    if !to.publish(&aside, name, file.partial, programs)? {
         return Ok(Copy::NotOffered);
     }
     let end = start.map(|start| {
@@ -240,6 +241,26 @@ mod tests {
         let end = Lsn(start.0 + received);
         let has = Has { wal: folder.clone(), end, applied: end, redo: start };
         assert_eq!(covers(&whole(shipped), start, name, &has), expect, "{own:?} {shipped:?}");
+        fs::remove_dir_all(&folder).expect("remove the test's folder");
+    }
+
+    #[test]
+    fn partial_segments_are_withdrawn_when_a_stream_may_come_up_and_when_an_agent_starts() {
+        let folder = std::env::temp_dir().join(format!("standfast-offer-{}", std::process::id()));
+        let partial = folder.join(PARTIAL).join("000000010000000000000003");
+        let finished = folder.join("000000010000000000000002");
+        let leave = || {
+            fs::create_dir_all(folder.join(PARTIAL)).expect("create a folder for the test");
+            fs::write(&partial, b"old").expect("leave a partial segment");
+            fs::write(&finished, b"whole").expect("leave a finished segment");
+        };
+        leave();
+        let destination = CopyDestination::new(folder.clone()).expect("the folder can be emptied");
+        assert!(!partial.exists() && finished.exists());
+        destination.set_offer(Offer::Partial).expect("it can be offered");
+        leave();
+        destination.set_offer(Offer::Finished).expect("it can be withdrawn");
+        assert!(!partial.exists() && finished.exists());
         fs::remove_dir_all(&folder).expect("remove the test's folder");
     }
 

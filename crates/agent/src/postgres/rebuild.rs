@@ -24,6 +24,7 @@ pub async fn base_backup(instance: &Instance, at: &str) -> Result<String, Error>
     remove(&data)?;
     fs::rename(&fresh, &data).map_err(Error::file(format!("put {} in place", data.display())))?;
     clear(&instance.copied())?;
+    clear(&instance.copied().join(crate::postgres::copy::PARTIAL))?;
     instance.configure(&instance.plain_conf())?;
     instance.become_standby()?;
     Ok(format!("copied from {at}"))
@@ -51,6 +52,7 @@ pub async fn rewind(instance: &Instance, at: &str, archive: Option<PathBuf>) -> 
     });
     run.await?;
     clear(&instance.copied())?;
+    clear(&instance.copied().join(crate::postgres::copy::PARTIAL))?;
     instance.configure(&instance.plain_conf())?;
     instance.become_standby()?;
     Ok(format!("rewound to the history of {at}"))

@@ -120,8 +120,7 @@ impl Sql {
     async fn looker(&self) -> Result<Looker, Error> {
         let client = self.connect(self.database.as_str()).await?;
         let failed = |e| self.failed("prepare to look", &described(&e));
-        let (probe, receivers) =
-            tokio::try_join!(client.prepare(&PROBE), client.prepare(RECEIVERS)).map_err(failed)?;
+        let (probe, receivers) = tokio::try_join!(client.prepare(&PROBE), client.prepare(RECEIVERS)).map_err(failed)?;
         Ok(Looker { client, probe, receivers, chat: None })
     }
 

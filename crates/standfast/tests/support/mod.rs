@@ -2,6 +2,7 @@
 //! folder and on ports of its own, and takes it down again, whatever happens.
 
 #![allow(dead_code, reason = "each test file uses its own part of this")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -155,6 +156,14 @@ impl Lab {
         replay
     }
 
+    /// What PostgreSQL says of itself that it must never have to say.
+    fn panics(&self) -> Vec<String> {
+        let hosts = std::fs::read_dir(self.dir.join("hosts")).into_iter().flatten().flatten();
+        let logs = hosts.filter_map(|h| std::fs::read_to_string(h.path().join("pg/mgc/log")).ok());
+        logs.flat_map(|log| log.lines().filter(|l| l.contains("PANIC:")).map(str::to_owned).collect::<Vec<_>>())
+            .collect()
+    }
+
     /// Audit a ledger: exit status and the last line.
     pub fn audit(&self, ledger: &Path) -> Ran {
         self.cli(&["audit", "--ledger", ledger.to_str().unwrap()])
@@ -167,7 +176,9 @@ impl Drop for Lab {
             eprintln!("the lab is kept: {}", self.dir.display());
             return;
         }
+        let panics = self.panics();
         let _ = self.cli(&["lab", "down", "--delete"]);
+        assert!(panics.is_empty() || std::thread::panicking(), "PostgreSQL panicked:\n{}", panics.join("\n"));
     }
 }
 
