@@ -10,7 +10,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use cluster::name::DatabaseName;
-use cluster::runbook::{Exposure, Runbook, named};
+use cluster::record::PoolState;
+use cluster::runbook::{Exposure, Runbook, Unmet, named};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -92,41 +93,42 @@ fn answer(
     wanted: StartRun,
     now: &Situation,
 ) -> Result<RunAnswer, String> {
-    let plan = Box::new(now.plan(runbook));
+    let mut plan = Box::new(now.plan(runbook));
+    let refused = |unmet: Vec<Unmet>, plan| Ok(RunAnswer::Refused { unmet, plan: Some(plan) });
+    let standing = standing(conductor, runbook, now);
+    let view = now.view(&now.facts);
+    let unmet: Vec<Unmet> = match &standing {
+        Standing::Resume(_) => Vec::new(),
+        Standing::Taken(unmet) => vec![unmet.clone()],
+        Standing::Free | Standing::Supersede(_) => (runbook.preflight)(&view),
+    };
+    let unmet: Vec<_> = unmet.into_iter().filter(|u| !(u.can_be_forced && wanted.force)).collect();
     if wanted.what_if {
+        plan.found.extend(unmet.iter().map(|u| format!("would be refused: {}; {}", u.why, u.hint)));
         return Ok(RunAnswer::Plan(plan));
     }
-    if let Some(under_way) = &now.record.run {
-        let own = conductor.run(&under_way.id);
-        return match own {
-            Some(journal) if under_way.runbook == runbook.name => {
-                take_up_next_step(conductor, &journal, wanted)?;
-                Ok(RunAnswer::Started { id: journal.id.clone(), resumed: true, plan })
-            }
-            _ => Ok(RunAnswer::Refused {
-                unmet: vec![cluster::runbook::Unmet {
-                    why: format!(
-                        "{} is under way, started by {} at {}",
-                        under_way.runbook, under_way.started_by, under_way.started_at
-                    ),
-                    hint: "watch it with standfast runbook list; it has to end before another one begins".into(),
-                    can_be_forced: false,
-                }],
-                plan: Some(plan),
-            }),
-        };
-    }
-    if let Some(journal) = conductor.all_runs().into_iter().find(|j| j.over().is_none()) {
-        // Begun, and not claimed yet: it is being carried out in this process.
-        return Ok(RunAnswer::Started { id: journal.id.clone(), resumed: true, plan });
-    }
-    let view = now.view(&now.facts);
-    if let Some(message) = (runbook.already)(&view) {
+    if let (Standing::Free, Some(message)) = (&standing, (runbook.already)(&view)) {
         return Ok(RunAnswer::AlreadyThere { message });
     }
-    let unmet: Vec<_> = (runbook.preflight)(&view).into_iter().filter(|u| !(u.can_be_forced && wanted.force)).collect();
     if !unmet.is_empty() {
-        return Ok(RunAnswer::Refused { unmet, plan: Some(plan) });
+        return refused(unmet, plan);
+    }
+    let journal = match &standing {
+        Standing::Resume(journal) => Some(journal.clone()),
+        _ => None,
+    };
+    match step_in_order(runbook, journal.as_deref(), wanted.only_step.as_deref()) {
+        InOrder::Yes => {}
+        InOrder::DoneAlready(message) => return Ok(RunAnswer::AlreadyThere { message }),
+        InOrder::No(unmet) => return refused(vec![unmet], plan),
+    }
+    if let Some(journal) = journal {
+        take_up_next_step(conductor, &journal, wanted)?;
+        return Ok(RunAnswer::Started { id: journal.id.clone(), resumed: true, plan });
+    }
+    if let Standing::Supersede(Some(journal)) = &standing {
+        let message = format!("a {} begun by {} takes its place", runbook.name, wanted.started_by);
+        journal.add(RunEventKind::Finished { complete: false, message })?;
     }
     let id = format!("{}-{}", runbook.name, jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ"));
     let begun = RunEventKind::Begun {
@@ -139,6 +141,74 @@ fn answer(
     conductor.runs.lock().expect("nothing panics while it holds the runs").insert(id.clone(), journal.clone());
     tokio::spawn(carry_out::carry_out(conductor.clone(), journal));
     Ok(RunAnswer::Started { id, resumed: false, plan })
+}
+
+/// How a runbook stands to the run that holds the pool, if any does.
+enum Standing {
+    /// Nothing is under way.
+    Free,
+    /// This runbook is under way here.
+    Resume(Arc<Journal>),
+    /// Another run holds the pool, and this one may take its place: its journal, if it is carried here.
+    Supersede(Option<Arc<Journal>>),
+    /// Another run holds the pool.
+    Taken(Unmet),
+}
+
+fn standing(conductor: &Conductor, runbook: &Runbook, now: &Situation) -> Standing {
+    let Some(run) = &now.record.run else {
+        // Begun, and not claimed yet: it is being carried out in this process.
+        let begun = conductor.all_runs().into_iter().find(|j| j.over().is_none());
+        return match begun {
+            Some(journal) if journal.begun().is_some_and(|b| b.0 == runbook.name) => Standing::Resume(journal),
+            Some(journal) => Standing::Taken(taken(&journal.begun().map(|b| b.0).unwrap_or_default(), "", "")),
+            None => Standing::Free,
+        };
+    };
+    let own = conductor.run(&run.id);
+    if let Some(journal) = own.clone().filter(|_| run.runbook == runbook.name) {
+        return Standing::Resume(journal);
+    }
+    // A site that is lost takes its runs with it: they must not keep the other site from going on. Its agent finds, when
+    // it returns, that the pool has moved on.
+    let home = now.topology.site(&now.record.home).map(|s| &s.authority);
+    let carrier_is_lost = own.is_some() || home.is_some_and(|h| now.look.silent.contains_key(h));
+    if runbook.name == "failover" && now.record.state == PoolState::Normal && carrier_is_lost {
+        return Standing::Supersede(own);
+    }
+    Standing::Taken(taken(&run.runbook, &run.started_by, &run.started_at))
+}
+
+fn taken(runbook: &str, by: &str, at: &str) -> Unmet {
+    let by = if by.is_empty() { String::new() } else { format!(", started by {by} at {at}") };
+    Unmet {
+        why: format!("{runbook} is under way{by}"),
+        hint: "watch it with standfast runbook watch; it has to end before another one begins".into(),
+        can_be_forced: false,
+    }
+}
+
+/// Whether the step that is asked for by itself is the next one.
+enum InOrder {
+    Yes,
+    DoneAlready(String),
+    No(Unmet),
+}
+
+fn step_in_order(runbook: &Runbook, journal: Option<&Journal>, only_step: Option<&str>) -> InOrder {
+    let Some(only) = only_step else { return InOrder::Yes };
+    let is_done = |id: &str| journal.is_some_and(|j| j.is_done(id));
+    if is_done(only) {
+        return InOrder::DoneAlready(format!("step {only} of this {} was done before", runbook.name));
+    }
+    match runbook.steps.iter().find(|s| !is_done(s.id)) {
+        Some(next) if next.id != only => InOrder::No(Unmet {
+            why: format!("step {only} is not the next one: {} comes first", next.id),
+            hint: format!("standfast step {} {}", runbook.name, next.id),
+            can_be_forced: false,
+        }),
+        _ => InOrder::Yes,
+    }
 }
 
 /// A run that was begun step by step stands still after each: go on with the next one, or with all that are left.

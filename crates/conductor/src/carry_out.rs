@@ -61,6 +61,10 @@ pub async fn carry_out(conductor: Arc<Conductor>, journal: Arc<Journal>) {
     };
     let mut run = Run { conductor: &conductor, journal: &journal, runbook, facts };
     while let Err(error) = run.carry_to_the_end(&started_by, only_step.as_deref()).await {
+        if journal.over().is_some() {
+            tracing::warn!(run = %journal.id, "a run is over: another one has taken its place");
+            return;
+        }
         tracing::warn!(run = %journal.id, %error, "a run waits");
         tokio::time::sleep(AGAIN).await;
     }
@@ -71,12 +75,12 @@ impl Run<'_> {
         if !self.claim(started_by).await? {
             return Ok(());
         }
-        for step in self.runbook.steps {
+        for (step, left) in self.runbook.steps.iter().zip((0..self.runbook.steps.len()).rev()) {
             if self.journal.is_done(step.id) {
                 continue;
             }
             self.step(step).await?;
-            if only_step == Some(step.id) {
+            if only_step == Some(step.id) && left > 0 {
                 let message = format!("step {} is done; the run stays open for the next step", step.id);
                 return self.journal.add(RunEventKind::Finished { complete: false, message });
             }
@@ -90,6 +94,8 @@ impl Run<'_> {
             let now = self.look().await?;
             match &now.record.run {
                 Some(run) if run.id == self.journal.id => return Ok(true),
+                // It was known when this run began that it takes the place of that one.
+                Some(run) if self.facts.before.run.as_ref().is_some_and(|before| before.id == run.id) => {}
                 Some(run) => {
                     let message =
                         format!("{} holds the pool: {} since {}", run.started_by, run.runbook, run.started_at);
@@ -166,6 +172,9 @@ impl Run<'_> {
         let mut again = AGAIN;
         loop {
             let now = self.look().await?;
+            if now.record.run.as_ref().is_none_or(|run| run.id != self.journal.id) {
+                return Err("the pool's record names another run".into());
+            }
             let next = advance(step, &self.view(&now, began.elapsed().as_millis() as u64), acted);
             match next {
                 Next::StepDone(evidence) => {

@@ -157,3 +157,56 @@ fn a_post_that_is_tried_again_across_the_failover_is_one_message_with_one_number
     let history: support::Ran = history.env("STANDFAST_PASSWORD", "harbour-watch").output().unwrap().into();
     assert_eq!(history.stdout.matches("pump 2 is off").count(), 1, "{}", history.all());
 }
+
+#[test]
+fn a_step_by_itself_is_the_next_one_or_nothing() {
+    let lab = Lab::up();
+    lab.ok(&["lab", "kill", "site-1"]);
+    let out_of_order = lab.cli(&["step", "failover", "bring-backup-online"]);
+    assert_eq!(out_of_order.code, Some(3), "{}", out_of_order.all());
+    assert!(out_of_order.all().contains("fence-old-primary"), "it says what comes first: {}", out_of_order.all());
+    assert_eq!(lab.record()["epoch"], 1);
+    for step in cluster::failover::FAILOVER.steps {
+        lab.ok(&["step", "failover", step.id]);
+        let before = lab.record();
+        lab.cli(&["step", "failover", step.id]);
+        assert_eq!(lab.record()["version"], before["version"], "{} typed twice is done once", step.id);
+    }
+    assert_eq!(lab.state(), "FailedOver");
+    assert!(lab.record()["run"].is_null());
+}
+
+#[test]
+fn a_run_that_was_lost_with_its_site_does_not_stop_the_failover() {
+    let lab = Lab::up();
+    lab.ok(&["mirror", "remove", "--yes"]);
+    lab.ok(&["lab", "kill", "s1a/agent"]);
+    lab.ok(&["lab", "start", "s1a", "--env", "STANDFAST_FAILPOINTS=install-mirror.seed-mirror.before=pause"]);
+    let mut command = lab.command(&["mirror", "install", "--yes"]);
+    let command = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut watching = None;
+    let marker = lab.dir.join("hosts/s1a/failpoint.install-mirror.seed-mirror.before");
+    lab.until("the run stands still", |_| {
+        let over = watching.as_mut().is_none_or(|child: &mut std::process::Child| child.try_wait().unwrap().is_some());
+        if over {
+            watching = Some(command.spawn().unwrap());
+        }
+        marker.exists()
+    });
+    lab.ok(&["lab", "kill", "site-1"]);
+    let mut watching = watching.unwrap();
+    watching.kill().ok();
+    watching.wait().unwrap();
+    lab.until("the other site knows of the run", |lab| lab.record()["run"]["runbook"] == "install-mirror");
+    let said = lab.cli(&["failover", "--yes"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert_eq!(lab.state(), "FailedOver");
+    lab.ok(&["lab", "start", "site-1"]);
+    lab.until("the lost run has ended by itself", |lab| {
+        let runs = lab.cli(&["runbook", "list", "--json"]);
+        let runs: serde_json::Value = serde_json::from_str(&runs.stdout).unwrap_or_default();
+        let lost = runs.as_array().and_then(|all| all.iter().find(|r| r["runbook"] == "install-mirror").cloned());
+        lost.is_some_and(|run| run["complete"] == false)
+    });
+    lab.ok(&["failback", "--yes"]);
+}
