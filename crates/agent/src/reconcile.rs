@@ -111,7 +111,7 @@ async fn standby(
     if part == Part::Backup {
         return feed::round(host, database, record, work, upstream.as_ref(), &probe).await;
     }
-    let conf = standby_conf(host, database, upstream.as_ref());
+    let conf = conf_of(host, database, record, part, upstream.as_ref());
     database.reload(&conf)?;
     settle(database, record, &probe)?;
     database.shipping(Some(feed::plain_report(&probe)), false);
@@ -152,13 +152,22 @@ async fn start_standby(
         }
         database.instance.become_standby()?;
     }
-    let mut conf = standby_conf(host, database, upstream);
-    if part == Part::Backup {
-        conf.files_from = Some(database.instance.copied());
-    }
+    let conf = conf_of(host, database, record, part, upstream);
     tracing::info!(database = %database.name, %part, "starting");
     database.start(&conf).await?;
     Ok(false)
+}
+
+/// The configuration of a standby in its part. A mirror finds in the share, after a long absence, what the principal does
+/// not have any more: finished segments of the present writer. The backup's mirror does not, because it must never hold
+/// more than the backup, which may be promoted.
+fn conf_of(host: &Host, database: &Database, record: &PoolRecord, part: Part, upstream: Option<&HostName>) -> Conf {
+    let files_from = match part {
+        Part::Backup => Some(database.instance.copied()),
+        Part::Mirror => database.share(host).and_then(|share| share.archive_of(record.epoch)),
+        Part::Principal | Part::BackupMirror => None,
+    };
+    Conf { files_from, ..standby_conf(host, database, upstream) }
 }
 
 /// The configuration of a standby that streams from a host.

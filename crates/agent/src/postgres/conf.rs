@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 /// Size of a WAL segment, in MB. Small ones make partial segments cheap to ship and a promotion quick (8 ms against 25).
 pub const WAL_SEGMENT_MB: u32 = 1;
 
-/// Log kept for standbys that are away, in MB, at most; less on a small volume.
-const WAL_KEEP_MB_MAX: u64 = 1024;
+/// Log kept for standbys that are away, in MB, at most; less on a small volume. What is older they fetch from the share. A
+/// segment that is not kept is used again, and one that is used again need not be filled with zeros first, which costs a
+/// commit some milliseconds.
+const WAL_KEEP_MB_MAX: u64 = 192;
 
 /// Everything that varies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +57,7 @@ impl Conf {
             ("full_page_writes", "on".into()),
             ("synchronous_commit", "on".into()),
             ("wal_compression", "lz4".into()),
-            ("min_wal_size", "64MB".into()),
+            ("min_wal_size", format!("{keep_mb}MB")),
             ("max_wal_size", "512MB".into()),
             ("checkpoint_timeout", "2min".into()),
             ("max_wal_senders", "12".into()),
@@ -136,6 +138,6 @@ mod tests {
         assert!(text.contains("synchronous_standby_names = 'FIRST 1 (\"b\")'"));
         assert!(text.contains("primary_conninfo = 'host=x password=''y'''"));
         assert!(text.contains("restore_command = ''"));
-        assert!(text.contains("wal_keep_size = '1024MB'"));
+        assert!(text.contains("wal_keep_size = '192MB'"));
     }
 }

@@ -82,6 +82,11 @@ impl CopyDestination {
             fs::rename(aside, folder.join(name))?;
         } else {
             fs::rename(aside, self.folder.join(name))?;
+            // The same segment, while it was being written, is of no use any more.
+            match fs::remove_file(self.folder.join(PARTIAL).join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
         Ok(may)
     }
