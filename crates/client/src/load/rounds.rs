@@ -139,6 +139,8 @@ struct Load {
     last_stamp: u64,
     frame: Vec<u8>,
     text: String,
+    /// Letters and digits at random, twice the length of a text: nothing that a database could make smaller.
+    filler: String,
 }
 
 /// Carry a plan out, on a thread of its own. `processor` is asked before and after each round.
@@ -186,15 +188,19 @@ impl Load {
     async fn connect(crowd: Crowd, text_bytes: usize) -> Result<Self, ClientError> {
         let counters = Rc::new(Counters::default());
         let began = Instant::now();
+        let text_bytes = text_bytes.max(TEXT_BYTES_MIN);
+        let mut random = rand::rng();
+        let filler = (0..2 * text_bytes).map(|_| char::from(rand::Rng::sample(&mut random, rand::distr::Alphanumeric)));
         let mut load = Self {
             began,
             members: Vec::with_capacity(crowd.seats.len()),
             counters,
-            text_bytes: text_bytes.max(TEXT_BYTES_MIN),
+            text_bytes,
             next: 0,
             last_stamp: 0,
             frame: Vec::new(),
             text: String::new(),
+            filler: filler.collect(),
         };
         for (n, seat) in crowd.seats.into_iter().enumerate() {
             load.enter(seat).await?;
@@ -302,11 +308,11 @@ impl Load {
         let member = &self.members[self.next];
         self.text.clear();
         let (room, id) = (member.seat.room, Uuid::now_v7());
-        let rest = self.text_bytes - STAMP;
+        let from = stamp as usize % self.text_bytes;
+        let filler = &self.filler[from..from + self.text_bytes - STAMP];
         write!(
             self.text,
-            r#"{{"type":"post","id":{stamp},"room":{room},"client_id":"{id}","text":"{stamp:0STAMP$}{:x<rest$}"}}"#,
-            ""
+            r#"{{"type":"post","id":{stamp},"room":{room},"client_id":"{id}","text":"{stamp:0STAMP$}{filler}"}}"#
         )
         .expect("writing into a string does not fail");
         self.frame.clear();
