@@ -86,6 +86,19 @@ pub fn advance(view: &PairView) -> PairAction {
     }
 }
 
+/// The same for an agent that has asked for "synchronised" and got no answer, or has just started and cannot know whether
+/// it had. What was asked for may still be taken, so before commits stop waiting the record is changed once more: a late
+/// request then finds a newer version, and is refused. An agent that starts its principal lets it wait for the mirror of
+/// the record, synchronised or not, until then.
+pub fn advance_unanswered(view: &PairView) -> PairAction {
+    match advance(view) {
+        PairAction::WaitForNobody if view.mirror.is_some() && !view.recorded_synchronised => {
+            PairAction::RecordNotSynchronised
+        }
+        action => action,
+    }
+}
+
 fn lost(view: &PairView) -> bool {
     if view.connection.is_some() {
         return false;
@@ -203,6 +216,15 @@ mod tests {
             },
             &PairAction::Nothing,
         );
+    }
+
+    #[test]
+    fn what_was_asked_for_and_not_answered_is_overruled_before_commits_stop_waiting() {
+        let gone = PairView { recorded_synchronised: false, connection: None, ..view() };
+        assert_eq!(advance(&gone), PairAction::WaitForNobody);
+        assert_eq!(advance_unanswered(&gone), PairAction::RecordNotSynchronised);
+        assert_eq!(advance_unanswered(&PairView { mirror: None, ..gone }), PairAction::WaitForNobody);
+        assert_eq!(advance_unanswered(&view()), PairAction::Nothing);
     }
 
     #[test]

@@ -1,0 +1,454 @@
+//! The agent of a host, as `crates/agent` behaves: it takes orders, carries them out, and holds its instance to the part
+//! that the record gives it. What it decides is decided by the product's functions: `goal`, `may_open`, `mirror::advance`.
+
+use crate::state::{
+    Ask, Entry, Host, HostNumber, How, Log, Message, Postgres, Record, SITES, Stamped, State, What, site,
+};
+use crate::words;
+use crate::world::{Protection, World};
+use cluster::fence::{Answers, MayOpen, may_open};
+use cluster::goal::Goal;
+use cluster::mirror::{PairAction, PairView, advance, advance_unanswered};
+use cluster::name::HostName;
+use cluster::report::InstanceState;
+
+/// What came of a change of the record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Swapped {
+    Taken,
+    Refused,
+}
+
+/// Compare-and-swap at an authority: `ManagementStore::swap`.
+pub fn swap(world: &World, state: &mut State, at: HostNumber, record: Record) -> Swapped {
+    if world.authorities[usize::from(site(at))] != at {
+        return Swapped::Refused;
+    }
+    let own = state.host(at).record;
+    let changes_at_home = own.home == site(at) && record.epoch >= own.epoch;
+    let takes_over = record.home == site(at) && record.epoch > own.epoch;
+    if own.version + 1 != record.version || !(changes_at_home || takes_over) {
+        return Swapped::Refused;
+    }
+    keep(state, at, record);
+    Swapped::Taken
+}
+
+/// A record is on a host's disk.
+pub fn keep(state: &mut State, host: HostNumber, record: Record) {
+    state.host_mut(host).record = record;
+    if let Some(principal) = record.principal {
+        state.named[usize::from(record.epoch)] |= 1 << principal;
+    }
+}
+
+/// Take an order: `order::take`.
+pub fn take(world: &World, state: &mut State, host: HostNumber, given: Stamped) {
+    let h = state.host_mut(host);
+    if world.on(Protection::Stamps) && given.stamp < h.latest {
+        return;
+    }
+    let known = h.order.filter(|(o, _)| o.stamp == given.stamp && o.ask == given.ask);
+    if known.is_some_and(|(_, how)| how == How::Done) || h.executing.iter().any(|(o, _)| o.stamp == given.stamp) {
+        return;
+    }
+    h.latest = given.stamp;
+    h.order = Some((given, How::Running));
+    h.executing.push((given, 0));
+}
+
+/// The agent dies and is started again; its databases go on.
+pub fn restart(world: &World, state: &mut State, host: HostNumber) {
+    let h = state.host_mut(host);
+    h.executing.clear();
+    h.heard_other_site = false;
+    h.unanswered = h.record.principal == Some(host);
+    if let Some((_, how)) = &mut h.order
+        && *how == How::Running
+        && world.on(Protection::InterruptedOrdersFail)
+    {
+        *how = How::Failed;
+    }
+}
+
+/// What one stage of an order comes to.
+enum Stage {
+    Next,
+    Over(How),
+}
+
+/// Carry out one stage of the order that is under way.
+pub fn execute(world: &World, state: &mut State, host: HostNumber) {
+    let Some((given, stage)) = state.host(host).executing.first().copied() else { return };
+    match carry_out(world, state, host, given, stage) {
+        Stage::Next => state.host_mut(host).executing[0].1 += 1,
+        Stage::Over(how) => {
+            let h = state.host_mut(host);
+            h.executing.remove(0);
+            if let Some((_, outcome)) = h.order.as_mut().filter(|(o, _)| o.stamp == given.stamp) {
+                *outcome = how;
+            }
+        }
+    }
+}
+
+fn carry_out(world: &World, state: &mut State, host: HostNumber, given: Stamped, stage: u8) -> Stage {
+    let epoch = state.host(host).record.epoch;
+    let runs = state.host(host).postgres;
+    match given.ask {
+        Ask::Fence(by) => {
+            if state.host(host).history >= by {
+                return Stage::Over(How::Failed);
+            }
+            let h = state.host_mut(host);
+            h.fenced_by = h.fenced_by.max(by);
+            state.stop(host, false);
+            Stage::Over(How::Done)
+        }
+        Ask::CloseShare(to) => {
+            if world.on(Protection::ShareCloses) {
+                state.share_open_from = state.share_open_from.max(to);
+            }
+            let h = state.host_mut(host);
+            h.share_epoch = h.share_epoch.max(to);
+            Stage::Over(How::Done)
+        }
+        Ask::StopLogShipping => {
+            let h = state.host_mut(host);
+            h.shipping_stopped_in = epoch;
+            h.upstream = None;
+            Stage::Over(How::Done)
+        }
+        Ask::CopyRemainingLog => match runs {
+            Postgres::Stopped => Stage::Over(How::Failed),
+            Postgres::Writer => Stage::Over(How::Done),
+            Postgres::Standby if state.streams(host) => Stage::Over(How::Failed),
+            Postgres::Standby => {
+                let longest = state.share.into_iter().filter(|log| state.host(host).log.is_prefix_of(*log));
+                let copied = longest.max_by_key(|log| log.len());
+                state.host_mut(host).copied = copied.unwrap_or_default();
+                Stage::Over(How::Done)
+            }
+        },
+        Ask::ApplyRemainingLog => match runs {
+            Postgres::Stopped => Stage::Over(How::Failed),
+            Postgres::Writer => Stage::Over(How::Done),
+            Postgres::Standby if state.streams(host) => Stage::Over(How::Failed),
+            Postgres::Standby => {
+                let h = state.host_mut(host);
+                if h.log.is_prefix_of(h.copied) {
+                    h.log = h.copied;
+                }
+                h.copied = Log::default();
+                Stage::Over(How::Done)
+            }
+        },
+        Ask::DisconnectSessions | Ask::Checkpoint => {
+            Stage::Over(if runs == Postgres::Stopped { How::Failed } else { How::Done })
+        }
+        Ask::Promote(to) => promote(world, state, host, to, stage),
+        Ask::SalvageTail(from) => {
+            if state.host(from).postgres == Postgres::Stopped || !state.reaches(host, from) {
+                return Stage::Over(How::Failed);
+            }
+            state.stop(host, false);
+            let kept = state.host(host).log.posts() & !state.host(host).log.common(state.host(from).log).posts();
+            state.host_mut(host).salvage |= kept;
+            Stage::Over(How::Done)
+        }
+        Ask::Rewind(from) => rewind(state, host, from, stage),
+        Ask::HandOver(to) => hand_over(state, host, to, stage),
+    }
+}
+
+fn promote(world: &World, state: &mut State, host: HostNumber, to: u8, stage: u8) -> Stage {
+    let by_failover = state.run.is_some_and(|r| r.book == crate::state::Book::Failover);
+    let remembered = world.on(Protection::PromotionIsRememberedFirst);
+    let h = state.host_mut(host);
+    if h.postgres == Postgres::Stopped {
+        // A data folder that an order has promoted is a writer's; its agent starts it to finish what it began.
+        if !(remembered && !h.standby_signal && h.history >= to) {
+            return Stage::Over(How::Failed);
+        }
+        h.postgres = Postgres::Writer;
+        h.waits_for = None;
+    }
+    if stage == 0 {
+        if remembered {
+            h.history = h.history.max(to);
+        }
+        if h.postgres == Postgres::Standby {
+            h.postgres = Postgres::Writer;
+            h.standby_signal = false;
+            h.upstream = None;
+            h.waits_for = None;
+            h.log.push(Entry::Fork(to));
+            if by_failover {
+                state.failed_over_to |= 1 << to;
+            }
+        }
+        return Stage::Next;
+    }
+    if h.log.epoch() > to {
+        return Stage::Over(How::Failed);
+    }
+    if h.log.epoch() < to {
+        h.log.push(Entry::Epoch(to));
+    }
+    h.history = h.history.max(to);
+    h.handed_over = 0;
+    Stage::Over(How::Done)
+}
+
+fn rewind(state: &mut State, host: HostNumber, from: HostNumber, stage: u8) -> Stage {
+    let h = state.host(host);
+    let epoch = h.record.epoch;
+    if stage == 0 {
+        if h.standby_signal && h.history >= epoch {
+            return Stage::Over(How::Done);
+        }
+        state.stop(host, false);
+        return Stage::Next;
+    }
+    if state.host(from).postgres == Postgres::Stopped || !state.reaches(host, from) {
+        return Stage::Over(How::Failed);
+    }
+    let source = state.host(from).log;
+    let h = state.host_mut(host);
+    h.log = h.log.common(source);
+    h.copied = Log::default();
+    h.standby_signal = true;
+    h.clean = false;
+    h.history = epoch;
+    h.handed_over = 0;
+    h.fenced_by = 0;
+    h.shipping_stopped_in = 0;
+    Stage::Over(How::Done)
+}
+
+fn hand_over(state: &mut State, host: HostNumber, to: u8, stage: u8) -> Stage {
+    let h = state.host_mut(host);
+    if h.handed_over == to && h.postgres == Postgres::Stopped {
+        return Stage::Over(How::Done);
+    }
+    match (stage, h.postgres) {
+        (_, Postgres::Standby) => return Stage::Over(How::Failed),
+        (0, Postgres::Writer) => {
+            h.waits_for = None;
+            if h.log.epoch() < to {
+                h.log.push(Entry::Epoch(to));
+            }
+            return Stage::Next;
+        }
+        (_, Postgres::Writer) => stop_cleanly(state, host),
+        (_, Postgres::Stopped) => {}
+    }
+    let h = state.host_mut(host);
+    if !h.clean {
+        return Stage::Over(How::Failed);
+    }
+    h.handed_over = to;
+    h.history = to;
+    Stage::Over(How::Done)
+}
+
+/// A clean stop: PostgreSQL sends everything to the standbys that stream, then ends.
+pub fn stop_cleanly(state: &mut State, host: HostNumber) {
+    let log = state.host(host).log;
+    for standby in crate::state::HOSTS {
+        if state.host(standby).upstream == Some(host) && state.streams(standby) {
+            state.host_mut(standby).log = log;
+        }
+    }
+    state.stop(host, true);
+}
+
+fn asks_to_open(world: &World, host: HostNumber, h: &Host) -> MayOpen {
+    if !world.on(Protection::ReturningAsks) {
+        return MayOpen::Open;
+    }
+    let other = SITES[usize::from(1 - site(host))];
+    let record = words::record(&h.record);
+    // Whatever is heard is adopted, so what others said is never newer than what is on this disk.
+    let said = (HostName::from("somebody there"), (other.into(), record.clone()));
+    let records = h.heard_other_site.then_some(said).into_iter().collect();
+    let answers = Answers { records, without_peer: false };
+    may_open(&words::database(), &words::name(host), &record, Some(&other.into()), &answers)
+}
+
+/// How the instance stands: `Database::standing`.
+pub fn standing(world: &World, h: &Host, host: HostNumber) -> InstanceState {
+    match h.postgres {
+        Postgres::Standby => return InstanceState::Standby,
+        Postgres::Writer => return InstanceState::Online,
+        Postgres::Stopped if !h.executing.is_empty() => return InstanceState::Busy,
+        Postgres::Stopped => {}
+    }
+    match world.goal(h.record, host) {
+        Goal::Principal { .. } if h.handed_over > h.record.epoch || h.standby_signal => InstanceState::Stopped,
+        Goal::Principal { .. } => match asks_to_open(world, host, h) {
+            MayOpen::Open => InstanceState::Stopped,
+            MayOpen::Ask { .. } => InstanceState::AskingPeer,
+            MayOpen::LeftBehind { .. } => InstanceState::LeftBehind,
+        },
+        Goal::Standby { .. } if h.standby_signal || h.handed_over != 0 => InstanceState::Stopped,
+        Goal::Standby { .. } => InstanceState::LeftBehind,
+        Goal::Idle if h.history >= h.record.epoch => InstanceState::Stopped,
+        Goal::Idle => InstanceState::LeftBehind,
+    }
+}
+
+/// One round of the reconciler. `answer_is_lost`: a change of the record that it asks for arrives later, if ever.
+pub fn round(world: &World, state: &mut State, host: HostNumber, answer_is_lost: bool) {
+    let h = state.host(host);
+    if !h.executing.is_empty() || h.fenced_by > h.record.epoch {
+        return;
+    }
+    match world.goal(h.record, host) {
+        Goal::Idle => {
+            if h.history < h.record.epoch {
+                state.stop(host, false);
+            }
+        }
+        Goal::Standby { upstream, .. } => standby(state, host, upstream.as_ref().map(words::number)),
+        Goal::Principal { wait_for, candidate, .. } => {
+            let mirror = wait_for.clone().or(candidate).as_ref().map(words::number);
+            principal(world, state, host, wait_for.as_ref().map(words::number), mirror, answer_is_lost);
+        }
+    }
+}
+
+fn standby(state: &mut State, host: HostNumber, upstream: Option<HostNumber>) {
+    let h = state.host_mut(host);
+    let epoch = h.record.epoch;
+    let fed = !(h.record.backup == Some(host) && h.shipping_stopped_in == epoch);
+    match h.postgres {
+        Postgres::Stopped => {
+            if !h.standby_signal {
+                if h.handed_over == 0 || h.handed_over > epoch {
+                    return;
+                }
+                h.standby_signal = true;
+            }
+            h.postgres = Postgres::Standby;
+            h.upstream = upstream.filter(|_| fed);
+        }
+        Postgres::Writer => {
+            if h.history < epoch {
+                state.stop(host, false);
+            }
+        }
+        Postgres::Standby => {
+            if fed {
+                h.upstream = upstream;
+                if state.streams(host) {
+                    let h = state.host_mut(host);
+                    h.history = h.history.max(epoch);
+                    h.handed_over = 0;
+                }
+            }
+        }
+    }
+}
+
+fn principal(
+    world: &World,
+    state: &mut State,
+    host: HostNumber,
+    wait_for: Option<HostNumber>,
+    mirror: Option<HostNumber>,
+    answer_is_lost: bool,
+) {
+    let h = state.host(host);
+    match h.postgres {
+        Postgres::Standby => {}
+        Postgres::Stopped if h.handed_over > h.record.epoch => {}
+        Postgres::Stopped if h.standby_signal => {
+            let h = state.host_mut(host);
+            h.postgres = Postgres::Standby;
+            h.upstream = None;
+        }
+        Postgres::Stopped => {
+            if asks_to_open(world, host, h) == MayOpen::Open {
+                let h = state.host_mut(host);
+                h.postgres = Postgres::Writer;
+                h.waits_for = if world.on(Protection::UnansweredIsOverruled) { mirror } else { wait_for };
+                h.waits_really = true;
+            }
+        }
+        Postgres::Writer => pair(world, state, host, mirror, answer_is_lost),
+    }
+}
+
+/// What the principal's agent sees of its pair. Silence is always long enough: the model has no clock.
+fn look_at_pair(state: &State, host: HostNumber, mirror: Option<HostNumber>) -> PairView {
+    let h = state.host(host);
+    let connected = mirror.filter(|m| state.host(*m).upstream == Some(host) && state.streams(*m));
+    PairView {
+        mirror: mirror.map(words::name),
+        recorded_synchronised: h.record.mirror.is_some_and(|(_, synchronised)| synchronised),
+        waits_for: h.waits_for.map(words::name),
+        written: words::position(h.log.len()),
+        connection: connected.map(|m| (true, words::position(state.host(m).log.len()))),
+        silent_ms: Some(60_000),
+        watched_ms: 60_000,
+        evidently_dead: false,
+    }
+}
+
+/// One look at the pair: `pair::round`.
+fn pair(world: &World, state: &mut State, host: HostNumber, mirror: Option<HostNumber>, answer_is_lost: bool) {
+    let view = look_at_pair(state, host, mirror);
+    let overruled = state.host(host).unanswered && world.on(Protection::UnansweredIsOverruled);
+    let mut action = if overruled { advance_unanswered(&view) } else { advance(&view) };
+    if action == PairAction::RecordNotSynchronised && !world.on(Protection::RecordBeforeExposure) {
+        action = PairAction::WaitForNobody;
+    }
+    match action {
+        PairAction::Nothing => {}
+        PairAction::WaitFor(mirror) => {
+            let h = state.host_mut(host);
+            h.waits_for = Some(words::number(&mirror));
+            h.waits_really = false;
+        }
+        PairAction::WaitForNobody => state.host_mut(host).waits_for = None,
+        PairAction::RecordNotSynchronised => set_synchronised(world, state, host, false, answer_is_lost),
+        PairAction::RecordSynchronised => {
+            // The checkpoint makes the setting work; then the mirror must confirm what was written before.
+            if world.on(Protection::MirrorConfirms) {
+                state.host_mut(host).waits_really = true;
+                state.acknowledge();
+            }
+            state.host_mut(host).unanswered = true;
+            set_synchronised(world, state, host, true, answer_is_lost);
+        }
+    }
+}
+
+fn set_synchronised(world: &World, state: &mut State, host: HostNumber, to: bool, answer_is_lost: bool) {
+    let from = state.host(host).record;
+    let Some((mirror, _)) = from.mirror else { return };
+    let record = Record { version: from.version + 1, mirror: Some((mirror, to)), ..from };
+    let authority = world.authorities[usize::from(from.home)];
+    if answer_is_lost {
+        if authority != host && state.left.delays > 0 {
+            state.left.delays -= 1;
+            let what = What::SetRecord { record, ends_run: false };
+            state.network.push(Message { from: host, to: authority, awaited: false, what });
+        }
+        return;
+    }
+    if !state.reaches(host, authority) {
+        return;
+    }
+    state.host_mut(host).unanswered = false;
+    match swap(world, state, authority, record) {
+        Swapped::Taken => keep(state, host, record),
+        Swapped::Refused => {
+            let newest = state.host(authority).record;
+            if newest.supersedes(&from) {
+                keep(state, host, newest);
+            }
+        }
+    }
+}

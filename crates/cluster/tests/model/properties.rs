@@ -1,0 +1,169 @@
+//! What must always hold, in words that a person can judge; and what must happen at some time.
+
+use crate::state::{Book, HOSTS, HostNumber, Message, POSTS_MAX, Postgres, S1A, S1B, State, What};
+use crate::words::posts;
+use crate::world::{Action, Protection, World};
+use cluster::runbook::Step;
+
+/// What is broken in this state, if anything is.
+pub fn broken(state: &State) -> Option<String> {
+    one_writer(state).or_else(|| promise_one(state)).or_else(|| nothing_shipped_is_lost(state)).or_else(|| kept(state))
+}
+
+/// No two instances are open for writing in one epoch, and no two have acknowledged in one.
+fn one_writer(state: &State) -> Option<String> {
+    for a in HOSTS {
+        for b in HOSTS.into_iter().filter(|b| *b > a) {
+            let (x, y) = (state.host(a), state.host(b));
+            if x.postgres == Postgres::Writer && y.postgres == Postgres::Writer && x.log.writer() == y.log.writer() {
+                return Some(format!("one writer: two are open in epoch {}", x.log.writer()));
+            }
+        }
+    }
+    let by = state.acknowledged;
+    let two = by.iter().enumerate().any(|(at, (e, h))| *e != 0 && by[..at].iter().any(|(f, g)| f == e && g != h));
+    two.then(|| "one writer: two hosts have acknowledged posts in one epoch".into())
+}
+
+/// Promise 1: while the record says "synchronised", what the principal has acknowledged is on the mirror.
+fn promise_one(state: &State) -> Option<String> {
+    let record = state.newest_record();
+    let (Some(principal), Some((mirror, true))) = (record.principal, record.mirror) else { return None };
+    let mirrored = state.host(mirror).log.posts();
+    for (post, by) in state.acknowledged.iter().enumerate() {
+        if *by == (record.epoch, principal) && mirrored & 1 << post == 0 {
+            return Some(format!(
+                "promise 1: p{post} is acknowledged, the record says synchronised, and the mirror lacks it"
+            ));
+        }
+    }
+    None
+}
+
+/// The host with the present history: that of the latest promotion.
+fn present(state: &State) -> usize {
+    let key = |h: usize| (state.hosts[h].log.writer(), state.hosts[h].log.len());
+    (0..4).rev().max_by_key(|h| key(*h)).expect("there are four hosts")
+}
+
+/// Whatever lies in the share of an epoch that is over is in the present history.
+fn nothing_shipped_is_lost(state: &State) -> Option<String> {
+    let log = state.hosts[present(state)].log;
+    let older = &state.share[..usize::from(log.writer())];
+    let shipped = older.iter().fold(0, |all, log| all | log.posts());
+    let lost = shipped & !log.posts();
+    (lost != 0)
+        .then(|| format!("nothing shipped is lost: {} was shipped and is not in the present history", posts(lost)))
+}
+
+/// An acknowledged post is in the present history; or it was rewound by a failover, and is on the old site's disks or in a
+/// salvage.
+fn kept(state: &State) -> Option<String> {
+    let log = state.hosts[present(state)].log;
+    for post in 0..POSTS_MAX {
+        let (epoch, _) = state.acknowledged[post];
+        let bit = 1 << post;
+        if epoch == 0 || log.posts() & bit != 0 {
+            continue;
+        }
+        let rewound = (epoch + 1..=log.writer()).any(|e| state.failed_over_to & 1 << e != 0);
+        if !rewound {
+            return Some(format!("acknowledged is kept: p{post} of epoch {epoch} is lost without a failover"));
+        }
+        if !state.hosts.iter().any(|h| (h.log.posts() | h.salvage) & bit != 0) {
+            return Some(format!("acknowledged is kept: p{post} of epoch {epoch} was rewound, and nobody has kept it"));
+        }
+    }
+    None
+}
+
+/// What this step from one state to the next breaks, if anything.
+pub fn broken_by(world: &World, before: &State, action: Action, after: &State) -> Option<String> {
+    if let Action::Deliver(at) = action
+        && let Message { to, what: What::Give(order), .. } = before.network[usize::from(at)]
+        && order.stamp < before.host(to).latest
+        && after.host(to).executing.len() > before.host(to).executing.len()
+        && world.on(Protection::Stamps)
+    {
+        return Some(format!("stamps: host {to} took an older order"));
+    }
+    if let (Some(was), Some(is)) = (before.run, after.run)
+        && is.book == Book::Failover
+        && (was.done, is.done) == (0, 1)
+        && let Some(host) = [S1A, S1B].into_iter().find(|h| fence_missing(world, before, *h))
+    {
+        return Some(format!("the fence holds: host {host} answers, and nothing keeps it from opening"));
+    }
+    for host in HOSTS {
+        let (b, a) = (before.host(host), after.host(host));
+        if a.record != b.record && !a.record.supersedes(&b.record) {
+            return Some(format!("epochs only rise: the record of host {host} went back"));
+        }
+        if a.history < b.history {
+            return Some(format!("epochs only rise: the history of host {host} went back"));
+        }
+        let opened = b.postgres == Postgres::Stopped && a.postgres == Postgres::Writer;
+        let left_behind = a.log.writer() < after.hosts[present(after)].log.writer();
+        if opened && left_behind && (!b.heard_other_site || b.fenced_by > a.log.writer()) {
+            return Some(format!("a left-behind instance never opens: host {host} did, after a later promotion"));
+        }
+        let promoted = b.postgres == Postgres::Standby && a.postgres == Postgres::Writer;
+        if promoted
+            && let Some(run) = after.run
+            && run.book == Book::Failback
+            && let Some(old) = run.before.principal
+            && old != host
+            && !before.host(old).log.is_prefix_of(b.log)
+        {
+            return Some(format!("every byte: host {host} was promoted without all that host {old} had"));
+        }
+    }
+    None
+}
+
+/// Whether a host of the old site that answers could open in the old epoch, or is open.
+fn fence_missing(world: &World, state: &State, host: HostNumber) -> bool {
+    let h = state.host(host);
+    let epoch = state.newest_record().epoch;
+    let knows = h.record.epoch >= epoch || h.fenced_by >= epoch;
+    let open = h.postgres != Postgres::Stopped;
+    world.on(Protection::FenceFirst) && state.reaches(world.conductor(), host) && (open || !knows)
+}
+
+/// What happened, for the properties of the kind "at some time".
+pub fn happened(before: &State, after: &State, action: Action, steps: &[Step], seen: &mut impl FnMut(String)) {
+    if let (Some(was), Some(is)) = (before.run, after.run) {
+        let finished = !was.over && is.over && usize::from(is.done) == steps.len();
+        if finished {
+            seen(format!("a {:?} finishes", is.book));
+        }
+        let crashed = matches!(action, Action::CrashAgent { .. } | Action::Reboot(_)) && was.claimed && !is.claimed;
+        if crashed && !was.over {
+            let step = steps.get(usize::from(was.done)).map_or("finish", |s| s.id);
+            let moment = if was.acted { "during" } else { "before" };
+            seen(format!("{:?} crashes {moment} {step}", was.book));
+        }
+    }
+    let (b, a) = (before.host(S1A), after.host(S1A));
+    if a.fenced_by > b.fenced_by {
+        seen("a primary is fenced".into());
+    }
+    if b.log.writer() == 1 && !b.standby_signal && b.record.epoch == 2 && a.standby_signal {
+        seen("a left-behind primary becomes a standby".into());
+    }
+    if !b.heard_other_site && a.heard_other_site {
+        seen("a returning primary asks".into());
+    }
+    let synchronised = |s: &State| s.newest_record().mirror.is_some_and(|(_, synchronised)| synchronised);
+    if !synchronised(before) && synchronised(after) && before.newest_record().mirror.is_some() {
+        seen("a mirror is lost and synchronised again".into());
+    }
+    for (b, a) in before.hosts.iter().zip(&after.hosts) {
+        if b.log.posts() & !a.log.posts() != 0 {
+            seen("something is rewound".into());
+        }
+        if a.salvage != b.salvage {
+            seen("something is salvaged".into());
+        }
+    }
+}
