@@ -16,7 +16,7 @@ use crate::state_file::{State, StateFile};
 use cluster::fence::{MayOpen, may_open};
 use cluster::goal::{Goal, goal};
 use cluster::name::{DatabaseName, HostName};
-use cluster::order::Stamp;
+use cluster::order::{Outcome, Stamp};
 use cluster::record::PoolRecord;
 use cluster::report::{CleanStop, InstanceReport, InstanceState, ShippingReport};
 use nix::sys::signal::Signal;
@@ -66,6 +66,10 @@ pub struct Work {
     pub watching: Option<(HostName, Instant)>,
     /// When the share was last trimmed.
     pub trimmed_at: Option<Instant>,
+    /// Whether "synchronised" may have been asked for without an answer: so it is after a start, when nobody knows.
+    pub unanswered: bool,
+    /// Whether the other hosts are being asked who the writer is, since the instance was last seen running.
+    pub asking: bool,
     /// The mirror that was last written into the configuration; PostgreSQL may need a moment to take it.
     pub wait_for_set: Option<Option<HostName>>,
 }
@@ -99,8 +103,17 @@ impl Database {
             watching: None,
             trimmed_at: None,
             wait_for_set: None,
+            unanswered: true,
+            asking: false,
         };
         let mut state = StateFile::open(&host.folder, name)?;
+        // Whoever waits for an order that a killed agent was carrying out learns that it has to be given again.
+        state.change(|s| {
+            if let Some(order) = s.order.as_mut().filter(|o| matches!(o.outcome, Outcome::Running { .. })) {
+                let message = "the agent was started again while it carried this out; it is to be given again".into();
+                order.outcome = Outcome::Failed { message };
+            }
+        })?;
         // An agent that was killed between starting a postmaster and noting it has left one that nobody knows of.
         if state.get().postmaster.is_none_or(|p| !p.is_alive()) {
             let found = first_in(&instance.data());

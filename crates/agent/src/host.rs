@@ -114,6 +114,11 @@ impl Host {
         answers.records.insert(host.clone(), (site.clone(), record));
     }
 
+    /// Forget what other hosts have said: it was before an instance stopped, and who the writer is may have changed since.
+    pub fn ask_anew(&self) {
+        self.answers.lock().expect("nothing panics while it holds the answers").records.clear();
+    }
+
     /// What other hosts have said.
     pub fn answers(&self) -> Answers {
         self.answers.lock().expect("nothing panics while it holds the answers").clone()

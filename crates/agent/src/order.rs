@@ -299,12 +299,31 @@ fn requests(asked: &std::path::Path) -> (usize, usize) {
     (same, segments.len())
 }
 
+/// A writer that had been promoted for this epoch and was stopped before the record named it: nobody but this order may
+/// start it.
+async fn start_again(database: &Database, epoch: Epoch) -> Result<(), Error> {
+    let instance = &database.instance;
+    let promoted = instance.has_data()
+        && !instance.is_standby()
+        && database.state().history_epoch.is_some_and(|e| e >= epoch)
+        && database.state().handed_over.is_none();
+    if database.running().is_none() && promoted {
+        database.doing(Some("starting what was promoted before"));
+        let process = database.start(&instance.plain_conf()).await?;
+        instance.until_postgres_answers(process).await?;
+    }
+    Ok(())
+}
+
 async fn promote(database: &Database, epoch: Epoch) -> Result<String, Error> {
     let began = Instant::now();
     let sql = &database.instance.sql;
+    start_again(database, epoch).await?;
     let Some(probe) = database.probe().await else { return Err(not_running(database)) };
     if probe.in_recovery {
         database.doing(Some("promoting"));
+        // Remembered first: whoever is killed in between leaves a writer of this epoch, not of an older one.
+        database.remember(|s| s.history_epoch = s.history_epoch.max(Some(epoch)))?;
         // Whoever was waited for belongs to the old writer's pair.
         let mut conf = database.instance.plain_conf();
         conf.files_from = Some(database.instance.copied());

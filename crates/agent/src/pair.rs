@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::host::Host;
 use crate::postgres::conf::Conf;
 use crate::postgres::sql::Probe;
-use cluster::mirror::{PairAction, PairView, advance};
+use cluster::mirror::{PairAction, PairView, advance, advance_unanswered};
 use cluster::name::HostName;
 use cluster::record::PoolRecord;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ pub async fn round(
     mirror: Option<HostName>,
 ) -> Result<bool, Error> {
     let view = look(host, database, record, work, probe, mirror).await;
-    let action = advance(&view);
+    let action = if work.unanswered { advance_unanswered(&view) } else { advance(&view) };
     if action != PairAction::Nothing {
         tracing::info!(database = %database.name, ?action, "mirror pair");
     }
@@ -44,11 +44,14 @@ pub async fn round(
         }
         PairAction::RecordNotSynchronised => {
             set_synchronised(host, database, record, false).await?;
+            work.unanswered = false;
             host.changed();
         }
         PairAction::RecordSynchronised => {
             if confirmed(database, &view).await? {
+                work.unanswered = true;
                 set_synchronised(host, database, record, true).await?;
+                work.unanswered = false;
                 host.changed();
             }
         }

@@ -63,8 +63,7 @@ async fn round(host: &Arc<Host>, database: &Database) -> Result<bool, Error> {
         Goal::Idle => idle(database, &record, &mut work).await,
         Goal::Standby { part, upstream, .. } => standby(host, database, &record, &mut work, part, upstream).await,
         Goal::Principal { wait_for, candidate, ships } => {
-            let mirror = wait_for.clone().or(candidate);
-            principal(host, database, &record, &mut work, wait_for, mirror, ships).await
+            principal(host, database, &record, &mut work, wait_for.or(candidate), ships).await
         }
     }
 }
@@ -183,14 +182,14 @@ async fn principal(
     database: &Database,
     record: &PoolRecord,
     work: &mut Work,
-    wait_for: Option<HostName>,
     mirror: Option<HostName>,
     ships: bool,
 ) -> Result<bool, Error> {
     if database.running().is_none() {
         work.wait_for_set = None;
-        return start_principal(host, database, record, wait_for).await;
+        return start_principal(host, database, record, work, mirror).await;
     }
+    work.asking = false;
     let Some(probe) = database.probe().await else { return Ok(false) };
     if probe.in_recovery {
         database.waits_for(Some(format!("{}: a standby that is to be the writer waits for its order", database.name)));
@@ -210,7 +209,8 @@ async fn start_principal(
     host: &Arc<Host>,
     database: &Database,
     record: &PoolRecord,
-    wait_for: Option<HostName>,
+    work: &mut Work,
+    mirror: Option<HostName>,
 ) -> Result<bool, Error> {
     if !database.instance.has_data() {
         database.waits_for(Some(format!(
@@ -225,6 +225,10 @@ async fn start_principal(
     }
     let mut conf = database.instance.plain_conf();
     if !database.instance.is_standby() {
+        if !std::mem::replace(&mut work.asking, true) {
+            // An answer from before it stopped does not count as having asked.
+            host.ask_anew();
+        }
         match database.may_open(host, record) {
             MayOpen::Open => {}
             MayOpen::LeftBehind { epoch } => {
@@ -240,8 +244,9 @@ async fn start_principal(
                 return Ok(false);
             }
         }
-        // Commits wait for the mirror from the first moment on, if the record promises it.
-        conf.wait_for = wait_for;
+        // Commits wait for the mirror from the first moment on, also where the record does not promise it: a request that
+        // it be recorded may still be under way.
+        conf.wait_for = mirror;
     }
     if let Some(Ok((wal, _))) = database.archive_folders(host, record) {
         conf.archive_to = Some(wal);
