@@ -444,21 +444,29 @@ const RECREATE_MIRROR: Step = Step {
                 }
                 Some(m) => Done::NotYet(format!("{} is catching up", m.host)),
             };
-            let fed = [&d.backup, &d.backup_mirror].into_iter().flatten().map(|host| {
-                let streams =
-                    view.instance(host, database).and_then(|i| i.shipping.as_ref()).is_some_and(|s| s.streaming);
-                if streams || !view.reports.contains_key(host) {
-                    Done::Yes(String::new())
-                } else {
-                    Done::NotYet(format!("{host} does not stream yet"))
-                }
-            });
+            let written = d.principal.as_ref().and_then(|p| view.instance(p, database)).and_then(|i| i.written);
+            let fed =
+                [&d.backup, &d.backup_mirror].into_iter().flatten().map(|host| fed(view, database, host, written));
             std::iter::once(mirror).chain(fed).collect::<Vec<_>>()
         }))
     },
     undo: Undo::PointOfNoReturn,
     patience_ms: 60_000,
 };
+
+/// Done when a standby of the backup site streams and has the log up to nearly where the principal is: a stream alone, which
+/// may come up for a moment and break again, does not show that it follows.
+fn fed(view: &View<'_>, database: &DatabaseName, host: &HostName, written: Option<crate::wal::Lsn>) -> Done {
+    let Some(instance) = view.instance(host, database) else { return Done::Yes(String::new()) };
+    let behind = written.unwrap_or_default().bytes_after(instance.written.unwrap_or_default());
+    if !instance.shipping.as_ref().is_some_and(|s| s.streaming) {
+        Done::NotYet(format!("{host} does not stream yet"))
+    } else if behind > NEARLY_CAUGHT_UP_BYTES {
+        Done::NotYet(format!("{host} is {behind} bytes behind"))
+    } else {
+        Done::Yes(String::new())
+    }
+}
 
 fn preflight(view: &View<'_>) -> Vec<Unmet> {
     let mut unmet = Vec::new();
