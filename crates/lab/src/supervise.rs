@@ -41,6 +41,15 @@ fn append(path: &Path) -> Result<File, String> {
     opened.map_err(|e| format!("open {}: {e}", path.display()))
 }
 
+/// How many threads a server works with: the runtime's own variable.
+const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
+
+/// A lab's servers share one machine, two of them active: each takes half of the processors, where on a machine of its own
+/// it would take all.
+fn worker_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
+}
+
 /// A lab under supervision.
 struct Supervisor {
     dir: PathBuf,
@@ -253,6 +262,7 @@ impl Supervisor {
             }
         } else {
             command.args(["serve", "--server", name, "--dir"]).arg(&folder);
+            command.env(WORKER_THREADS, worker_threads().to_string());
         }
         command.envs(env).stdin(Stdio::null()).stdout(log).stderr(errors).process_group(0);
         let mut child = command.spawn().map_err(|e| format!("start {name} on {host}: {e}"))?;
