@@ -151,7 +151,8 @@ async fn start_standby(
         }
         database.instance.become_standby()?;
     }
-    let conf = conf_of(host, database, record, part, upstream);
+    let archive = database.share(host).map(|share| share.root().to_owned());
+    let conf = Conf { archive, ..conf_of(host, database, record, part, upstream) };
     tracing::info!(database = %database.name, %part, "starting");
     database.start(&conf).await?;
     Ok(false)

@@ -29,6 +29,9 @@ pub struct Conf {
     pub stream_from: Option<String>,
     /// Folder that a standby restores files from.
     pub files_from: Option<PathBuf>,
+    /// The share's own folder, from which a standby that is starting fetches what is nowhere nearer: after a rewind or a long
+    /// absence it may need more log than its source has kept.
+    pub archive: Option<PathBuf>,
     /// File in which each request for a file to restore is noted.
     pub asked: PathBuf,
     /// Folder that finished segments are archived to.
@@ -86,8 +89,8 @@ impl Conf {
         let quoted = |h: &HostName| format!("FIRST 1 (\"{h}\")");
         setting(&mut text, "synchronous_standby_names", &self.wait_for.as_ref().map(quoted).unwrap_or_default());
         setting(&mut text, "primary_conninfo", self.stream_from.as_deref().unwrap_or_default());
-        let restore = self.files_from.as_deref().map(|from| restore_command(from, &self.asked));
-        setting(&mut text, "restore_command", &restore.unwrap_or_default());
+        let restore = restore_command(self.files_from.as_deref(), self.archive.as_deref(), &self.asked);
+        setting(&mut text, "restore_command", &restore);
         let archive = self.archive_to.as_deref().map_or("true".to_owned(), archive_command);
         setting(&mut text, "archive_command", &archive);
         text
@@ -100,12 +103,22 @@ fn setting(text: &mut String, name: &str, value: &str) {
 
 /// Plain shell, so that a standby depends on nothing but its own files. Each request is noted: that the same segment is
 /// asked for again shows that everything in it has been applied.
-fn restore_command(folder: &Path, asked: &Path) -> String {
-    let (folder, asked) = (folder.display(), asked.display());
-    let partial = crate::postgres::copy::PARTIAL;
+fn restore_command(folder: Option<&Path>, archive: Option<&Path>, asked: &Path) -> String {
+    let mut places = String::new();
+    if let Some(folder) = folder {
+        let (folder, partial) = (folder.display(), crate::postgres::copy::PARTIAL);
+        write!(places, "'{folder}/%f' '{folder}/{partial}/%f' ").expect("writing to a string cannot fail");
+    }
+    if let Some(archive) = archive {
+        let archive = archive.display();
+        write!(places, "'{archive}'/*/wal/%f '{archive}'/closed/*/wal/%f ").expect("writing to a string cannot fail");
+    }
+    if places.is_empty() {
+        return String::new();
+    }
     format!(
-        "echo %f >> '{asked}'; \
-         if test -f '{folder}/%f'; then cp '{folder}/%f' '%p'; else cp '{folder}/{partial}/%f' '%p' 2> /dev/null; fi"
+        "echo %f >> '{}'; for f in {places}; do test -f \"$f\" && exec cp \"$f\" '%p'; done; exit 1",
+        asked.display()
     )
 }
 
@@ -130,6 +143,7 @@ mod tests {
             wait_for: Some("b".into()),
             stream_from: Some("host=x password='y'".into()),
             files_from: None,
+            archive: None,
             asked: "/a".into(),
             archive_to: Some("/share".into()),
             volume_mb: 100_000,

@@ -147,6 +147,7 @@ impl Instance {
             wait_for: None,
             stream_from: None,
             files_from: None,
+            archive: None,
             asked: self.asked(),
             archive_to: None,
             volume_mb: volume(&self.folder).map_or(10_000, |v| v.0 / 1024 / 1024),

@@ -36,6 +36,11 @@ impl Share {
         Self { root: Path::new(share).join(database.as_str()) }
     }
 
+    /// The folder of this database.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     fn top(&self) -> &Path {
         self.root.parent().unwrap_or(Path::new("/"))
     }
