@@ -164,6 +164,36 @@ impl Lab {
             .collect()
     }
 
+    /// Run SQL on the instance of the content database on `host`, as the agents' own role; what it printed, unadorned.
+    pub fn sql(&self, host: &str, statements: &str) -> String {
+        let topology = std::fs::read_to_string(self.dir.join("topology.toml")).unwrap();
+        let topology = cluster::topology::Topology::from_toml(&topology).unwrap();
+        let instance = topology.databases[0].instances().find(|i| i.host.as_str() == host).unwrap();
+        let secret = std::fs::read_to_string(self.dir.join("pool.secret")).unwrap();
+        let secret = cluster::secret::PoolSecret::from_text(&secret).unwrap();
+        let port = instance.postgres.port().unwrap();
+        let at = format!("host=127.0.0.1 port={port} dbname=mgc user={}", cluster::secret::ROLE_ADMIN);
+        let mut psql = Command::new("psql");
+        psql.env("PGPASSWORD", secret.derive(cluster::secret::Purpose::PostgresAdmin)).stdin(Stdio::null());
+        let ran: Ran = psql
+            .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", &at, "-c", statements])
+            .output()
+            .unwrap()
+            .into();
+        assert_eq!(ran.code, Some(0), "{statements}: {}", ran.all());
+        ran.stdout.trim().to_owned()
+    }
+
+    /// Write so many megabytes of log at the writer on `host`, quickly, and nothing else.
+    pub fn write_log(&self, host: &str, megabytes: u32) {
+        let statement = format!(
+            "SELECT count(pg_logical_emit_message(false, 'test', r.bytes)) \
+             FROM (SELECT string_agg(sha256(n::text::bytea), '') AS bytes FROM generate_series(1, 32768) n) r, \
+             generate_series(1, {megabytes})"
+        );
+        self.sql(host, &statement);
+    }
+
     /// Audit a ledger: exit status and the last line.
     pub fn audit(&self, ledger: &Path) -> Ran {
         self.cli(&["audit", "--ledger", ledger.to_str().unwrap()])
