@@ -99,6 +99,7 @@ async fn carry_out(host: &Host, database: &Database, work: &mut Work, order: &Or
         Order::Checkpoint { .. } => {
             database.doing(Some("writing out what is dirty"));
             database.instance.sql.checkpoint().await?;
+            database.instance.write_out().await?;
             Ok("checkpoint done".into())
         }
         Order::SalvageTail { from, .. } => salvage(host, database, from).await,

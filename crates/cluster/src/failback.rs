@@ -139,27 +139,48 @@ const NEARLY_CAUGHT_UP_BYTES: u64 = 1024 * 1024;
 const CATCH_UP: Step = Step {
     id: "catch-up",
     reference: "",
-    says: "Wait until the primary and its mirror have caught up; write out what is dirty, so that the hand-over is quick.",
+    says: "Wait until the primary and its mirror have caught up; write out what is dirty there and here, so that the hand-over is quick.",
     needs: nothing,
     does: |view| {
+        let all = principals(view).into_iter().flat_map(|(database, from)| to_write_out(view, &database, from));
         let checkpoint = |database| Order::Checkpoint { database };
-        principals(view).into_iter().map(|(db, host)| Deed::Give { host, order: checkpoint(db) }).collect()
+        all.map(|(host, database)| Deed::Give { host, order: checkpoint(database) }).collect()
     },
     done: |view| {
         let ready = principals(view).into_iter().map(|(database, from)| {
             if !is_principal(view, &database, &from) {
                 return Done::Yes(String::new());
             }
-            match order_over(view, &from, &database, |o| matches!(o, Order::Checkpoint { .. })) {
-                Done::Yes(_) => caught_up(view, &database, &from),
-                missing => missing,
-            }
+            let caught_up = caught_up(view, &database, &from);
+            let mut conditions = vec![written_out(view, &from, &database), caught_up];
+            conditions.extend(primary(view, &database).map(|host| written_out(view, &host, &database)));
+            all_of(conditions)
         });
         all_of(ready.collect::<Vec<_>>())
     },
     undo: Undo::Nothing,
     patience_ms: 600_000,
 };
+
+/// Who has to write out what is dirty now: the principal, then the primary, which can do so up to the principal's last
+/// checkpoint, and has just been written to as never before. Else its first writes wait behind all that.
+fn to_write_out(view: &View<'_>, database: &DatabaseName, from: HostName) -> Vec<(HostName, DatabaseName)> {
+    let mut hosts = vec![from.clone()];
+    if matches!(written_out(view, &from, database), Done::Yes(_))
+        && matches!(caught_up(view, database, &from), Done::Yes(_))
+    {
+        hosts.extend(primary(view, database));
+    }
+    hosts.into_iter().map(|host| (host, database.clone())).collect()
+}
+
+fn written_out(view: &View<'_>, host: &HostName, database: &DatabaseName) -> Done {
+    order_over(view, host, database, |o| matches!(o, Order::Checkpoint { .. }))
+}
+
+fn primary(view: &View<'_>, database: &DatabaseName) -> Option<HostName> {
+    view.topology.database(database).map(|d| d.primary.host.clone())
+}
 
 fn caught_up(view: &View<'_>, database: &DatabaseName, from: &HostName) -> Done {
     let Some(written) = view.instance(from, database).and_then(|i| i.written) else {

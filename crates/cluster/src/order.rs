@@ -84,7 +84,8 @@ pub enum Order {
         /// The epoch of the new writer.
         epoch: Epoch,
     },
-    /// Write out everything that is dirty now, so that a later stop is quick.
+    /// Write out everything that is dirty now, in PostgreSQL and in the kernel, so that a later stop or promotion is
+    /// quick.
     Checkpoint {
         /// Which database.
         database: DatabaseName,

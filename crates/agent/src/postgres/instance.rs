@@ -346,6 +346,18 @@ pub fn remove(folder: &Path) -> Result<(), Error> {
     }
 }
 
+impl Instance {
+    /// Let the kernel write out what it holds for the volume of the data: a later flush of PostgreSQL waits behind it.
+    pub async fn write_out(&self) -> Result<(), Error> {
+        let data = self.data();
+        let what = || format!("write out the volume of {}", data.display());
+        let volume = fs::File::open(&data).map_err(Error::file(what()))?;
+        let written = tokio::task::spawn_blocking(move || nix::unistd::syncfs(volume)).await;
+        let written = written.map_err(std::io::Error::other).and_then(|done| done.map_err(std::io::Error::from));
+        written.map_err(Error::file(what()))
+    }
+}
+
 /// Size and free bytes of the volume that holds a folder.
 pub fn volume(folder: &Path) -> Option<(u64, u64)> {
     let stat = nix::sys::statvfs::statvfs(folder).ok()?;
