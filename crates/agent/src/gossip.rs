@@ -3,7 +3,7 @@
 //! One task for each other host, so that one that is cut off holds nobody up.
 
 use crate::host::Host;
-use cluster::name::HostName;
+use cluster::name::{HostName, SiteName};
 use cluster::record::PoolRecord;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,6 +23,8 @@ pub async fn run(host: Arc<Host>) {
     loop {
         let others: Vec<HostName> =
             topology.borrow_and_update().hosts.iter().map(|h| h.name.clone()).filter(|n| *n != host.name).collect();
+        // The task of a host that goes ends by itself; one that comes back needs another.
+        known.retain(|host| others.contains(host));
         for other in others {
             if known.insert(other.clone()) {
                 tokio::spawn(with_one(host.clone(), other));
@@ -42,14 +44,15 @@ async fn with_one(host: Arc<Host>, other: HostName) {
         let Some(there) = topology.host(&other) else { return };
         let site = there.site.clone();
         let own = record.borrow_and_update().clone();
-        if let Some(heard) = exchange(&host, &other, own.as_ref()).await {
-            host.heard(&other, &site, heard.clone());
-            if let Err(error) = host.store.adopt(heard) {
-                tracing::error!(%error, from = %other, "a newer record could not be kept");
+        hear(&host, &other, &site, own.as_ref()).await;
+        let tells = round.is_multiple_of(TOPOLOGY_ROUNDS) && topology.sites.iter().any(|s| s.authority == other);
+        if tells && let Some(text) = newer_topology(&host, &other, topology.version).await {
+            // Once more before it is kept: a host that becomes an authority by this topology then has the last record of the
+            // one before it, which takes no change any more once it has published.
+            let own = host.store.record();
+            if hear(&host, &other, &site, own.as_ref()).await {
+                take_over_topology(&host, &other, &text);
             }
-        }
-        if round.is_multiple_of(TOPOLOGY_ROUNDS) && topology.sites.iter().any(|s| s.authority == other) {
-            take_over_topology(&host, &other, topology.version).await;
         }
         round = round.wrapping_add(1);
         tokio::select! {
@@ -59,19 +62,35 @@ async fn with_one(host: Arc<Host>, other: HostName) {
     }
 }
 
-async fn exchange(host: &Host, other: &HostName, own: Option<&PoolRecord>) -> Option<PoolRecord> {
+/// Tell a host the newest record, and keep its own if that is newer. Tells whether it answered.
+async fn hear(host: &Host, other: &HostName, site: &SiteName, own: Option<&PoolRecord>) -> bool {
+    let Some(answer) = exchange(host, other, own).await else { return false };
+    let Some(said) = answer else { return true };
+    host.heard(other, site, said.clone());
+    if let Err(error) = host.store.adopt(said) {
+        tracing::error!(%error, from = %other, "a newer record could not be kept");
+        return false;
+    }
+    true
+}
+
+/// `None` when it does not answer; nothing inside when it has no record.
+#[allow(clippy::option_option, reason = "the two are told apart")]
+async fn exchange(host: &Host, other: &HostName, own: Option<&PoolRecord>) -> Option<Option<PoolRecord>> {
     let base = host.agent_of(other)?;
     let request = host.http.post(format!("{base}/v1/gossip")).timeout(ANSWER).json(&own);
     let answer = request.send().await.ok()?.error_for_status().ok()?;
-    answer.json::<Option<PoolRecord>>().await.ok()?
+    answer.json::<Option<PoolRecord>>().await.ok()
 }
 
-async fn take_over_topology(host: &Host, other: &HostName, version: u64) {
-    let Some(base) = host.agent_of(other) else { return };
+async fn newer_topology(host: &Host, other: &HostName, version: u64) -> Option<String> {
+    let base = host.agent_of(other)?;
     let request = host.http.get(format!("{base}/v1/topology?newer_than={version}")).timeout(ANSWER);
-    let Ok(answer) = request.send().await else { return };
-    let Ok(Some(text)) = answer.json::<Option<String>>().await else { return };
-    match host.store.take_over_topology(&text) {
+    request.send().await.ok()?.json::<Option<String>>().await.ok()?
+}
+
+fn take_over_topology(host: &Host, other: &HostName, text: &str) {
+    match host.store.take_over_topology(text) {
         Ok(true) => tracing::info!(from = %other, "took over the published topology"),
         Ok(false) => {}
         Err(error) => tracing::error!(%error, from = %other, "a published topology could not be kept"),

@@ -152,7 +152,7 @@ impl Host {
                 self.store.adopt(*newest)?;
                 Ok(false)
             }
-            RecordAnswer::NotAuthority { message } => Err(Error::Unfit(message)),
+            RecordAnswer::NotAuthority { message } | RecordAnswer::Refused { message } => Err(Error::Unfit(message)),
         }
     }
 }

@@ -5,9 +5,11 @@
 
 use crate::error::Error;
 use crate::files;
+use cluster::active_servers::broken;
 use cluster::name::{HostName, SiteName};
 use cluster::record::PoolRecord;
 use cluster::topology::Topology;
+use cluster::topology_change::still_to_be_done;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -99,10 +101,11 @@ impl ManagementStore {
 
     /// Change the record by compare-and-swap.
     pub fn swap(&self, expected_version: u64, record: PoolRecord) -> Result<RecordAnswer, Error> {
+        let _one_at_a_time = self.writing.lock().expect("nothing panics while it writes the store");
+        // Asked under the lock: a publication that takes the authority away is over, or has not begun.
         if let Some(message) = self.not_authority() {
             return Ok(RecordAnswer::NotAuthority { message });
         }
-        let _one_at_a_time = self.writing.lock().expect("nothing panics while it writes the store");
         let own = self.record.borrow().clone();
         let conflict = |own: PoolRecord| RecordAnswer::Conflict { newest: Box::new(own) };
         let Some(own) = own else {
@@ -125,6 +128,12 @@ impl ManagementStore {
             );
             return Ok(RecordAnswer::NotAuthority { message });
         }
+        if record.active_servers != own.active_servers {
+            let broken = broken(&self.topology.borrow(), &record, &record.active_servers);
+            if let Some(first) = broken.first() {
+                return Ok(RecordAnswer::Refused { message: format!("these servers may not be active: {first}") });
+            }
+        }
         self.keep(record)?;
         Ok(RecordAnswer::Taken)
     }
@@ -136,8 +145,9 @@ impl ManagementStore {
             .then(|| format!("{} is not the authority of {}; {authority} is", self.host, self.site))
     }
 
-    /// Publish a topology, at an authority: check it, and give it the next version.
+    /// Publish a topology, at an authority: check it, also against what the record uses, and give it the next version.
     pub fn publish(&self, expected_version: u64, text: &str) -> Result<TopologyAnswer, Error> {
+        let _one_at_a_time = self.writing.lock().expect("nothing panics while it writes the store");
         let refused = |finding: String| Ok(TopologyAnswer::Refused { findings: vec![finding] });
         if let Some(message) = self.not_authority() {
             return refused(message);
@@ -156,9 +166,14 @@ impl ManagementStore {
             Ok(topology) if topology.site_of(&self.host) != Some(&self.site) => {
                 refused(format!("the topology has no host {} at {}", self.host, self.site))
             }
-            Ok(_) => {
+            Ok(topology) => {
+                let record = self.record.borrow().clone();
+                let findings = still_to_be_done(&self.topology.borrow(), &topology, record.as_ref());
+                if !findings.is_empty() {
+                    return Ok(TopologyAnswer::Refused { findings });
+                }
                 let version = present + 1;
-                self.take_over_topology(&with_version(text, version))?;
+                self.keep_topology(&with_version(text, version))?;
                 Ok(TopologyAnswer::Published { version })
             }
         }
@@ -173,6 +188,10 @@ impl ManagementStore {
     /// Keep a topology that an authority has published, if it is newer.
     pub fn take_over_topology(&self, text: &str) -> Result<bool, Error> {
         let _one_at_a_time = self.writing.lock().expect("nothing panics while it writes the store");
+        self.keep_topology(text)
+    }
+
+    fn keep_topology(&self, text: &str) -> Result<bool, Error> {
         let topology = Topology::from_toml(text)
             .map_err(|findings| Error::Unfit(format!("the topology does not pass: {}", findings[0])))?;
         if topology.version <= self.topology.borrow().version {

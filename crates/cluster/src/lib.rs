@@ -4,11 +4,13 @@
 //! in, decisions and orders go out; `agent` and `conductor` carry them out. So the same functions serve production, the
 //! model checker and the simulation.
 
+pub mod active_servers;
 pub mod exposure;
 pub mod failback;
 pub mod failover;
 pub mod fence;
 pub mod goal;
+pub mod growing;
 pub mod initialise;
 pub mod log_shipping;
 pub mod mirror;
@@ -20,6 +22,8 @@ pub mod report;
 pub mod runbook;
 pub mod secret;
 pub mod topology;
+pub mod topology_change;
+pub mod topology_diff;
 pub mod topology_file;
 pub mod wal;
 

@@ -165,6 +165,8 @@ pub const ALL: &[&Runbook] = &[
     crate::initialise::INITIALISE,
     crate::mirroring::INSTALL_MIRROR,
     crate::mirroring::REMOVE_MIRROR,
+    crate::growing::ADD_BACKUP_MIRROR,
+    crate::growing::REMOVE_BACKUP_MIRROR,
 ];
 
 /// The runbook of that name.

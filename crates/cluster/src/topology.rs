@@ -186,12 +186,51 @@ impl Topology {
     }
 }
 
+/// The role that the topology gives to an instance in state Normal. Who plays which part right now is in the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Principal in state Normal.
+    Primary,
+    /// The primary's synchronous partner.
+    Mirror,
+    /// The log-shipping secondary.
+    Backup,
+    /// The backup's warm mirror.
+    BackupMirror,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Role::Primary => "primary",
+            Role::Mirror => "mirror",
+            Role::Backup => "backup",
+            Role::BackupMirror => "backup mirror",
+        })
+    }
+}
+
 impl Database {
+    /// Every instance with its role, primary first.
+    pub fn roles(&self) -> impl Iterator<Item = (Role, &Instance)> {
+        let all = [
+            (Role::Primary, Some(&self.primary)),
+            (Role::Mirror, self.mirror.as_ref()),
+            (Role::Backup, self.backup.as_ref()),
+            (Role::BackupMirror, self.backup_mirror.as_ref()),
+        ];
+        all.into_iter().filter_map(|(role, instance)| Some((role, instance?)))
+    }
+
     /// Every instance, primary first.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
-        [Some(&self.primary), self.mirror.as_ref(), self.backup.as_ref(), self.backup_mirror.as_ref()]
-            .into_iter()
-            .flatten()
+        self.roles().map(|(_, instance)| instance)
+    }
+
+    /// The role of `host`, if it has an instance.
+    pub fn role_of(&self, host: &HostName) -> Option<Role> {
+        self.roles().find(|(_, i)| i.host == *host).map(|(role, _)| role)
     }
 
     /// The instance on `host`.

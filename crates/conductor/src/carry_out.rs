@@ -122,7 +122,7 @@ impl Run<'_> {
             match answer {
                 RecordAnswer::Taken => return Ok(true),
                 RecordAnswer::Conflict { .. } => {}
-                RecordAnswer::NotAuthority { message } => return Err(message),
+                RecordAnswer::NotAuthority { message } | RecordAnswer::Refused { message } => return Err(message),
             }
         }
     }
@@ -237,7 +237,7 @@ impl Run<'_> {
             match deed {
                 Deed::SetRecord { record, at } => {
                     let answer = self.conductor.agents.set_record(&now.topology, &at, &record).await?;
-                    if let RecordAnswer::NotAuthority { message } = answer {
+                    if let RecordAnswer::NotAuthority { message } | RecordAnswer::Refused { message } = answer {
                         return Err(message);
                     }
                 }
@@ -279,7 +279,7 @@ impl Run<'_> {
             match self.conductor.agents.set_record(&now.topology, &home, &record).await? {
                 RecordAnswer::Taken => {}
                 RecordAnswer::Conflict { .. } => return Err("the record changed meanwhile; once more".into()),
-                RecordAnswer::NotAuthority { message } => return Err(message),
+                RecordAnswer::NotAuthority { message } | RecordAnswer::Refused { message } => return Err(message),
             }
         }
         self.journal.add(RunEventKind::Finished { complete: true, message })

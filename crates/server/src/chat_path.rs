@@ -236,16 +236,13 @@ async fn writer(app: &App) -> Option<Arc<Store>> {
     let mut standing = app.standing.subscribe();
     let now = standing
         .wait_for(|now| match now {
-            Standing::Ready { store } => !store.is_broken(),
+            Standing::Ready { store } | Standing::Leaving { store } => !store.is_broken(),
             Standing::Away => true,
             Standing::Waiting { .. } => false,
         })
         .await
         .ok()?;
-    match &*now {
-        Standing::Ready { store } => Some(store.clone()),
-        Standing::Waiting { .. } | Standing::Away => None,
-    }
+    now.store().cloned()
 }
 
 /// Decide, write, show, answer. What has its outcome is taken out of `posts`; what was decided on stale facts stays.

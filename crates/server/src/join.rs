@@ -6,7 +6,6 @@ use crate::app::App;
 use crate::frame::{encode, encode_entry, entry_of};
 use crate::room::{Admission, Member, Need};
 use crate::session::Who;
-use crate::standing::Standing;
 use rules::access::{Deed, Refusal, decide};
 use rules::id::{Epoch, RoomId, Seq};
 use std::sync::Arc;
@@ -62,7 +61,7 @@ pub async fn join(app: Arc<App>, who: Who, request: Request) {
     let mut standing = app.standing.subscribe();
     loop {
         let now = standing.borrow_and_update().clone();
-        let Standing::Ready { store } = now else {
+        let Some(store) = now.store().cloned() else {
             if standing.changed().await.is_err() {
                 return;
             }

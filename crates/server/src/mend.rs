@@ -4,7 +4,6 @@
 use crate::app::App;
 use crate::frame;
 use crate::room::{Need, Offer, Room};
-use crate::standing::Standing;
 use rules::access::{Deed, decide};
 use rules::id::{Epoch, PrincipalId, RoomId};
 use std::collections::BTreeSet;
@@ -85,7 +84,7 @@ pub async fn run(app: Arc<App>, mut queue: mpsc::UnboundedReceiver<Request>) {
             }
         }
         let requests: BTreeSet<Request> = batch.drain(..).collect();
-        let Standing::Ready { store } = app.standing.borrow().clone() else {
+        let Some(store) = app.standing.borrow().store().cloned() else {
             // Every room is brought in line when there is a writer again.
             continue;
         };

@@ -34,6 +34,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// Frames that break the protocol before the connection is closed.
 const BAD_FRAMES_MAX: u32 = 10;
+/// Longest time over which sessions leave, in milliseconds.
+pub const MOVE_WINDOW_MAX_MS: u64 = 10_000;
 /// Frames written before the client's own are read again.
 const WRITE_AT_ONCE: usize = 128;
 
@@ -141,7 +143,7 @@ async fn hello(app: &App, socket: &mut WebSocket) -> Result<(Author, TokenHash),
                     }),
                 }
             }
-            Standing::Away => {
+            Standing::Leaving { .. } | Standing::Away => {
                 send(socket, &move_frame(app, 0)).await?;
                 return Err(Ending::Closed(close::MOVED, "this server takes no clients now"));
             }
@@ -257,7 +259,7 @@ impl Session {
                 }
                 None
             }
-            Standing::Away => {
+            Standing::Leaving { .. } | Standing::Away => {
                 let after_ms = rand::rng().random_range(0..=move_window_ms(self.app.sessions()));
                 self.tell(&move_frame(&self.app, after_ms));
                 Some(Instant::now() + Duration::from_millis(after_ms))
@@ -282,7 +284,7 @@ impl Session {
 
     /// End the session when its token was revoked or its account switched off meanwhile.
     fn check_token(&self, standing: &watch::Receiver<Standing>) {
-        let Standing::Ready { store } = standing.borrow().clone() else { return };
+        let Some(store) = standing.borrow().store().cloned() else { return };
         let (token, end) = (self.token.clone(), self.end.clone());
         tokio::spawn(async move {
             if let Ok(None) = store.token_owner(&token).await {
@@ -409,7 +411,7 @@ async fn write(socket: &mut WebSocket, out: &mut Vec<Utf8Bytes>) -> Result<(), a
 
 /// Sessions leave spread over this many milliseconds: 5 a millisecond, 50 ms at least, 10 s at most.
 fn move_window_ms(sessions: u64) -> u64 {
-    (sessions / 5).clamp(50, 10_000)
+    (sessions / 5).clamp(50, MOVE_WINDOW_MAX_MS)
 }
 
 /// Whether a text may be posted.

@@ -24,6 +24,12 @@ pub enum Standing {
         /// Connections to the writer.
         store: Arc<Store>,
     },
+    /// It has left the list of active servers: it takes no new client, and writes what its clients post until they have
+    /// moved.
+    Leaving {
+        /// Connections to the writer.
+        store: Arc<Store>,
+    },
     /// Other servers are active and this one is not.
     Away,
 }
@@ -32,7 +38,15 @@ impl Standing {
     /// The epoch that is written as, if any.
     pub fn epoch(&self) -> Option<Epoch> {
         match self {
-            Standing::Ready { store } => Some(store.epoch()),
+            Standing::Ready { store } | Standing::Leaving { store } => Some(store.epoch()),
+            Standing::Waiting { .. } | Standing::Away => None,
+        }
+    }
+
+    /// The connections to the writer, if there are any, for the clients that are here.
+    pub fn store(&self) -> Option<&Arc<Store>> {
+        match self {
+            Standing::Ready { store } | Standing::Leaving { store } => Some(store),
             Standing::Waiting { .. } | Standing::Away => None,
         }
     }

@@ -1,7 +1,8 @@
 //! Keeping hold of the writer: connect to whom the record names, prove the epoch with a real write, let go at once when
 //! the record or the connection says so.
 
-use crate::app::App;
+use crate::app::{App, View};
+use crate::session::MOVE_WINDOW_MAX_MS;
 use crate::standing::{Goal, Standing, goal};
 use cluster::secret::Purpose;
 use rand::Rng;
@@ -10,6 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::{FirstAdministrator, Store, StoreError};
 
+/// Longest time that clients may take to move: the window over which they are told to, and a little.
+const DRAIN_MAX: Duration = Duration::from_millis(MOVE_WINDOW_MAX_MS + 2_000);
+/// Between two looks whether they have moved.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Name of the first administrator.
 const FIRST_ADMINISTRATOR: &str = "admin";
 
@@ -27,7 +32,7 @@ pub async fn keep(app: Arc<App>) {
             Goal::Write { at, epoch } => {
                 set(&app, Standing::Waiting { reason: format!("connecting to the writer at {at}").into() });
                 tokio::select! {
-                    () = goal_changed(&app, &goal) => {}
+                    () = goal_changed(&app, &goal) => leave(&app, *epoch).await,
                     () = write(&app, at, *epoch, &first, &mut epoch_settled) => {}
                 }
                 let_go(&app);
@@ -42,10 +47,49 @@ fn set(app: &App, standing: Standing) {
     app.standing.send_replace(standing);
 }
 
+/// A server that has left the list of active servers drains: its clients are told where to go, and what they post is
+/// written until they have moved. Not when no server is active, nor when the writer changes: then nobody writes any more.
+async fn leave(app: &App, epoch: Epoch) {
+    let may_drain =
+        |view: &View| goal(view, &app.name) == Goal::Away && view.record.as_ref().is_some_and(|r| r.epoch == epoch);
+    let mut view = app.view.subscribe();
+    let now = app.standing.borrow().clone();
+    let (Standing::Ready { store }, true) = (now, may_drain(&view.borrow_and_update())) else { return };
+    tracing::info!(sessions = app.sessions(), "not active any more: clients are told to move");
+    set(app, Standing::Leaving { store: store.clone() });
+    tokio::select! {
+        () = moved(app) => {}
+        () = store.broken() => {}
+        // An error means that the server ends.
+        _ = view.wait_for(|view| !may_drain(view)) => {}
+        () = tokio::time::sleep(DRAIN_MAX) => tracing::warn!(sessions = app.sessions(), "clients have not moved in time"),
+    }
+    if may_drain(&app.view()) {
+        // Straight from leaving to away: nobody who is left waits for a writer in between.
+        set(app, Standing::Away);
+        store.close();
+    }
+}
+
+/// Until no client is connected and no post waits.
+async fn moved(app: &App) {
+    while app.sessions() > 0 || app.poster.waiting() > 0 {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
 /// Drop the connections at once, whoever still uses them.
 fn let_go(app: &App) {
-    let old = app.standing.send_replace(Standing::Waiting { reason: "looking for the writer".into() });
-    if let Standing::Ready { store } = old {
+    let mut old = None;
+    app.standing.send_if_modified(|now| {
+        old = now.store().cloned();
+        let goes = !matches!(now, Standing::Away);
+        if goes {
+            *now = Standing::Waiting { reason: "looking for the writer".into() };
+        }
+        goes
+    });
+    if let Some(store) = old {
         store.close();
     }
 }

@@ -137,6 +137,44 @@ async fn a_server_that_is_not_active_any_more_sends_its_clients_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_posted_while_a_server_leaves_is_written_once() {
+    const POSTS: u128 = 400;
+    let world = World::new(2).await;
+    let tokens = world.users(&["ada"]).await;
+    world.category().await;
+    let room = world.room("leaving", "closed", &["ada"]).await;
+    let mut ada = world.person(0, &tokens[0]).await;
+    for id in 1..=POSTS {
+        ada.post(room, Uuid::from_u128(id), "under way").await;
+        if id == POSTS / 2 {
+            world.change(|record| record.active_servers = vec!["server-2".into()]);
+        }
+    }
+    let mut told = false;
+    let mut acknowledged = 0;
+    let code = loop {
+        match ada.next_or_close().await {
+            Ok(ServerFrame::Ack { .. }) => acknowledged += 1,
+            Ok(ServerFrame::Move { .. }) => told = true,
+            Ok(frame @ (ServerFrame::Waiting { .. } | ServerFrame::Refused { .. })) => panic!("{frame:?}"),
+            Ok(_) => {}
+            Err(code) => break code,
+        }
+    };
+    assert_eq!((told, code), (true, close::MOVED));
+    let mut there = world.person(1, &tokens[0]).await;
+    let mut numbers = std::collections::BTreeSet::new();
+    let mut repeated = 0;
+    for id in 1..=POSTS {
+        let (seq, _, again) = there.post_acked(room, Uuid::from_u128(id), "under way").await;
+        numbers.insert(seq.0);
+        repeated += u128::from(again);
+    }
+    assert!(repeated >= acknowledged, "{acknowledged} were acknowledged and {repeated} were there");
+    assert_eq!(numbers, (1..=i64::try_from(POSTS).unwrap()).collect(), "each is written once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_waits_for_a_database_that_is_not_at_the_records_epoch() {
     let world = World::new(1).await;
     let tokens = world.users(&["ada"]).await;

@@ -292,7 +292,7 @@ impl Agents {
                  again"
                     .into(),
             )),
-            RecordAnswer::NotAuthority { message } => Err(Failure::Refused(message)),
+            RecordAnswer::NotAuthority { message } | RecordAnswer::Refused { message } => Err(Failure::Refused(message)),
         }
     }
 

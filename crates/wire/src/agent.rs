@@ -42,6 +42,11 @@ pub enum RecordAnswer {
         /// Why, and who is.
         message: String,
     },
+    /// The record would break a rule.
+    Refused {
+        /// Which, on what, and what to do.
+        message: String,
+    },
 }
 
 /// What a watcher gets.

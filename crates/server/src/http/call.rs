@@ -94,12 +94,12 @@ impl App {
         if let Ok(Ok(now)) = tokio::time::timeout(WRITER_WAIT, settled).await {
             return match &*now {
                 Standing::Ready { store } => Ok(store.clone()),
-                Standing::Away | Standing::Waiting { .. } => Err(self.not_active()),
+                Standing::Leaving { .. } | Standing::Away | Standing::Waiting { .. } => Err(self.not_active()),
             };
         }
         let reason = match &*self.standing.borrow() {
             Standing::Waiting { reason } => reason.to_string(),
-            Standing::Ready { .. } | Standing::Away => "it has just changed".to_owned(),
+            Standing::Ready { .. } | Standing::Leaving { .. } | Standing::Away => "it has just changed".to_owned(),
         };
         let message = format!("no writer at the moment: {reason}; try again, here or at another server");
         Err(CallError::new(RefusalCode::Unavailable, message))

@@ -38,7 +38,7 @@ pub async fn health(State(app): State<Arc<App>>) -> Result<Response, CallError> 
             }
             Err(_) => None,
         },
-        Standing::Waiting { .. } | Standing::Away => None,
+        Standing::Waiting { .. } | Standing::Leaving { .. } | Standing::Away => None,
     };
     let health = Health {
         server: app.name.to_string(),

@@ -1,14 +1,16 @@
 //! `active-servers` (Get-CsPersistentChatActiveServer, Set-CsPersistentChatActiveServer): which servers accept clients.
 
-use super::step::unknown;
 use crate::agents::Agents;
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
 use crate::output;
+use cluster::active_servers::{Judged, Remark, judge};
 use cluster::name::ServerName;
 use cluster::record::PoolRecord;
-use cluster::topology::{LatencyClass, Topology};
-use cluster::topology_file::ACTIVE_SERVERS_MAX;
+use std::collections::BTreeSet;
+
+/// A server whose last report is older than this, in milliseconds, counts as not heard from.
+const HEARD_MS: u64 = 5_000;
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -27,6 +29,23 @@ enum What {
         #[arg(required = true)]
         servers: Vec<String>,
     },
+    /// Make further servers active
+    Add {
+        /// The servers, by name
+        #[arg(required = true)]
+        servers: Vec<String>,
+    },
+    /// Take servers out of the list: they take no new client, and their clients move
+    Remove {
+        /// The servers, by name
+        #[arg(required = true)]
+        servers: Vec<String>,
+        /// Go on without being asked when none is left
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Exchange active and inactive servers
+    Swap,
     /// Set none: no server uses the databases, and no client is served
     Clear {
         /// Go on without being asked
@@ -41,31 +60,61 @@ enum What {
 /// When a rule of the reference speaks against it, or it fails.
 pub async fn run(context: &Context, args: Args) -> Outcome {
     let agents = Agents::new(&context.folder()?)?;
-    let record = agents.record().await?;
+    let look = agents.look().await;
+    let record = look.view.record.clone().ok_or_else(|| look.nobody())?;
     let what = args.what.unwrap_or(What::Get);
-    if matches!(what, What::Get) {
-        return show(&record, context.json);
+    let yes = matches!(what, What::Clear { yes: true } | What::Remove { yes: true, .. });
+    let Some(wanted) = wanted(&agents, &record, what)? else { return show(&record, context.json) };
+    let servers = look.view.reports.iter().flat_map(|r| &r.servers);
+    let heard: BTreeSet<ServerName> =
+        servers.filter(|(_, said)| said.age_ms <= HEARD_MS).map(|(name, _)| name.clone()).collect();
+    let judged = judge(&agents.topology, &record, &wanted, Some(&heard)).map_err(|objections| refused(&objections))?;
+    judged.warnings.iter().for_each(|w| output::say(&format!("note: {w}")));
+    if judged.servers.is_empty() && !yes && !output::confirm("Clear the list?") {
+        return Err(Failure::Refused("nothing was done".into()));
     }
-    if let Some(run) = &record.run {
-        return Err(Failure::Refused(format!(
-            "{} is under way, begun by {} at {}, and sets the active servers itself; watch it with standfast runbook watch",
-            run.runbook, run.started_by, run.started_at
-        )));
+    if judged.servers != record.active_servers {
+        agents.change_record(&record, |r| r.active_servers.clone_from(&judged.servers)).await?;
     }
-    let wanted = match what {
-        What::Set { servers } => checked(&agents.topology, &record, &servers)?,
-        What::Get | What::Clear { yes: true } => Vec::new(),
-        What::Clear { yes: false } => {
-            if !output::confirm("No server will use the databases, and no client will be served. Clear the list?") {
-                return Err(Failure::Refused("nothing was done".into()));
-            }
-            Vec::new()
-        }
-    };
-    agents.change_record(&record, |r| r.active_servers.clone_from(&wanted)).await?;
-    let names: Vec<&str> = wanted.iter().map(ServerName::as_str).collect();
-    output::say(&if names.is_empty() { "no server is active".into() } else { format!("active: {}", names.join(", ")) });
+    if context.json {
+        return output::json(&judged);
+    }
+    done(&judged);
     Ok(())
+}
+
+/// The list that is asked for; `None` when it is only to be shown.
+fn wanted(agents: &Agents, record: &PoolRecord, what: What) -> Result<Option<Vec<String>>, Failure> {
+    let now = || record.active_servers.iter().map(ToString::to_string);
+    Ok(Some(match what {
+        What::Get => return Ok(None),
+        What::Set { servers } => servers,
+        What::Add { servers } => now().chain(servers).collect(),
+        What::Remove { servers, .. } => {
+            if let Some(not) = servers.iter().find(|s| !now().any(|n| n == **s)) {
+                let all: Vec<String> = now().collect();
+                let active = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
+                return Err(Failure::Usage(format!("'{not}' is not active; active are: {active}")));
+            }
+            now().filter(|n| !servers.contains(n)).collect()
+        }
+        What::Swap => {
+            let all = agents.topology.servers.iter().map(|s| &s.name);
+            all.filter(|s| !record.is_active(s)).map(ToString::to_string).collect()
+        }
+        What::Clear { .. } => Vec::new(),
+    }))
+}
+
+fn refused(objections: &[Remark]) -> Failure {
+    let mistyped = objections.iter().all(|o| o.rule == "the topology");
+    let said = objections.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    if mistyped { Failure::Usage(said) } else { Failure::Refused(said) }
+}
+
+fn done(judged: &Judged) {
+    let names: Vec<&str> = judged.servers.iter().map(ServerName::as_str).collect();
+    output::say(&if names.is_empty() { "no server is active".into() } else { format!("active: {}", names.join(", ")) });
 }
 
 fn show(record: &PoolRecord, json: bool) -> Outcome {
@@ -73,77 +122,4 @@ fn show(record: &PoolRecord, json: bool) -> Outcome {
         return output::json(&record.active_servers);
     }
     record.active_servers.iter().try_for_each(|s| output::line(s.as_str()))
-}
-
-/// The servers of these names, if the reference's rules allow them together: at most four (ha-dr §1), and all near the
-/// principal unless the line is good (ha-dr §9, R4).
-fn checked(topology: &Topology, record: &PoolRecord, names: &[String]) -> Result<Vec<ServerName>, Failure> {
-    let known: Vec<&str> = topology.servers.iter().map(|s| s.name.as_str()).collect();
-    let mut wanted: Vec<ServerName> = Vec::new();
-    for name in names {
-        if !known.contains(&name.as_str()) {
-            return Err(unknown("server", name, &known));
-        }
-        let name = ServerName::from(name.as_str());
-        if !wanted.contains(&name) {
-            wanted.push(name);
-        }
-    }
-    if wanted.len() > ACTIVE_SERVERS_MAX {
-        return Err(Failure::Refused(format!(
-            "{} servers; at most {ACTIVE_SERVERS_MAX} may be active at a time",
-            wanted.len()
-        )));
-    }
-    if topology.latency == LatencyClass::High {
-        let principal = record.databases.values().find_map(|d| d.principal.as_ref());
-        let site = principal.and_then(|h| topology.site_of(h));
-        if let Some(far) = wanted.iter().find(|s| site.is_some() && topology.site_of_server(s) != site) {
-            return Err(Failure::Refused(format!(
-                "{far} is not at the principal's site, and the topology says that the line between the sites has a high \
-                 latency; only servers near the principal may be active (rule R4)"
-            )));
-        }
-    }
-    Ok(wanted)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use cluster::Epoch;
-    use cluster::record::{DatabaseRecord, PoolState};
-
-    fn pool(latency: &str) -> (Topology, PoolRecord) {
-        let text = include_str!("../../tests/stretched.toml").replace("\"high\"", &format!("\"{latency}\""));
-        let topology = Topology::from_toml(&text).expect("the example passes");
-        let mgc = DatabaseRecord { principal: Some("s1a".into()), ..DatabaseRecord::default() };
-        let record = PoolRecord {
-            version: 1,
-            epoch: Epoch(1),
-            state: PoolState::Normal,
-            home: "site-1".into(),
-            active_servers: vec![],
-            databases: [("mgc".into(), mgc)].into(),
-            lost_sites: std::collections::BTreeMap::new(),
-            run: None,
-        };
-        (topology, record)
-    }
-
-    fn check(latency: &str, names: &[&str], expect: Result<usize, u8>) {
-        let (topology, record) = pool(latency);
-        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-        let got = checked(&topology, &record, &names).map(|s| s.len()).map_err(|f| f.code());
-        assert_eq!(got, expect, "{latency} {names:?}");
-    }
-
-    #[test]
-    fn active_servers_exist_are_at_most_four_and_stand_near_the_principal() {
-        check("high", &["server-1", "server-2", "server-1"], Ok(2));
-        check("high", &["server-9"], Err(2));
-        check("high", &["server-1", "server-5"], Err(3));
-        check("low", &["server-1", "server-5"], Ok(2));
-        check("low", &["server-1", "server-2", "server-3", "server-5", "server-6"], Err(3));
-    }
 }

@@ -33,6 +33,9 @@ struct Change {
     /// Show the steps, and do nothing
     #[arg(long)]
     what_if: bool,
+    /// The backup's warm mirror, not the principal's
+    #[arg(long)]
+    backup: bool,
 }
 
 /// Run the command.
@@ -42,8 +45,8 @@ struct Change {
 pub async fn run(context: &Context, args: Args) -> Outcome {
     let (runbook, change) = match args.what {
         What::State => return state(context).await,
-        What::Install(change) => ("install-mirror", change),
-        What::Remove(change) => ("remove-mirror", change),
+        What::Install(change) => (if change.backup { "add-backup-mirror" } else { "install-mirror" }, change),
+        What::Remove(change) => (if change.backup { "remove-backup-mirror" } else { "remove-mirror" }, change),
     };
     let agents = Agents::new(&context.folder()?)?;
     let record = agents.record().await?;

@@ -1,13 +1,13 @@
-//! `topology check|publish|show` (Topology Builder, Publish-CsTopology).
+//! `topology check|diff|publish|show` (Topology Builder, Publish-CsTopology).
+
+mod publish;
 
 use crate::agents::Agents;
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
 use crate::output;
-use cluster::topology::{Database, Instance, Topology};
-use std::io::Write;
+use cluster::topology::Topology;
 use std::path::{Path, PathBuf};
-use wire::agent::{PublishTopology, TopologyAnswer};
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -23,11 +23,13 @@ enum What {
         /// The file
         file: PathBuf,
     },
-    /// Check a file, give it the next version, and copy it to every host
-    Publish {
-        /// The file
-        file: PathBuf,
+    /// Compare a file with the published topology: what publishing will do, what it needs, whether users notice
+    Diff {
+        /// The file; the folder's own when left out
+        file: Option<PathBuf>,
     },
+    /// Check a file, show what differs, take out of use what leaves, publish, and bring into use what comes
+    Publish(publish::Args),
     /// Show the published topology
     Show {
         /// As the file that was published
@@ -56,7 +58,8 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
                 topology.servers.len()
             ))
         }
-        What::Publish { file } => publish(context, &file).await,
+        What::Diff { file } => publish::diff(context, file).await,
+        What::Publish(args) => publish::run(context, args).await,
         What::Show { toml } => show(context, toml).await,
     }
 }
@@ -70,38 +73,6 @@ fn read(file: &Path) -> Result<(String, Topology), Failure> {
         Failure::Refused(lines.join("\n"))
     })?;
     Ok((text, topology))
-}
-
-async fn publish(context: &Context, file: &Path) -> Outcome {
-    let (text, _) = read(file)?;
-    let folder = context.folder()?;
-    let agents = Agents::new(&folder)?;
-    let record = agents.record().await?;
-    let host = agents.authority(&record.home)?;
-    let expected_version = agents.published(&host).await?.version;
-    match agents.publish(&host, &PublishTopology { expected_version, text }).await? {
-        TopologyAnswer::Published { version } => {
-            let published = agents.published_text(&host).await?;
-            replace(&folder.dir.join("topology.toml"), &published)?;
-            output::say(&format!(
-                "published as version {version} at {host}; the other hosts take it over within seconds"
-            ));
-            if context.json { output::json(&serde_json::json!({ "version": version })) } else { Ok(()) }
-        }
-        TopologyAnswer::Refused { findings } => Err(Failure::Refused(findings.join("\n"))),
-    }
-}
-
-/// Replace the file as a whole: written aside, synced, renamed.
-fn replace(path: &Path, text: &str) -> Outcome {
-    let aside = path.with_extension("toml.new");
-    let write = || {
-        let mut file = std::fs::File::create(&aside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&aside, path)
-    };
-    write().map_err(|e| Failure::Failed(format!("it is published, but {} could not be replaced: {e}", path.display())))
 }
 
 async fn show(context: &Context, toml: bool) -> Outcome {
@@ -134,7 +105,7 @@ fn draw(topology: &Topology) -> Outcome {
         for host in topology.hosts.iter().filter(|h| h.site == site.name) {
             output::line(&format!("  {} (agent at {})", host.name, host.agent.at))?;
             for database in &topology.databases {
-                for (part, instance) in parts(database).into_iter().filter(|(_, i)| i.host == host.name) {
+                for (part, instance) in database.roles().filter(|(_, i)| i.host == host.name) {
                     output::line(&format!(
                         "    {} of {}, PostgreSQL at {}",
                         part, database.name, instance.postgres.at
@@ -153,14 +124,4 @@ fn draw(topology: &Topology) -> Outcome {
         }
     }
     Ok(())
-}
-
-fn parts(database: &Database) -> Vec<(&'static str, &Instance)> {
-    let all = [
-        ("primary", Some(&database.primary)),
-        ("mirror", database.mirror.as_ref()),
-        ("backup", database.backup.as_ref()),
-        ("backup mirror", database.backup_mirror.as_ref()),
-    ];
-    all.into_iter().filter_map(|(part, instance)| Some((part, instance?))).collect()
 }

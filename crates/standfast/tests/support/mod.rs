@@ -25,7 +25,8 @@ pub fn sample() -> PathBuf {
 pub struct Lab {
     /// Its folder.
     pub dir: PathBuf,
-    base_port: u16,
+    /// The first of its ports; it has a hundred.
+    pub base_port: u16,
 }
 
 /// What a command printed and how it ended.

@@ -1,0 +1,123 @@
+//! Changing a running pool by publishing its topology, while people post: servers and copies come and go, nothing is lost.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod support;
+use std::process::{Child, Command, Stdio};
+use support::{Lab, Ran, STANDFAST, assert_clean};
+
+/// A server that the lab does not know of.
+struct Extra(Child);
+
+impl Extra {
+    fn start(lab: &Lab, host: &str, server: &str) -> Extra {
+        let dir = lab.dir.join("hosts").join(host);
+        let log = std::fs::File::create(lab.dir.join(format!("{server}.log"))).unwrap();
+        let mut command = Command::new(STANDFAST);
+        command.args(["serve", "--dir", dir.to_str().unwrap(), "--server", server]).stdin(Stdio::null());
+        Extra(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().expect("the program runs"))
+    }
+}
+
+impl Drop for Extra {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Publish a changed topology; returns what was said.
+fn publish(lab: &Lab, change: impl FnOnce(String) -> String) -> Ran {
+    let text = std::fs::read_to_string(lab.dir.join("topology.toml")).unwrap();
+    let changed = change(text.clone());
+    assert_ne!(text, changed);
+    let file = lab.dir.join("wanted.toml");
+    std::fs::write(&file, changed).unwrap();
+    lab.cli(&["topology", "publish", file.to_str().unwrap(), "--yes"])
+}
+
+fn published(lab: &Lab, change: impl FnOnce(String) -> String) -> String {
+    let ran = publish(lab, change);
+    assert_eq!(ran.code, Some(0), "{}", ran.all());
+    ran.all()
+}
+
+/// Without the line that begins with this.
+fn without_line(text: &str, beginning: &str) -> String {
+    let lines = text.lines().filter(|l| !l.starts_with(beginning));
+    lines.map(|l| format!("{l}\n")).collect()
+}
+
+/// Without this server's table.
+fn without_server(text: &str, server: &str) -> String {
+    let parts: Vec<&str> = text.split("\n[[").collect();
+    let kept: Vec<&str> = parts.into_iter().filter(|p| !p.contains(&format!("name = \"{server}\""))).collect();
+    kept.join("\n[[")
+}
+
+fn serves(lab: &Lab, server: &str) -> bool {
+    let status = lab.status();
+    let reports = status["reports"].as_array().cloned().unwrap_or_default();
+    reports.iter().any(|r| r["servers"][server]["writes_as"].is_i64())
+}
+
+#[test]
+fn servers_and_copies_come_and_go_while_people_post() {
+    let lab = Lab::up();
+    lab.until_normal();
+    let replay = lab.replay(&[]);
+
+    let (clients, link) = (lab.base_port + 90, lab.base_port + 91);
+    let third = format!(
+        "\n[[server]]\nname = \"server-3\"\nhost = \"s1b\"\nclients = {{ at = \"127.0.0.1:{clients}\" }}\n\
+         link = {{ at = \"127.0.0.1:{link}\" }}\n"
+    );
+    let said = published(&lab, |text| text + &third);
+    assert!(said.contains("server-3 is added on s1b (site-1)"), "{said}");
+    let _third = Extra::start(&lab, "s1b", "server-3");
+    lab.ok(&["active-servers", "add", "server-3"]);
+    lab.until("the new server writes", |lab| serves(lab, "server-3"));
+    let said = lab.cli(&["active-servers", "add", "server-5"]);
+    assert_eq!(said.code, Some(3), "{}", said.all());
+    assert!(said.all().contains("R4"), "{}", said.all());
+
+    // An active server goes: it drains first, and its clients are elsewhere before it is gone from the topology.
+    let said = published(&lab, |text| without_server(&text, "server-2"));
+    assert!(said.contains("every client has moved"), "{said}");
+    assert_eq!(lab.record()["active_servers"], serde_json::json!(["server-1", "server-3"]));
+    replay.until_acknowledged(&lab, 20);
+
+    let mirror = "mirror = ";
+    let before = std::fs::read_to_string(lab.dir.join("topology.toml")).unwrap();
+    let line = before.lines().find(|l| l.starts_with(mirror)).unwrap().to_owned();
+    published(&lab, |text| without_line(&text, mirror));
+    assert!(lab.record()["databases"]["mgc"]["mirror"].is_null());
+    replay.until_acknowledged(&lab, 20);
+    published(&lab, |text| text.replace("\nbackup = ", &format!("\n{line}\nbackup = ")));
+    assert_eq!(lab.record()["databases"]["mgc"]["mirror"]["synchronised"], true);
+
+    let backup_mirror = "backup_mirror = ";
+    let line = before.lines().find(|l| l.starts_with(backup_mirror)).unwrap().to_owned();
+    published(&lab, |text| without_line(&text, backup_mirror));
+    assert!(lab.record()["databases"]["mgc"]["backup_mirror"].is_null());
+    published(&lab, |text| text.replace("\nlog_shipping = ", &format!("\n{line}\nlog_shipping = ")));
+    assert_eq!(lab.instance("s2b")["state"], "standby");
+
+    // What is in use stays.
+    let said =
+        publish(&lab, |text| text.replace("authority = \"s1a\"", "authority = \"s1b\"").replace("primary = ", "x = "));
+    assert_eq!(said.code, Some(3), "{}", said.all());
+    let said = publish(&lab, |text| {
+        let swapped = text.replace("primary = { host = \"s1a\"", "primary = { host = \"tmp\"");
+        swapped.replace("mirror = { host = \"s1b\"", "mirror = { host = \"s1a\"").replace("\"tmp\"", "\"s1b\"")
+    });
+    assert_eq!(said.code, Some(3), "{}", said.all());
+    assert!(said.all().contains("not its principal now"), "{}", said.all());
+
+    // Another host keeps the record, and a run begins there.
+    published(&lab, |text| text.replace("authority = \"s1a\"", "authority = \"s1b\""));
+    lab.ok(&["mirror", "remove", "--yes"]);
+    lab.ok(&["mirror", "install", "--yes"]);
+    replay.until_acknowledged(&lab, 20);
+    assert_clean(&lab.audit(&replay.end()));
+}
