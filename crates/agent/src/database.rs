@@ -10,7 +10,7 @@ use crate::postgres::copy::{CopyDestination, CopyJob, Has};
 use crate::postgres::instance::{Instance, volume};
 use crate::postgres::process::{Process, first_in};
 use crate::postgres::receive::Receive;
-use crate::postgres::share::Share;
+use crate::postgres::share::{Share, is_segment, start_of};
 use crate::postgres::sql::{ChatProbe, Probe};
 use crate::state_file::{State, StateFile};
 use cluster::fence::{MayOpen, may_open};
@@ -18,12 +18,16 @@ use cluster::goal::{Goal, goal};
 use cluster::name::{DatabaseName, HostName};
 use cluster::order::{Outcome, Stamp};
 use cluster::record::PoolRecord;
-use cluster::report::{CleanStop, InstanceReport, InstanceState, ShippingReport};
+use cluster::report::{BackupReport, CleanStop, FollowsFrom, InstanceReport, InstanceState, ShippingReport};
+use cluster::wal::Lsn;
 use nix::sys::signal::Signal;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
+
+/// How old a look at what the share has may be in a report.
+const SHARE_AGE: Duration = Duration::from_secs(1);
 
 /// How old a count of entries may be in a report.
 const COUNT_AGE: Duration = Duration::from_millis(200);
@@ -83,6 +87,12 @@ struct Seen {
     share_in_order_at: Option<Instant>,
     chat: Option<(ChatProbe, Instant)>,
     clean_stop: Option<CleanStop>,
+    /// How a writer's log goes into the share.
+    backup_job: Option<BackupReport>,
+    /// From where a stopped standby needs the log.
+    follows_from: Option<Lsn>,
+    /// Up to where the share has it, and when that was looked up.
+    share_reaches: Option<(Lsn, Instant)>,
     growth: Option<(u64, Instant)>,
     full_in_s: Option<u64>,
 }
@@ -174,6 +184,30 @@ impl Database {
         self.seen(|s| s.shipping.clone())
     }
 
+    /// Say how the log goes into the share.
+    pub fn backup_job(&self, report: Option<BackupReport>) {
+        self.seen(|s| s.backup_job = report);
+    }
+
+    /// How the log went into the share at the last look.
+    pub fn last_backup_job(&self) -> Option<BackupReport> {
+        self.seen(|s| s.backup_job.clone())
+    }
+
+    /// What a stopped standby needs to follow again. The share is looked at once a second at most.
+    fn follows_from(&self, host: &Host) -> Option<FollowsFrom> {
+        let (from, known) = self.seen(|s| (s.follows_from, s.share_reaches));
+        let from = from?;
+        let share_reaches = if let Some((reaches, _)) = known.filter(|(_, at)| at.elapsed() < SHARE_AGE) {
+            reaches
+        } else {
+            let reaches = self.share(host).and_then(|share| share.reaches(from).ok()).unwrap_or(from);
+            self.seen(|s| s.share_reaches = Some((reaches, Instant::now())));
+            reaches
+        };
+        Some(FollowsFrom { from, share_reaches })
+    }
+
     /// The postmaster, if it is alive.
     pub fn running(&self) -> Option<Process> {
         self.state().postmaster.filter(Process::is_alive)
@@ -200,9 +234,14 @@ impl Database {
 
     /// Look up where a stopped instance ends.
     pub async fn note_clean_stop(&self) -> Result<(), Error> {
-        let end =
-            if self.instance.has_data() && self.running().is_none() { self.instance.clean_stop().await? } else { None };
-        self.seen(|s| s.clean_stop = end);
+        let stopped = self.instance.has_data() && self.running().is_none();
+        let end = if stopped { self.instance.clean_stop().await? } else { None };
+        let follows_from = if stopped { self.instance.follows_from().await? } else { None };
+        self.seen(|s| {
+            s.clean_stop = end;
+            s.follows_from = follows_from;
+            s.share_reaches = None;
+        });
         Ok(())
     }
 
@@ -284,10 +323,11 @@ impl Database {
         let probe = self.probe().await;
         let state = self.standing(host, probe.as_ref());
         let chat = if probe.is_some() { self.chat().await } else { ChatProbe::default() };
-        let wal_bytes = folder_bytes(&self.instance.data().join("pg_wal"));
+        let (wal_bytes, oldest) = log_on_disk(&self.instance.data().join("pg_wal"));
+        let follows_from = if self.running().is_none() { self.follows_from(host) } else { None };
         let free_bytes = volume(&self.instance.folder).map_or(0, |v| v.1);
         let memory = self.state();
-        let (doing, shipping, shut_down_at, full_in_s) = self.seen(|s| {
+        let (doing, shipping, backup_job, shut_down_at, full_in_s) = self.seen(|s| {
             s.note_growth(free_bytes);
             let mut shipping = s.shipping.clone();
             if let Some(shipping) = &mut shipping {
@@ -297,7 +337,7 @@ impl Database {
                     shipping.streaming = probe.streaming;
                 }
             }
-            (s.doing.clone(), shipping, s.clean_stop, s.full_in_s)
+            (s.doing.clone(), shipping, s.backup_job.clone(), s.clean_stop, s.full_in_s)
         });
         InstanceReport {
             state,
@@ -309,6 +349,9 @@ impl Database {
             synchronous: probe.as_ref().map(|p| p.synchronous.clone()).unwrap_or_default(),
             receivers: probe.as_ref().map(|p| p.receivers.clone()).unwrap_or_default(),
             shipping,
+            backup_job: backup_job.filter(|_| state == InstanceState::Online),
+            kept_from: oldest.filter(|_| probe.is_some()),
+            follows_from,
             wal_bytes,
             free_bytes,
             full_in_s,
@@ -351,7 +394,17 @@ impl Seen {
     }
 }
 
-fn folder_bytes(folder: &std::path::Path) -> u64 {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|e| e.metadata().ok()).filter(std::fs::Metadata::is_file).map(|m| m.len()).sum()
+/// Bytes of log in a folder, and where the oldest begins. Segments that are kept to be used again have later names.
+fn log_on_disk(folder: &std::path::Path) -> (u64, Option<Lsn>) {
+    let mut bytes = 0;
+    let mut oldest: Option<String> = None;
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Some(meta) = entry.metadata().ok().filter(std::fs::Metadata::is_file) else { continue };
+        bytes += meta.len();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if is_segment(&name) && oldest.as_ref().is_none_or(|o| name[8..] < o[8..]) {
+            oldest = Some(name);
+        }
+    }
+    (bytes, oldest.and_then(|name| start_of(&name)))
 }

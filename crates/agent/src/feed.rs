@@ -156,14 +156,5 @@ pub fn plain_report(probe: &Probe) -> ShippingReport {
 
 /// Nothing arrives yet.
 pub fn stopped_report() -> ShippingReport {
-    ShippingReport {
-        enabled: true,
-        streaming: false,
-        shipped_file: None,
-        shipped: None,
-        copied: None,
-        share_age_ms: None,
-        share_epoch: None,
-        fault: None,
-    }
+    ShippingReport { enabled: true, ..ShippingReport::default() }
 }

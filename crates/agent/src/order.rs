@@ -85,7 +85,8 @@ async fn execute(host: Arc<Host>, database: Arc<Database>, given: StampedOrder) 
 async fn carry_out(host: &Host, database: &Database, work: &mut Work, order: &Order) -> Result<String, Error> {
     match order {
         Order::Initialise { epoch, .. } => initialise(database, *epoch).await,
-        Order::Seed { from, .. } => seed(host, database, work, from).await,
+        Order::Seed { from, .. } => seed(host, database, work, from, false).await,
+        Order::SeedAnew { from, .. } => seed(host, database, work, from, true).await,
         Order::Fence { epoch, .. } => fence(database, work, *epoch).await,
         Order::CloseShare { epoch, .. } => close_share(host, database, *epoch),
         Order::StopLogShipping { .. } => stop_log_shipping(host, database, work).await,
@@ -134,13 +135,13 @@ fn present_epoch(host: &Host) -> Epoch {
     host.store.record().map_or(Epoch::FIRST, |r| r.epoch)
 }
 
-async fn seed(host: &Host, database: &Database, work: &mut Work, from: &HostName) -> Result<String, Error> {
+async fn seed(host: &Host, database: &Database, work: &mut Work, from: &HostName, anew: bool) -> Result<String, Error> {
     let at = source(host, database, from)?;
     let instance = &database.instance;
     let epoch = present_epoch(host);
     let state = database.state();
     let follows = state.history_epoch.is_some_and(|e| e >= epoch) || database.running().is_some();
-    if instance.has_data() && instance.is_standby() && follows {
+    if !anew && instance.has_data() && instance.is_standby() && follows {
         return Ok("it is a standby already".into());
     }
     database.doing(Some(&format!("copying {} from {from}", database.name)));

@@ -10,7 +10,7 @@ use crate::postgres::conf::Conf;
 use crate::postgres::sql::Probe;
 use crate::{feed, pair, shipper};
 use cluster::fence::MayOpen;
-use cluster::goal::{Goal, goal};
+use cluster::goal::{Goal, goal, rests};
 use cluster::name::HostName;
 use cluster::record::{Part, PoolRecord};
 use nix::sys::signal::Signal;
@@ -62,19 +62,23 @@ async fn round(host: &Arc<Host>, database: &Database) -> Result<bool, Error> {
     match goal(&record, &database.name, &host.name) {
         Goal::Idle => idle(database, &record, &mut work).await,
         Goal::Standby { part, upstream, .. } => standby(host, database, &record, &mut work, part, upstream).await,
-        Goal::Principal { wait_for, candidate, ships } => {
+        Goal::Principal { wait_for, candidate, ships, archives } => {
+            let ships = shipper::Ships { to_backup: ships, archives };
             principal(host, database, &record, &mut work, wait_for.or(candidate), ships).await
         }
     }
 }
 
-/// No part in the pool: a writer that a newer epoch has left behind stops at once.
+/// No part in the pool: a writer that a newer epoch has left behind stops at once, and a standby that nobody needs rests.
 async fn idle(database: &Database, record: &PoolRecord, work: &mut Work) -> Result<bool, Error> {
     shipper::stop(work).await;
     let left_behind = database.state().history_epoch.is_none_or(|e| e < record.epoch);
     if database.running().is_some() && left_behind {
         tracing::warn!(database = %database.name, epoch = %record.epoch, "left behind: stopping");
         database.stop(Signal::SIGQUIT).await?;
+    } else if database.running().is_some() && rests(record) && database.probe().await.is_some_and(|p| p.in_recovery) {
+        tracing::info!(database = %database.name, "without a part: stopping");
+        database.stop(Signal::SIGINT).await?;
     }
     let waiting = (left_behind && database.instance.has_data()).then(|| {
         format!("{}: left behind by epoch {}; standfast failback makes it a standby again", database.name, record.epoch)
@@ -184,11 +188,11 @@ async fn principal(
     record: &PoolRecord,
     work: &mut Work,
     mirror: Option<HostName>,
-    ships: bool,
+    ships: shipper::Ships,
 ) -> Result<bool, Error> {
     if database.running().is_none() {
         work.wait_for_set = None;
-        return start_principal(host, database, record, work, mirror).await;
+        return start_principal(host, database, record, work, mirror, ships).await;
     }
     work.asking = false;
     let Some(probe) = database.probe().await else { return Ok(false) };
@@ -199,7 +203,7 @@ async fn principal(
     database.waits_for(None);
     let mut conf = database.instance.plain_conf();
     conf.wait_for = work.wait_for_set.clone().unwrap_or_else(|| probe.synchronous.first().cloned());
-    let fault = shipper::round(host, database, record, work, &mut conf, ships).await;
+    let fault = shipper::round(host, database, record, work, &mut conf, ships, &probe).await;
     database.reload(&conf)?;
     database.waits_for(fault.clone());
     let settled = pair::round(host, database, record, work, &probe, conf, mirror).await?;
@@ -212,6 +216,7 @@ async fn start_principal(
     record: &PoolRecord,
     work: &mut Work,
     mirror: Option<HostName>,
+    ships: shipper::Ships,
 ) -> Result<bool, Error> {
     if !database.instance.has_data() {
         database.waits_for(Some(format!(
@@ -249,7 +254,9 @@ async fn start_principal(
         // it be recorded may still be under way.
         conf.wait_for = mirror;
     }
-    if let Some(Ok((wal, _))) = database.archive_folders(host, record) {
+    if ships.archives
+        && let Some(Ok((wal, _))) = database.archive_folders(host, record)
+    {
         conf.archive_to = Some(wal);
     }
     tracing::info!(database = %database.name, "starting as principal");

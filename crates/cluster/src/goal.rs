@@ -15,6 +15,9 @@ pub enum Goal {
         candidate: Option<HostName>,
         /// Whether there is a backup to ship to.
         ships: bool,
+        /// Whether finished segments go into the share: also while there is no backup, so that one that comes back finds
+        /// them; not after an administrator has turned log shipping off.
+        archives: bool,
     },
     /// A standby that streams from `upstream`; `None` while there is none, when it waits and keeps what it has.
     Standby {
@@ -37,10 +40,21 @@ pub fn goal(record: &PoolRecord, database: &DatabaseName, host: &HostName) -> Go
         Part::Principal => Goal::Principal {
             wait_for: d.mirror.as_ref().filter(|m| m.synchronised).map(|m| m.host.clone()),
             candidate: d.mirror.as_ref().filter(|m| !m.synchronised).map(|m| m.host.clone()),
-            ships: d.backup.is_some(),
+            ships: d.backup.is_some() && !d.shipping_off,
+            archives: !d.shipping_off,
         },
         Part::Mirror | Part::Backup | Part::BackupMirror => {
             Goal::Standby { part, upstream: d.upstream_of(host).cloned(), from_share: part == Part::Backup }
         }
     }
+}
+
+/// Whether a standby without a part is to be stopped. In a change of writer it is not: it will have a part again at once.
+pub fn rests(record: &PoolRecord) -> bool {
+    let takes_parts_away = [
+        crate::shipping::DISABLE_LOG_SHIPPING.name,
+        crate::mirroring::REMOVE_MIRROR.name,
+        crate::growing::REMOVE_BACKUP_MIRROR.name,
+    ];
+    record.run.as_ref().is_none_or(|run| takes_parts_away.contains(&run.runbook.as_str()))
 }

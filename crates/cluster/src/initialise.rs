@@ -167,6 +167,7 @@ fn whole(d: &Database, now: Option<&DatabaseRecord>) -> DatabaseRecord {
         mirror: d.mirror.as_ref().map(|i| MirrorRecord { host: i.host.clone(), synchronised }),
         backup: d.backup.as_ref().map(host),
         backup_mirror: d.backup_mirror.as_ref().map(host),
+        shipping_off: false,
     }
 }
 

@@ -21,6 +21,7 @@ pub mod record;
 pub mod report;
 pub mod runbook;
 pub mod secret;
+pub mod shipping;
 pub mod topology;
 pub mod topology_change;
 pub mod topology_diff;

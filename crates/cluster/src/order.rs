@@ -41,6 +41,13 @@ pub enum Order {
         /// The host that is copied.
         from: HostName,
     },
+    /// Like `Seed`, but a standby that is there is replaced too: what it lacks cannot be had any more.
+    SeedAnew {
+        /// Which database.
+        database: DatabaseName,
+        /// The host that is copied.
+        from: HostName,
+    },
     /// Stop the instance and keep it stopped: this host was left behind by `epoch`. No agent starts it as a writer
     /// again without having seen a record of that epoch or later that says so.
     Fence {
@@ -121,6 +128,7 @@ impl Order {
         match self {
             Order::Initialise { database, .. }
             | Order::Seed { database, .. }
+            | Order::SeedAnew { database, .. }
             | Order::Fence { database, .. }
             | Order::CloseShare { database, .. }
             | Order::StopLogShipping { database }

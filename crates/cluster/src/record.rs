@@ -75,6 +75,14 @@ pub struct DatabaseRecord {
     pub backup: Option<HostName>,
     /// The backup's warm mirror: a standby fed by the backup.
     pub backup_mirror: Option<HostName>,
+    /// An administrator has turned log shipping off: nothing goes into the share until it is turned on again.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub shipping_off: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// The mirror of a principal.

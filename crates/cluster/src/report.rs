@@ -105,6 +105,15 @@ pub struct InstanceReport {
     pub receivers: Vec<Receiver>,
     /// Standby: how its log arrives.
     pub shipping: Option<ShippingReport>,
+    /// Writer: how its log goes into the share.
+    #[serde(default)]
+    pub backup_job: Option<BackupReport>,
+    /// Running: start of the oldest log on its disk, which is the oldest that whoever follows it can get from it.
+    #[serde(default)]
+    pub kept_from: Option<Lsn>,
+    /// Stopped standby: what it needs to follow again.
+    #[serde(default)]
+    pub follows_from: Option<FollowsFrom>,
     /// Bytes of WAL on disk.
     pub wal_bytes: u64,
     /// Bytes free on the volume of the data.
@@ -143,8 +152,49 @@ pub struct Receiver {
     pub synchronous: bool,
 }
 
-/// How a standby's log arrives, in the reference's words: shipped to the share, copied here, applied here.
+/// What a stopped standby needs to follow again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowsFrom {
+    /// It needs the log from here on.
+    pub from: Lsn,
+    /// Up to here the share has it without a hole; the same as `from` when the share has none of it.
+    pub share_reaches: Lsn,
+}
+
+/// The backup job of a writer: how its log goes into the share.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupReport {
+    /// Whether it is on.
+    pub enabled: bool,
+    /// Newest finished file in the share (`last_backup_file`).
+    pub last_backup_file: Option<String>,
+    /// When it was put there, in milliseconds since the Unix epoch (`last_backup_date`).
+    pub last_backup_at_ms: Option<i64>,
+    /// End of what is in the share, the unfinished segment included.
+    pub shipped: Option<Lsn>,
+    /// Milliseconds since the share last held everything that had been written; `None` when it never did.
+    pub age_ms: Option<u64>,
+    /// Finished segments that wait for the share.
+    pub waiting_files: u64,
+    /// Start of the log that the share lacks because waiting for it would have filled the disk.
+    pub hole: Option<Lsn>,
+    /// What is wrong with the share, and what can still be done, for people; `None` when nothing is.
+    pub fault: Option<String>,
+}
+
+/// A place in the share at which a file is missing and later ones are there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hole {
+    /// The missing file, by its place in the log: any timeline's would do.
+    pub file: String,
+    /// Where it begins.
+    pub from: Lsn,
+    /// So many later files are there.
+    pub later_files: usize,
+}
+
+/// How a standby's log arrives, in the reference's words: shipped to the share, copied here, applied here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShippingReport {
     /// Whether copy and restore jobs and the stream are on.
     pub enabled: bool,
@@ -162,4 +212,22 @@ pub struct ShippingReport {
     pub share_epoch: Option<Epoch>,
     /// What is wrong with the share or the copy, for people; `None` when nothing is.
     pub fault: Option<String>,
+    /// Newest file that was copied (`last_copied_file`).
+    #[serde(default)]
+    pub last_copied_file: Option<String>,
+    /// When, in milliseconds since the Unix epoch (`last_copied_date`).
+    #[serde(default)]
+    pub last_copied_at_ms: Option<i64>,
+    /// The segment that is being applied (`last_restored_file`).
+    #[serde(default)]
+    pub last_restored_file: Option<String>,
+    /// When something was last applied, in milliseconds since the Unix epoch (`last_restored_date`).
+    #[serde(default)]
+    pub last_restored_at_ms: Option<i64>,
+    /// Milliseconds since everything that could be had was last applied; `None` when that was never seen.
+    #[serde(default)]
+    pub restored_age_ms: Option<u64>,
+    /// A hole in the share right after what this standby has.
+    #[serde(default)]
+    pub hole: Option<Hole>,
 }

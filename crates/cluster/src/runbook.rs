@@ -167,6 +167,9 @@ pub const ALL: &[&Runbook] = &[
     crate::mirroring::REMOVE_MIRROR,
     crate::growing::ADD_BACKUP_MIRROR,
     crate::growing::REMOVE_BACKUP_MIRROR,
+    crate::shipping::ENABLE_LOG_SHIPPING,
+    crate::shipping::FOLLOW_AGAIN,
+    crate::shipping::DISABLE_LOG_SHIPPING,
 ];
 
 /// The runbook of that name.

@@ -36,3 +36,50 @@ fn a_failback_finds_in_the_share_what_the_principal_has_not_kept() {
     let ledger = replay.end();
     assert_clean(&lab.audit(&ledger));
 }
+
+#[test]
+fn log_shipping_is_turned_off_and_on_while_people_chat() {
+    let lab = Lab::up();
+    let replay = lab.replay(&[]);
+    let follows = |lab: &Lab| {
+        lab.until("the backup and its mirror follow", |lab| {
+            ["s2a", "s2b"].iter().all(|host| lab.instance(host)["shipping"]["streaming"] == true)
+        });
+    };
+    follows(&lab);
+    lab.ok(&["log-shipping", "disable", "--yes"]);
+    assert_eq!((&lab.instance("s2a")["state"], &lab.instance("s2b")["state"]), (&"stopped".into(), &"stopped".into()));
+    assert_eq!(lab.instance("s1a")["backup_job"]["enabled"], false);
+    assert!(lab.ok(&["log-shipping", "disable", "--yes"]).contains("log shipping is off"));
+    assert_eq!(lab.cli(&["failover", "--yes", "--force"]).code, Some(3), "there is nobody to fail over to");
+    replay.until_acknowledged(&lab, 10);
+
+    lab.ok(&["log-shipping", "enable", "--already-initialised", "--yes"]);
+    follows(&lab);
+    assert!(lab.ok(&["log-shipping", "enable", "--yes"]).contains("log shipping is on"));
+
+    // More log than the principal keeps, and none of it in the share: the copy cannot follow any more.
+    lab.ok(&["log-shipping", "disable", "--yes"]);
+    let from = lab.instance("s2a")["follows_from"]["from"].as_str().unwrap().to_owned();
+    lab.until("the principal has let go of what the copy needs", |lab| {
+        lab.write_log("s1a", 70);
+        lab.sql("s1a", "CHECKPOINT");
+        lab.sql(
+            "s1a",
+            &format!("SELECT pg_wal_lsn_diff('{}', '{from}') > 0", lab.instance("s1a")["kept_from"].as_str().unwrap()),
+        ) == "t"
+    });
+    let refused = lab.cli(&["log-shipping", "enable", "--already-initialised", "--yes"]);
+    assert_eq!(refused.code, Some(3), "{}", refused.all());
+    assert!(refused.all().contains("cannot follow again") && refused.all().contains("standfast log-shipping enable"));
+    lab.ok(&["log-shipping", "enable", "--yes"]);
+    follows(&lab);
+    replay.until_acknowledged(&lab, 10);
+
+    lab.ok(&["lab", "kill", "site-1"]);
+    lab.ok(&["failover", "--yes"]);
+    replay.until_epoch(&lab, 2);
+    assert_eq!(lab.cli(&["log-shipping", "disable", "--yes"]).code, Some(3), "nothing is shipped while FailedOver");
+    let ledger = replay.end();
+    assert_clean(&lab.audit(&ledger));
+}

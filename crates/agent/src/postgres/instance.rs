@@ -334,6 +334,24 @@ impl Instance {
         // applied anything beyond its first byte has applied all of it.
         Ok(checkpoint.map(|checkpoint| CleanStop { checkpoint, end: Lsn(checkpoint.0 + 1) }))
     }
+
+    /// The place from which a stopped standby needs the log to follow again: what comes before it has itself.
+    pub async fn follows_from(&self) -> Result<Option<Lsn>, Error> {
+        if !self.has_data() || !self.is_standby() {
+            return Ok(None);
+        }
+        let data = self.data();
+        let said = self.programs.run("pg_controldata", self.database.as_str(), |c| {
+            c.arg("-D").arg(&data);
+        });
+        let said = said.await?;
+        let place = |name: &str| said.lines().find_map(|l| l.strip_prefix(name)).and_then(|t| t.trim().parse().ok());
+        let ends: Option<Lsn> = place("Minimum recovery ending location:");
+        let redo: Option<Lsn> = place("Latest checkpoint's REDO location:");
+        // PostgreSQL asks for whole segments.
+        let segment = super::share::SEGMENT_BYTES;
+        Ok(ends.max(redo).map(|end| Lsn(end.0 / segment * segment)))
+    }
 }
 
 /// Remove a folder with everything in it, if it is there.

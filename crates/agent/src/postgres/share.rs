@@ -120,6 +120,18 @@ impl Share {
         places.into_iter().map(|folder| folder.join("wal")).find(|folder| folder.is_dir())
     }
 
+    /// Up to where the share has the log without a hole from `from` on, of any timeline; `from` when it has none of it.
+    pub fn reaches(&self, from: Lsn) -> io::Result<Lsn> {
+        let shipped = self.shipped(false)?;
+        let finished = shipped.iter().filter(|(name, file)| is_segment(name) && !file.partial);
+        let places: std::collections::BTreeSet<&str> = finished.map(|(name, _)| &name[8..]).collect();
+        let mut at = from;
+        while places.contains(place(at).as_str()) {
+            at = Lsn((at.0 / SEGMENT_BYTES + 1) * SEGMENT_BYTES);
+        }
+        Ok(at)
+    }
+
     /// Take away the oldest segments and the folders of epochs long over, so that the share stays bounded.
     pub fn trim(&self, epoch: Epoch) -> io::Result<()> {
         let open = epochs(&self.root)?;

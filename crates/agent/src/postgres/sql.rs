@@ -34,6 +34,7 @@ struct Looker {
     client: Client,
     probe: Statement,
     receivers: Statement,
+    archiver: Statement,
     /// Prepared when the chat schema is first seen.
     chat: Option<Statement>,
 }
@@ -63,6 +64,19 @@ pub struct Probe {
     pub sessions: u32,
     /// Who receives.
     pub receivers: Vec<Receiver>,
+}
+
+/// How the log of a writer goes into the share.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArchiverProbe {
+    /// Newest segment that was archived.
+    pub last_file: Option<String>,
+    /// When, in milliseconds since the Unix epoch.
+    pub last_at_ms: Option<i64>,
+    /// The latest try failed.
+    pub failing: bool,
+    /// What the program that ships the unfinished segment has written, while it runs.
+    pub received: Option<Lsn>,
 }
 
 /// What the chat schema says.
@@ -120,8 +134,9 @@ impl Sql {
     async fn looker(&self) -> Result<Looker, Error> {
         let client = self.connect(self.database.as_str()).await?;
         let failed = |e| self.failed("prepare to look", &described(&e));
-        let (probe, receivers) = tokio::try_join!(client.prepare(&PROBE), client.prepare(RECEIVERS)).map_err(failed)?;
-        Ok(Looker { client, probe, receivers, chat: None })
+        let prepared = tokio::try_join!(client.prepare(&PROBE), client.prepare(RECEIVERS), client.prepare(ARCHIVER));
+        let (probe, receivers, archiver) = prepared.map_err(failed)?;
+        Ok(Looker { client, probe, receivers, archiver, chat: None })
     }
 
     /// Act: run statements that may take up to `limit`, and return their rows. A connection that fails or is late is
@@ -184,6 +199,18 @@ impl Sql {
             receiving: first.get(8),
             redo: lsn(9).unwrap_or_default(),
             receivers: receivers.iter().filter_map(receiver).collect(),
+        })
+    }
+
+    /// Look at how the log goes into the share.
+    pub async fn probe_archiver(&self) -> Result<ArchiverProbe, Error> {
+        let row = self.look("look at the archiver", async |l| l.client.query_one(&l.archiver, &[]).await).await?;
+        let text = |i: usize| row.get::<_, Option<String>>(i);
+        Ok(ArchiverProbe {
+            last_file: text(0),
+            last_at_ms: row.get::<_, Option<i64>>(1),
+            failing: row.get::<_, Option<bool>>(2).unwrap_or(false),
+            received: text(3).and_then(|t| t.parse().ok()),
         })
     }
 
@@ -268,6 +295,12 @@ static PROBE: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
          FROM (SELECT) one LEFT JOIN pg_stat_wal_receiver w ON true"
     )
 });
+
+/// How the archiver and the program that ships the unfinished segment stand.
+const ARCHIVER: &str = "SELECT last_archived_wal, (extract(epoch FROM last_archived_time) * 1000)::bigint,
+     last_failed_time > coalesce(last_archived_time, '-infinity'),
+     (SELECT write_lsn::text FROM pg_stat_replication WHERE application_name = 'pg_receivewal' LIMIT 1)
+     FROM pg_stat_archiver";
 
 /// A row for each standby that receives from here.
 const RECEIVERS: &str =

@@ -72,6 +72,7 @@ pub fn record(of: &Record) -> PoolRecord {
         mirror: of.mirror.map(|(host, synchronised)| MirrorRecord { host: name(host), synchronised }),
         backup: of.backup.map(name),
         backup_mirror: of.backup_mirror.map(name),
+        shipping_off: false,
     };
     let lost = SITES.iter().zip(of.lost).filter(|(_, epoch)| *epoch != 0);
     PoolRecord {
@@ -153,7 +154,9 @@ pub fn from_order(order: &Order) -> Ask {
         Order::SalvageTail { from, .. } => Ask::SalvageTail(number(from)),
         Order::Rewind { from, .. } => Ask::Rewind(number(from)),
         Order::HandOver { epoch, .. } => Ask::HandOver(small(epoch)),
-        Order::Initialise { .. } | Order::Seed { .. } => panic!("neither runbook gives {order:?}"),
+        Order::Initialise { .. } | Order::Seed { .. } | Order::SeedAnew { .. } => {
+            panic!("neither runbook gives {order:?}")
+        }
     }
 }
 
@@ -213,12 +216,8 @@ fn instance(world: &World, state: &State, host: HostNumber) -> InstanceReport {
     let shipping = ShippingReport {
         enabled: !stopped_in,
         streaming: state.streams(host),
-        shipped_file: None,
-        shipped: None,
-        copied: None,
-        share_age_ms: None,
         share_epoch: (seen.share_epoch != 0).then(|| Epoch(seen.share_epoch.into())),
-        fault: None,
+        ..ShippingReport::default()
     };
     InstanceReport {
         state: agent::standing(world, seen, host),
@@ -230,6 +229,9 @@ fn instance(world: &World, state: &State, host: HostNumber) -> InstanceReport {
         synchronous: seen.waits_for.filter(|_| seen.postgres == Postgres::Writer).map(name).into_iter().collect(),
         receivers: vec![],
         shipping: Some(shipping),
+        backup_job: None,
+        kept_from: None,
+        follows_from: None,
         wal_bytes: 0,
         free_bytes: 0,
         full_in_s: None,

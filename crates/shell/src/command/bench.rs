@@ -2,6 +2,7 @@
 
 mod exposure;
 mod failover;
+mod log_shipping;
 mod post;
 mod postgres;
 mod processor;
@@ -28,6 +29,8 @@ enum What {
     Failover(failover::Args),
     /// How far the backup is behind while people post, by stream and by the share alone
     Exposure(exposure::Args),
+    /// What people notice while log shipping is turned off and on
+    LogShipping(log_shipping::Args),
 }
 
 /// Measure.
@@ -42,6 +45,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         What::Post(args) => post::run(context, &args).await,
         What::Failover(args) => failover::run(context, &args).await,
         What::Exposure(args) => exposure::run(context, &args).await,
+        What::LogShipping(args) => log_shipping::run(context, &args).await,
     }
 }
 

@@ -7,6 +7,7 @@ pub mod category;
 pub mod chat;
 pub mod history;
 pub mod lab;
+pub mod log_shipping;
 pub mod mirror;
 pub mod pool;
 pub mod post;
@@ -37,6 +38,8 @@ pub enum Command {
     Pool(pool::Args),
     /// Install or remove the mirror of the principal, or show its state
     Mirror(mirror::Args),
+    /// Turn log shipping to the backup off and on, or show its state and its history
+    LogShipping(log_shipping::Args),
     /// Show or set the servers that accept clients
     ActiveServers(active_servers::Args),
     /// Check, publish or show the topology
@@ -78,6 +81,7 @@ impl Command {
             Command::Runbook(args) => runbook::run(context, args).await,
             Command::Pool(args) => pool::run(context, args).await,
             Command::Mirror(args) => mirror::run(context, args).await,
+            Command::LogShipping(args) => log_shipping::run(context, args).await,
             Command::ActiveServers(args) => active_servers::run(context, args).await,
             Command::Topology(args) => topology::run(context, args).await,
             Command::Chat(args) => chat::run(context, args).await,

@@ -28,7 +28,7 @@ enum What {
     },
     /// List the steps of a runbook
     Steps {
-        /// failover, failback, initialise, install-mirror or remove-mirror
+        /// failover, failback, initialise, install-mirror, remove-mirror, enable-log-shipping …
         runbook: String,
     },
     /// Watch a run that is under way
@@ -85,6 +85,9 @@ fn typed(runbook: &str) -> String {
     match runbook {
         "install-mirror" => "mirror install".into(),
         "remove-mirror" => "mirror remove".into(),
+        "enable-log-shipping" => "log-shipping enable".into(),
+        "enable-log-shipping-initialised" => "log-shipping enable --already-initialised".into(),
+        "disable-log-shipping" => "log-shipping disable".into(),
         "initialise" => "step initialise STEP".into(),
         other => other.into(),
     }

@@ -159,7 +159,7 @@ pub(super) async fn tell_lab(context: &Context, request: &Request) -> Outcome {
 }
 
 /// Run a command of this program to its end; how long it took.
-async fn standfast(context: &Context, arguments: &[&str]) -> Result<Duration, Failure> {
+pub(super) async fn standfast(context: &Context, arguments: &[&str]) -> Result<Duration, Failure> {
     let began = Instant::now();
     let output = command(context, arguments)?.output().await;
     let failed = |why: String| Failure::Failed(format!("standfast {}: {why}", arguments.join(" ")));
@@ -170,7 +170,7 @@ async fn standfast(context: &Context, arguments: &[&str]) -> Result<Duration, Fa
     Err(failed(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim())))
 }
 
-fn command(context: &Context, arguments: &[&str]) -> Result<tokio::process::Command, Failure> {
+pub(super) fn command(context: &Context, arguments: &[&str]) -> Result<tokio::process::Command, Failure> {
     let program = std::env::current_exe().map_err(|e| Failure::Failed(format!("find this program: {e}")))?;
     let mut command = tokio::process::Command::new(program);
     command.arg("--dir").arg(&context.dir).args(arguments).stdin(Stdio::null());
