@@ -142,7 +142,7 @@ const CATCH_UP: Step = Step {
     says: "Wait until the primary and its mirror have caught up; write out what is dirty there and here, so that the hand-over is quick.",
     needs: nothing,
     does: |view| {
-        let all = principals(view).into_iter().flat_map(|(database, from)| to_write_out(view, &database, from));
+        let all = principals(view).into_iter().flat_map(|(database, from)| to_write_out(view, &database, &from));
         let checkpoint = |database| Order::Checkpoint { database };
         all.map(|(host, database)| Deed::Give { host, order: checkpoint(database) }).collect()
     },
@@ -164,10 +164,10 @@ const CATCH_UP: Step = Step {
 
 /// Who has to write out what is dirty now: the principal, then the primary, which can do so up to the principal's last
 /// checkpoint, and has just been written to as never before. Else its first writes wait behind all that.
-fn to_write_out(view: &View<'_>, database: &DatabaseName, from: HostName) -> Vec<(HostName, DatabaseName)> {
+fn to_write_out(view: &View<'_>, database: &DatabaseName, from: &HostName) -> Vec<(HostName, DatabaseName)> {
     let mut hosts = vec![from.clone()];
-    if matches!(written_out(view, &from, database), Done::Yes(_))
-        && matches!(caught_up(view, database, &from), Done::Yes(_))
+    if matches!(written_out(view, from, database), Done::Yes(_))
+        && matches!(caught_up(view, database, from), Done::Yes(_))
     {
         hosts.extend(primary(view, database));
     }

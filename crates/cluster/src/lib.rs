@@ -25,6 +25,7 @@ pub mod shipping;
 pub mod topology;
 pub mod topology_change;
 pub mod topology_diff;
+pub mod topology_draft;
 pub mod topology_file;
 pub mod wal;
 

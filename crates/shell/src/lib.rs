@@ -3,6 +3,7 @@
 
 pub mod agents;
 pub mod command;
+pub mod drawing;
 pub mod failure;
 pub mod folder;
 pub mod output;

@@ -61,6 +61,12 @@ pub fn confirm(question: &str) -> bool {
     std::io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes" | "Yes")
 }
 
+/// How many columns a line may have: what the terminal says, or `COLUMNS`, or 120 where neither does.
+pub fn columns() -> usize {
+    let said = std::env::var("COLUMNS").ok().and_then(|n| n.parse().ok());
+    said.or_else(|| terminal_size::terminal_size().map(|(width, _)| usize::from(width.0))).unwrap_or(120)
+}
+
 /// Print rows as columns that line up; the last one is as wide as it likes.
 ///
 /// # Errors

@@ -67,3 +67,25 @@ fn a_pool_that_is_not_there_is_named() {
     assert_ne!(said.code, Some(0));
     assert!(said.stderr.contains("/nonexistent/pool"), "{}", said.stderr);
 }
+
+#[test]
+fn a_topology_that_init_writes_passes_and_is_not_overwritten() {
+    let folder = std::env::temp_dir().join(format!("standfast-init-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("pool.toml");
+    let file = path.to_str().unwrap();
+    let made = plain(&["topology", "init", file, "--defaults"]);
+    let checked = plain(&["topology", "check", file]);
+    let again = plain(&["topology", "init", file, "--defaults"]);
+    let forced = plain(&["topology", "init", file, "--defaults", "--force"]);
+    let piped = std::process::Command::new(STANDFAST)
+        .args(["topology", "init", file, "--force"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .map(Ran::from)
+        .unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!((made.code, checked.code, forced.code), (Some(0), Some(0), Some(0)), "{} {}", made.all(), checked.all());
+    assert_eq!(again.code, Some(3), "{}", again.all());
+    assert_eq!(piped.code, Some(2), "{}", piped.all());
+}

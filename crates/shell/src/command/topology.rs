@@ -1,8 +1,10 @@
-//! `topology check|diff|publish|show` (Topology Builder, Publish-CsTopology).
+//! `topology init|check|diff|publish|show` (Topology Builder, Publish-CsTopology).
 
+mod init;
 mod publish;
 
 use crate::agents::Agents;
+use crate::drawing;
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
 use crate::output;
@@ -18,6 +20,8 @@ pub struct Args {
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum What {
+    /// Ask what the pool is made of, and write a commented file that passes
+    Init(init::Args),
     /// Check a file; each finding names its line, what is wrong and what would be right
     Check {
         /// The file
@@ -30,12 +34,18 @@ enum What {
     },
     /// Check a file, show what differs, take out of use what leaves, publish, and bring into use what comes
     Publish(publish::Args),
-    /// Show the published topology
-    Show {
-        /// As the file that was published
-        #[arg(long)]
-        toml: bool,
-    },
+    /// Draw the published topology, and how its parts stand
+    Show(ShowArgs),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct ShowArgs {
+    /// As the file that was published
+    #[arg(long)]
+    toml: bool,
+    /// Write the drawing into this file, as SVG
+    #[arg(long, value_name = "FILE", conflicts_with = "toml")]
+    svg: Option<PathBuf>,
 }
 
 /// Run the command.
@@ -44,6 +54,7 @@ enum What {
 /// When the file does not pass, or it fails.
 pub async fn run(context: &Context, args: Args) -> Outcome {
     match args.what {
+        What::Init(args) => init::run(&args),
         What::Check { file } => {
             let (_, topology) = read(&file)?;
             if context.json {
@@ -60,7 +71,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         }
         What::Diff { file } => publish::diff(context, file).await,
         What::Publish(args) => publish::run(context, args).await,
-        What::Show { toml } => show(context, toml).await,
+        What::Show(args) => show(context, args).await,
     }
 }
 
@@ -75,53 +86,42 @@ fn read(file: &Path) -> Result<(String, Topology), Failure> {
     Ok((text, topology))
 }
 
-async fn show(context: &Context, toml: bool) -> Outcome {
+async fn show(context: &Context, args: ShowArgs) -> Outcome {
     let folder = context.folder()?;
     let agents = Agents::new(&folder)?;
-    let record = agents.look().await.view.record;
-    let home = match &record {
-        Some(record) => record.home.clone(),
-        None => folder.topology.primary_site().map_or_else(|| "".into(), |s| s.name.clone()),
+    let look = agents.look().await;
+    let home = look.view.record.as_ref().map(|r| r.home.clone());
+    let home = home.or_else(|| folder.topology.primary_site().map(|s| s.name.clone()));
+    let text = match &home {
+        Some(home) => agents.published_text(&agents.authority(home)?).await,
+        None => Err(look.nobody()),
     };
-    let host = agents.authority(&home)?;
-    let text = agents.published_text(&host).await?;
-    if toml {
+    let (topology, text) = match text {
+        Ok(text) => {
+            let topology = Topology::from_toml(&text)
+                .map_err(|f| Failure::Failed(f.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
+            (topology, text)
+        }
+        Err(failure) if args.toml => return Err(failure),
+        Err(failure) => {
+            output::say(&format!("{failure}"));
+            output::say("this is the folder's own copy; how things stand is not known");
+            (folder.topology.clone(), String::new())
+        }
+    };
+    if args.toml {
         return output::line(text.trim_end());
     }
-    let topology = Topology::from_toml(&text)
-        .map_err(|f| Failure::Failed(f.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
-    if context.json { output::json(&topology) } else { draw(&topology) }
-}
-
-fn draw(topology: &Topology) -> Outcome {
-    let line = match topology.latency {
-        cluster::topology::LatencyClass::Low => "a line of low latency",
-        cluster::topology::LatencyClass::High => "a line of high latency",
-    };
-    let between = if topology.sites.len() > 1 { format!(", {line} between the sites") } else { String::new() };
-    output::line(&format!("{} (version {}){between}", topology.pool, topology.version))?;
-    for site in &topology.sites {
-        output::line(&format!("\n{} (authority {})", site.name, site.authority))?;
-        for host in topology.hosts.iter().filter(|h| h.site == site.name) {
-            output::line(&format!("  {} (agent at {})", host.name, host.agent.at))?;
-            for database in &topology.databases {
-                for (part, instance) in database.roles().filter(|(_, i)| i.host == host.name) {
-                    output::line(&format!(
-                        "    {} of {}, PostgreSQL at {}",
-                        part, database.name, instance.postgres.at
-                    ))?;
-                }
-            }
-            for server in topology.servers.iter().filter(|s| s.host == host.name) {
-                let active = if server.active { ", active in state Normal" } else { "" };
-                output::line(&format!("    {}, clients at {}{active}", server.name, server.clients.at))?;
-            }
-        }
+    let view = (!look.view.reports.is_empty()).then_some(&look.view);
+    let picture = drawing::picture(&topology, view);
+    if let Some(file) = &args.svg {
+        std::fs::write(file, drawing::svg::draw(&picture))
+            .map_err(|e| Failure::Failed(format!("write the drawing {}: {e}", file.display())))?;
+        output::say(&format!("drawn into {}", file.display()));
+        return Ok(());
     }
-    for database in &topology.databases {
-        if let Some(shipping) = &database.log_shipping {
-            output::line(&format!("\nlog shipping of {} through {}", database.name, shipping.share))?;
-        }
+    if context.json {
+        return output::json(&topology);
     }
-    Ok(())
+    output::line(drawing::text::draw(&picture, output::columns()).trim_end())
 }
