@@ -2,6 +2,7 @@
 
 use crate::chat_path::Poster;
 use crate::error::Error;
+use crate::forward::Forward;
 use crate::host_folder::HostFolder;
 use crate::link::Links;
 use crate::mend::Mender;
@@ -52,6 +53,8 @@ pub struct App {
     pub mender: Mender,
     /// Links to other servers.
     pub links: Links,
+    /// Posts that another server writes for this one.
+    pub forward: Forward,
     /// Hashes passwords.
     pub passwords: Passwords,
     /// Speaks to the host's agent.
@@ -83,6 +86,7 @@ impl App {
             poster,
             mender,
             links: Links::default(),
+            forward: Forward::default(),
             passwords: Passwords::new(HASHES_AT_ONCE)?,
             http: reqwest::Client::builder().no_proxy().build()?,
             sessions: AtomicU64::new(0),

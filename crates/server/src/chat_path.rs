@@ -6,6 +6,7 @@
 //! has returned without a warning (promise 1).
 
 use crate::app::App;
+use crate::forward::Answers;
 use crate::frame;
 use crate::outbox::Outbox;
 use crate::room::{Need, Offer};
@@ -22,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 use wire::chat::{Content, Entry, RefusalCode, ServerFrame};
-use wire::link::Committed;
+use wire::link::{Committed, ForwardOutcome};
 
 /// Posts that may wait.
 const POSTS_MAX: usize = 20_000;
@@ -33,6 +34,8 @@ const BATCH_MAX: usize = 1000;
 /// Shortest time between the beginnings of two transactions, unless the second is large. Every flush costs the principal and
 /// each of its standbys the same, whatever it holds. Where few post, nobody waits for anybody.
 const PACE: Duration = Duration::from_millis(6);
+/// The same for posts that are forwarded: the server that gathers them waits for more anyway.
+const FORWARD_PACE: Duration = Duration::from_millis(1);
 /// A batch of fewer posts does not make the next one wait.
 const BATCH_BUSY: usize = 4;
 /// A batch of so many posts does not wait for more.
@@ -76,6 +79,13 @@ pub enum Answer {
     },
     /// A call over HTTP.
     Call(oneshot::Sender<Outcome>),
+    /// Another server, which has forwarded the post.
+    Server {
+        /// Its name.
+        server: Arc<str>,
+        /// Its number for the post.
+        number: u64,
+    },
 }
 
 /// What became of a post.
@@ -118,21 +128,19 @@ impl Poster {
     }
 
     /// Take a post, or refuse it because too much waits already.
-    pub fn post(&self, post: Post) {
+    pub fn post(&self, app: &App, post: Post) {
         let size = post.text.len();
-        if self.bytes.fetch_add(size, Ordering::Relaxed) + size > BYTES_MAX {
-            self.bytes.fetch_sub(size, Ordering::Relaxed);
-            return overloaded(post);
-        }
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = self.queue.try_send(post) {
-            self.done(size);
-            overloaded(error.into_inner());
+        if self.bytes.fetch_add(size, Ordering::Relaxed) + size > BYTES_MAX {
+            overloaded(app, post);
+        } else if let Err(error) = self.queue.try_send(post) {
+            overloaded(app, error.into_inner());
         }
     }
 
-    fn done(&self, size: usize) {
-        self.bytes.fetch_sub(size, Ordering::Relaxed);
+    /// The post waits no more.
+    fn resolved(&self, post: &Post) {
+        self.bytes.fetch_sub(post.text.len(), Ordering::Relaxed);
         self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -142,24 +150,38 @@ impl Poster {
     }
 }
 
-fn overloaded(post: Post) {
+fn overloaded(app: &App, post: Post) {
     let message = "too many posts wait already; post it again in a moment with the same client_id".to_owned();
-    answer(post, Outcome::Refused { code: RefusalCode::Overloaded, message });
+    answer_all(app, vec![(post, Outcome::Refused { code: RefusalCode::Overloaded, message })]);
 }
 
-/// Write posts for as long as the process lives.
+/// Write posts for as long as the process lives, or have them written by the server that gathers them.
 pub async fn run(app: Arc<App>, mut posts: mpsc::Receiver<Post>) {
     let mut decisions = Decisions::default();
     let mut batch = Vec::new();
     let mut earliest = Instant::now();
-    while posts.recv_many(&mut batch, BATCH_MAX).await > 0 {
+    loop {
+        tokio::select! {
+            given_up = app.forward.given_up(&app) => {
+                write_all(&app, &mut decisions, Attempt::Again, given_up).await;
+                continue;
+            }
+            count = posts.recv_many(&mut batch, BATCH_MAX) => if count == 0 { return },
+        }
         gather(&mut posts, &mut batch, earliest).await;
-        earliest = Instant::now() + if batch.len() < BATCH_BUSY { Duration::ZERO } else { PACE };
-        let bytes = batch.iter().map(|p| p.text.len()).sum::<usize>();
-        let count = batch.len() as u64;
-        write_all(&app, &mut decisions, std::mem::take(&mut batch)).await;
-        app.poster.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        app.poster.waiting.fetch_sub(count, Ordering::Relaxed);
+        let busy = batch.len() >= BATCH_BUSY;
+        let (forwarded_here, own): (Vec<_>, Vec<_>) =
+            batch.drain(..).partition(|post| matches!(post.answer, Answer::Server { .. }));
+        // Between the servers there is no order to be kept, within each of them there is.
+        let began = Instant::now();
+        let (pace, mine) = match app.forward.forward(&app, own) {
+            Ok(()) => (FORWARD_PACE, Vec::new()),
+            Err(own) => (PACE, own),
+        };
+        earliest = began + if busy { pace } else { Duration::ZERO };
+        let mut here = forwarded_here;
+        here.extend(mine);
+        write_all(&app, &mut decisions, Attempt::First, here).await;
     }
 }
 
@@ -175,19 +197,12 @@ async fn gather(posts: &mut mpsc::Receiver<Post>, batch: &mut Vec<Post>, earlies
 }
 
 /// Write posts until each has its outcome, over as many writers as it takes.
-async fn write_all(app: &App, decisions: &mut Decisions, mut posts: Vec<Post>) {
+async fn write_all(app: &App, decisions: &mut Decisions, mut attempt_is: Attempt, mut posts: Vec<Post>) {
     let mut refusals = 0;
-    let mut attempt_is = Attempt::First;
     while !posts.is_empty() {
         let Some(store) = writer(app).await else {
             // Its sessions are told where to go, and offer their posts there; calls are told the same.
-            let message = "this server is not active any more; post it again at an active one".to_owned();
-            for post in posts {
-                if matches!(post.answer, Answer::Call(_)) {
-                    answer(post, Outcome::Refused { code: RefusalCode::NotActive, message: message.clone() });
-                }
-            }
-            return;
+            return not_active(app, posts);
         };
         match attempt(app, &store, decisions, attempt_is, &mut posts).await {
             Ok(()) => (refusals, attempt_is) = (0, Attempt::First),
@@ -208,6 +223,24 @@ async fn write_all(app: &App, decisions: &mut Decisions, mut posts: Vec<Post>) {
     }
 }
 
+fn not_active(app: &App, posts: Vec<Post>) {
+    let message = "this server is not active any more; post it again at an active one".to_owned();
+    let mut declined = Answers::default();
+    for post in posts {
+        app.poster.resolved(&post);
+        match post.answer {
+            Answer::Session { .. } => {}
+            Answer::Call(call) => {
+                let _ = call.send(Outcome::Refused { code: RefusalCode::NotActive, message: message.clone() });
+            }
+            Answer::Server { server, number } => {
+                declined.add(server, number, post.client_id, ForwardOutcome::Declined);
+            }
+        }
+    }
+    declined.send(app);
+}
+
 /// PostgreSQL refuses the batch as a whole: find the posts that it is about.
 async fn one_by_one(app: &App, store: &Store, decisions: &mut Decisions, posts: Vec<Post>, error: &StoreError) {
     tracing::error!(%error, posts = posts.len(), "a batch was refused; its posts are written one by one");
@@ -224,7 +257,8 @@ async fn one_by_one(app: &App, store: &Store, decisions: &mut Decisions, posts: 
                     let code = if error.is_passing() { RefusalCode::Unavailable } else { RefusalCode::Internal };
                     let message =
                         format!("the post could not be written: {error}; post it again with the same client_id");
-                    one.drain(..).for_each(|post| answer(post, Outcome::Refused { code, message: message.clone() }));
+                    let refused = |post| (post, Outcome::Refused { code, message: message.clone() });
+                    answer_all(app, one.drain(..).map(refused).collect());
                 }
             }
         }
@@ -255,6 +289,7 @@ async fn attempt(
 ) -> Result<(), StoreError> {
     decisions.begin(store.epoch());
     decisions.learn(store, posts).await?;
+    let mut refused = Vec::new();
     let mut taken = Vec::with_capacity(posts.len());
     let mut entries = Vec::with_capacity(posts.len());
     for post in std::mem::take(posts) {
@@ -263,9 +298,10 @@ async fn attempt(
                 entries.push(new_entry(&post, access_version));
                 taken.push(post);
             }
-            Err((code, message)) => answer(post, Outcome::Refused { code, message }),
+            Err((code, message)) => refused.push((post, Outcome::Refused { code, message })),
         }
     }
+    answer_all(app, refused);
     let versions: Vec<i64> = entries.iter().map(|e| e.access_version).collect();
     let results = match store.append(&Batch::new(entries), attempt).await {
         Ok(results) => results,
@@ -294,10 +330,9 @@ async fn attempt(
             }
         }
     }
-    for (post, outcome) in answers {
-        answer(post, outcome);
-    }
+    // Before the answers: a server shows what it has forwarded before it acknowledges it.
     app.links.tell_committed(shown.entries, &shown.frames);
+    answer_all(app, answers);
     Ok(())
 }
 
@@ -354,22 +389,29 @@ fn hint(app: &App, room: RoomId, seq: Seq) {
     }
 }
 
-fn answer(post: Post, outcome: Outcome) {
-    match post.answer {
-        Answer::Session { id, outbox } => {
-            let frame = match outcome {
-                Outcome::Written { room, seq, epoch, at_us, repeated } => {
-                    ServerFrame::Ack { id, room, client_id: post.client_id, seq, epoch, at_us, repeated }
-                }
-                Outcome::Refused { code, message } => ServerFrame::Refused { id, code, message },
-            };
-            outbox.push(frame::encode(&frame));
-        }
-        Answer::Call(call) => {
-            // Who does not wait any more finds the outcome by the client message id.
-            let _ = call.send(outcome);
+/// Tell everybody what became of their posts, which wait no more.
+pub fn answer_all(app: &App, answers: Vec<(Post, Outcome)>) {
+    let mut to_servers = Answers::default();
+    for (post, outcome) in answers {
+        app.poster.resolved(&post);
+        match post.answer {
+            Answer::Session { id, outbox } => {
+                let frame = match outcome {
+                    Outcome::Written { room, seq, epoch, at_us, repeated } => {
+                        ServerFrame::Ack { id, room, client_id: post.client_id, seq, epoch, at_us, repeated }
+                    }
+                    Outcome::Refused { code, message } => ServerFrame::Refused { id, code, message },
+                };
+                outbox.push(frame::encode(&frame));
+            }
+            Answer::Call(call) => {
+                // Who does not wait any more finds the outcome by the client message id.
+                let _ = call.send(outcome);
+            }
+            Answer::Server { server, number } => to_servers.add(server, number, post.client_id, outcome.into()),
         }
     }
+    to_servers.send(app);
 }
 
 /// Decisions on posting, kept with the access version on which they rest. A wrong one does no harm: the transaction

@@ -8,6 +8,7 @@ mod app;
 mod chat_path;
 mod error;
 mod follow;
+mod forward;
 mod frame;
 mod host_folder;
 mod http;

@@ -3,6 +3,7 @@
 //! comes up and once a second.
 
 use crate::app::App;
+use crate::forward;
 use crate::room::Offer;
 use crate::standing::peers;
 use axum::body::Bytes;
@@ -15,13 +16,13 @@ use rules::id::RoomId;
 use sha2::Sha256;
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use wire::link::{AcceptorFrame, Committed, ConnectorFrame, FRAME_BYTES_MAX};
+use wire::link::{AcceptorFrame, Answered, Committed, ConnectorFrame, FRAME_BYTES_MAX, Forwarded};
 
 /// Frames that may wait for a server that does not read; more are dropped.
 const FRAMES_MAX: usize = 1024;
@@ -40,11 +41,16 @@ const ACCEPTED_MAX: usize = 64;
 #[derive(Default)]
 pub struct Links {
     out: RwLock<HashMap<ServerName, Out>>,
+    /// Links from each other server.
+    from: RwLock<HashMap<String, usize>>,
+    /// How often a link has ended, either way.
+    broken: AtomicU64,
 }
 
 struct Out {
     at: String,
     frames: mpsc::Sender<Bytes>,
+    up: Arc<AtomicBool>,
     task: tokio::task::AbortHandle,
 }
 
@@ -73,6 +79,51 @@ impl Links {
         self.tell(&ConnectorFrame::AccessChanged { rooms: rooms.to_vec() });
     }
 
+    /// Whether there is a link to this server, and one from it.
+    pub fn is_up(&self, server: &ServerName) -> bool {
+        let to = self.out.read().expect("no code panics while it holds the links");
+        let from = self.from.read().expect("no code panics while it holds the links");
+        to.get(server).is_some_and(|link| link.up.load(Ordering::Acquire)) && from.contains_key(server.as_str())
+    }
+
+    /// How often a link has ended. What was sent before a link ended may be lost.
+    pub fn broken(&self) -> u64 {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    /// Forward posts. `false` when the link does not take them.
+    pub fn forward(&self, to: &ServerName, posts: Vec<Forwarded>) -> bool {
+        self.send_to(to, &ConnectorFrame::Forward { posts })
+    }
+
+    /// Answer posts that a server has forwarded. One that is not there any more writes them itself.
+    pub fn answer(&self, to: &str, answers: Vec<Answered>) {
+        self.send_to(&ServerName::from(to), &ConnectorFrame::Answered { answers });
+    }
+
+    fn send_to(&self, to: &ServerName, frame: &ConnectorFrame) -> bool {
+        let bytes = Bytes::from(encode(frame));
+        let out = self.out.read().expect("no code panics while it holds the links");
+        out.get(to).is_some_and(|link| link.frames.try_send(bytes).is_ok())
+    }
+
+    fn came_up_from(&self, server: &str) {
+        *self.from.write().expect("no code panics while it holds the links").entry(server.to_owned()).or_default() += 1;
+    }
+
+    fn went_down_from(&self, server: &str) {
+        {
+            let mut from = self.from.write().expect("no code panics while it holds the links");
+            if let Some(count) = from.get_mut(server) {
+                *count -= 1;
+                if *count == 0 {
+                    from.remove(server);
+                }
+            }
+        }
+        self.broken.fetch_add(1, Ordering::AcqRel);
+    }
+
     fn tell(&self, frame: &ConnectorFrame) {
         self.tell_bytes(&encode(frame).into());
     }
@@ -91,14 +142,16 @@ impl Links {
             let stays = wanted.iter().any(|(n, at)| n == name && *at == link.at);
             if !stays {
                 link.task.abort();
+                self.broken.fetch_add(1, Ordering::AcqRel);
             }
             stays
         });
         for (name, at) in wanted {
             if !out.contains_key(name) {
                 let (frames, queue) = mpsc::channel(FRAMES_MAX);
-                let task = tokio::spawn(send(app.clone(), at.clone(), queue)).abort_handle();
-                out.insert(name.clone(), Out { at: at.clone(), frames, task });
+                let up = Arc::new(AtomicBool::new(false));
+                let task = tokio::spawn(send(app.clone(), at.clone(), queue, up.clone())).abort_handle();
+                out.insert(name.clone(), Out { at: at.clone(), frames, up, task });
             }
         }
     }
@@ -119,10 +172,15 @@ pub async fn keep(app: Arc<App>) {
 }
 
 /// Keep one link up.
-async fn send(app: Arc<App>, at: String, mut queue: mpsc::Receiver<Bytes>) {
+async fn send(app: Arc<App>, at: String, mut queue: mpsc::Receiver<Bytes>, up: Arc<AtomicBool>) {
     let mut told = false;
     loop {
-        let result = send_once(&app, &at, &mut queue).await;
+        let result = send_once(&app, &at, &mut queue, &up).await;
+        // In this order: whoever sees the new count sees a link that is down, too.
+        if up.swap(false, Ordering::AcqRel) {
+            app.links.broken.fetch_add(1, Ordering::AcqRel);
+            app.forward.link_broke();
+        }
         if let Err(error) = result
             && !std::mem::replace(&mut told, true)
         {
@@ -133,7 +191,7 @@ async fn send(app: Arc<App>, at: String, mut queue: mpsc::Receiver<Bytes>) {
     }
 }
 
-async fn send_once(app: &App, at: &str, queue: &mut mpsc::Receiver<Bytes>) -> io::Result<()> {
+async fn send_once(app: &App, at: &str, queue: &mut mpsc::Receiver<Bytes>, up: &AtomicBool) -> io::Result<()> {
     let mut stream = within(OPEN_WAIT, TcpStream::connect(at)).await?;
     stream.set_nodelay(true)?;
     let frame = within(OPEN_WAIT, read_frame(&mut stream, FIRST_FRAME_BYTES_MAX)).await?;
@@ -143,6 +201,7 @@ async fn send_once(app: &App, at: &str, queue: &mut mpsc::Receiver<Bytes>) -> io
     tracing::info!(at, "link to another server is up");
     // What waited for a lost link is old: the other side compares heads when a link comes up.
     while queue.try_recv().is_ok() {}
+    up.store(true, Ordering::Release);
     let alive = encode(&ConnectorFrame::Alive);
     loop {
         match tokio::time::timeout(ALIVE_EVERY, queue.recv()).await {
@@ -193,13 +252,22 @@ async fn receive(app: &App, mut stream: TcpStream) -> io::Result<()> {
     proof_of(app, &nonce).verify_slice(&proof).map_err(|_| invalid("the proof does not fit the pool's secret"))?;
     tracing::info!(server, "link from another server is up");
     app.mender.compare_all();
-    let mut stream = BufReader::new(stream);
+    app.links.came_up_from(&server);
+    let ended = take_frames(app, &server.as_str().into(), BufReader::new(stream)).await;
+    app.links.went_down_from(&server);
+    app.forward.link_broke();
+    ended
+}
+
+async fn take_frames(app: &App, server: &Arc<str>, mut stream: BufReader<TcpStream>) -> io::Result<()> {
     loop {
         let frame = Bytes::from(within(SILENCE_MAX, read_frame(&mut stream, FRAME_BYTES_MAX)).await?);
         let end = frame.iter().position(|b| *b == b'\n').unwrap_or(frame.len());
         match serde_json::from_slice(&frame[..end]).map_err(invalid)? {
             ConnectorFrame::Committed { entries } => take(app, &entries, &frame.slice(end..))?,
             ConnectorFrame::AccessChanged { rooms } => app.mender.check_access(&rooms, app),
+            ConnectorFrame::Forward { posts } => forward::gather(app, server, posts),
+            ConnectorFrame::Answered { answers } => app.forward.take(app, answers),
             ConnectorFrame::Alive => {}
             ConnectorFrame::Open { .. } => return Err(invalid("open comes once")),
         }

@@ -390,7 +390,7 @@ impl Session {
             return self.refuse(id, code, message);
         }
         let answer = Answer::Session { id, outbox: self.who.outbox.clone() };
-        self.app.poster.post(Post { room, author: self.who.author.clone(), client_id, text, answer });
+        self.app.poster.post(&self.app, Post { room, author: self.who.author.clone(), client_id, text, answer });
     }
 }
 

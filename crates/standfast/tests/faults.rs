@@ -62,6 +62,25 @@ fn a_chat_server_is_killed_and_its_clients_carry_on_at_another() {
 }
 
 #[test]
+fn the_server_that_gathers_posts_freezes_and_the_other_writes_for_itself() {
+    let lab = Lab::up();
+    let replay = lab.replay(&[]);
+    for server in ["server-1", "server-2"] {
+        let status: serde_json::Value = serde_json::from_str(&lab.ok(&["lab", "status", "--json"])).unwrap();
+        let processes = status["processes"].as_array().cloned().unwrap_or_default();
+        let process = processes.iter().find(|p| p["name"] == server).expect("the server is there");
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(process["pid"].as_i64().unwrap()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+        replay.until_acknowledged(&lab, 15);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+        replay.until_acknowledged(&lab, 15);
+    }
+    let ledger = replay.end();
+    let (_, rewound) = assert_clean(&lab.audit(&ledger));
+    assert_eq!(rewound, 0);
+}
+
+#[test]
 fn the_principal_is_killed_and_restarted_by_its_agent() {
     let lab = Lab::up();
     let replay = lab.replay(&[]);

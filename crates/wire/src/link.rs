@@ -3,8 +3,10 @@
 //! TCP; each frame is a 4-byte big-endian length and that many bytes of JSON. The connecting side opens with `Open`, whose
 //! proof is a keyed hash; the accepting side closes the connection on anything that it does not expect.
 
-use rules::id::{Epoch, RoomId, Seq};
+use crate::chat::RefusalCode;
+use rules::id::{Epoch, PrincipalId, RoomId, Seq};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// Largest frame in bytes.
 pub const FRAME_BYTES_MAX: u32 = 64 * 1024 * 1024;
@@ -43,8 +45,74 @@ pub enum ConnectorFrame {
         /// The rooms.
         rooms: Vec<RoomId>,
     },
+    /// Posts for the receiver to write, in the order in which they were posted.
+    Forward {
+        /// The posts.
+        posts: Vec<Forwarded>,
+    },
+    /// What became of posts that the receiver has forwarded.
+    Answered {
+        /// An answer each.
+        answers: Vec<Answered>,
+    },
     /// Sent when nothing else was for a second.
     Alive,
+}
+
+/// A post that another server is to write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forwarded {
+    /// The sender's number for it.
+    pub number: u64,
+    /// To which room.
+    pub room: RoomId,
+    /// Whose it is.
+    pub author: PrincipalId,
+    /// The author's name.
+    pub author_name: String,
+    /// The author's client message id.
+    pub client_id: Uuid,
+    /// The text, checked.
+    pub text: String,
+}
+
+/// What became of a forwarded post.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// The number with which it was forwarded.
+    pub number: u64,
+    /// Its client message id, so that an answer to an earlier process is not taken for one to this.
+    pub client_id: Uuid,
+    /// The outcome.
+    pub outcome: ForwardOutcome,
+}
+
+/// The outcome of a forwarded post.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum ForwardOutcome {
+    /// Durable.
+    Written {
+        /// The room that holds it.
+        room: RoomId,
+        /// Its number.
+        seq: Seq,
+        /// The epoch in which it was written.
+        epoch: Epoch,
+        /// Microseconds since the Unix epoch.
+        at_us: i64,
+        /// Whether it was there already.
+        repeated: bool,
+    },
+    /// Not written.
+    Refused {
+        /// Machine-readable reason.
+        code: RefusalCode,
+        /// For people.
+        message: String,
+    },
+    /// Not written, and not to be written here: the sender writes it itself.
+    Declined,
 }
 
 /// What a server has to know of an entry that another one has committed.

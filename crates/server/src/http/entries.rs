@@ -100,13 +100,16 @@ pub async fn post(
 ) -> Result<Json<Posted>, CallError> {
     check_text(&body.text).map_err(|(code, message)| CallError::new(code, message))?;
     let (sender, outcome) = oneshot::channel();
-    app.poster.post(Post {
-        room: RoomId(id),
-        author: Author { id: caller.id, name: caller.name.into() },
-        client_id: body.client_id,
-        text: body.text,
-        answer: Answer::Call(sender),
-    });
+    app.poster.post(
+        &app,
+        Post {
+            room: RoomId(id),
+            author: Author { id: caller.id, name: caller.name.into() },
+            client_id: body.client_id,
+            text: body.text,
+            answer: Answer::Call(sender),
+        },
+    );
     match outcome.await {
         Ok(Outcome::Written { room: _, seq, epoch, at_us, repeated }) => {
             Ok(Json(Posted { client_id: body.client_id, seq, epoch, at_us, repeated }))
