@@ -251,9 +251,8 @@ fn preflight(view: &View<'_>) -> Vec<Unmet> {
 }
 
 fn already(view: &View<'_>) -> Option<String> {
-    let set = !view.record.databases.is_empty()
-        && view.record.databases.values().all(|d| d.principal.is_some())
-        && view.record.run.is_none();
+    let known = !view.record.databases.is_empty() || (view.topology.has_only_existing() && view.record.version > 0);
+    let set = known && view.record.databases.values().all(|d| d.principal.is_some()) && view.record.run.is_none();
     set.then(|| format!("the pool is initialised: state {}, epoch {}", view.record.state, view.record.epoch))
 }
 

@@ -5,6 +5,7 @@
 //! model checker and the simulation.
 
 pub mod active_servers;
+pub mod existing;
 pub mod exposure;
 pub mod failback;
 pub mod failover;

@@ -23,9 +23,12 @@ pub struct Topology {
     /// The hosts.
     #[serde(rename = "host")]
     pub hosts: Vec<Host>,
-    /// The databases.
-    #[serde(rename = "database")]
+    /// The databases that the pool's agents operate.
+    #[serde(rename = "database", default, skip_serializing_if = "Vec::is_empty")]
     pub databases: Vec<Database>,
+    /// The databases that somebody else operates.
+    #[serde(rename = "existing_database", default, skip_serializing_if = "Vec::is_empty")]
+    pub existing_databases: Vec<crate::existing::ExistingDatabase>,
     /// The chat servers.
     #[serde(rename = "server")]
     pub servers: Vec<Server>,

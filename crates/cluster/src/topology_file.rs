@@ -210,8 +210,23 @@ impl Check<'_> {
     fn databases(&mut self) {
         let topology = self.topology;
         self.twice("database", topology.databases.iter().map(|d| d.name.as_str()));
-        if topology.databases.is_empty() {
+        if topology.databases.is_empty() && topology.existing_databases.is_empty() {
             self.find(1, "the pool has no database; add a [[database]] named \"mgc\"".into());
+        }
+        self.twice("existing_database", topology.existing_databases.iter().map(|d| d.name.as_str()));
+        for existing in &topology.existing_databases {
+            let line = self.lines.key("existing_database", existing.name.as_str(), "dsn");
+            if let Some(fault) = existing.fault() {
+                self.find(line, fault);
+            }
+            if let Some(own) = topology.databases.first() {
+                let both = format!(
+                    "the pool has a [[database]] ({}) and an [[existing_database]] ({}); either the agents operate its \
+                     databases or somebody else does: keep one of the two",
+                    own.name, existing.name
+                );
+                self.find(line, both);
+            }
         }
         for database in &topology.databases {
             self.database(database);

@@ -100,14 +100,18 @@ fn answer(
     let unmet: Vec<Unmet> = match &standing {
         Standing::Resume(_) => Vec::new(),
         Standing::Taken(unmet) => vec![unmet.clone()],
-        Standing::Free | Standing::Supersede(_) => (runbook.preflight)(&view),
+        Standing::Free | Standing::Supersede(_) => match cluster::existing::theirs(&now.topology, runbook) {
+            Some(theirs) => vec![theirs],
+            None => (runbook.preflight)(&view),
+        },
     };
     let unmet: Vec<_> = unmet.into_iter().filter(|u| !(u.can_be_forced && wanted.force)).collect();
     if wanted.what_if {
         plan.found.extend(unmet.iter().map(|u| format!("would be refused: {}; {}", u.why, u.hint)));
         return Ok(RunAnswer::Plan(plan));
     }
-    if let (Standing::Free, Some(message)) = (&standing, (runbook.already)(&view)) {
+    let theirs = cluster::existing::theirs(&now.topology, runbook).is_some();
+    if let (Standing::Free, false, Some(message)) = (&standing, theirs, (runbook.already)(&view)) {
         return Ok(RunAnswer::AlreadyThere { message });
     }
     if !unmet.is_empty() {

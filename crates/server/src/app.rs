@@ -94,17 +94,29 @@ impl App {
         Ok((Arc::new(app), Tasks { posts, mend }))
     }
 
-    /// Where and as whom to sign in at the writer at `host:port`.
-    pub fn target(&self, at: &str) -> Option<Target> {
-        let (host, port) = at.rsplit_once(':')?;
-        Some(Target {
-            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
-            port: port.parse().ok()?,
-            user: ROLE_CHAT.to_owned(),
-            password: self.secret.derive(Purpose::PostgresChat),
-            database: crate::standing::CONTENT_DATABASE.to_owned(),
-            application_name: self.name.to_string(),
-        })
+    /// Where and as whom to sign in at the writer at `host:port`, or at the one of a connection string.
+    ///
+    /// # Errors
+    /// When neither is what it should be, in a sentence.
+    pub fn target(&self, at: &str) -> Result<Target, String> {
+        if at.contains("://") {
+            return Target::existing(at, self.existing_password()?.as_deref(), self.name.as_str());
+        }
+        let parts = at.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        let (host, port) = parts.ok_or("the writer's address in the topology is not host:port; publish one that is")?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let password = self.secret.derive(Purpose::PostgresChat);
+        Ok(Target::new((host, port), ROLE_CHAT, &password, crate::standing::CONTENT_DATABASE, self.name.as_str()))
+    }
+
+    /// The password for a database that somebody else operates, if there is a file with one.
+    fn existing_password(&self) -> Result<Option<String>, String> {
+        let path = self.dir.join(cluster::existing::PASSWORD_FILE);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("read the password in {}: {error}", path.display())),
+        }
     }
 
     /// Topology and record as known now.

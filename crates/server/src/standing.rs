@@ -62,9 +62,10 @@ pub enum Goal {
         /// For people.
         reason: &'static str,
     },
-    /// Write at `host:port` as `epoch`.
+    /// Write as `epoch`.
     Write {
-        /// Where the writer is, as this site reaches it.
+        /// Where the writer is: `host:port`, as this site reaches it, or the connection string of a database that somebody
+        /// else operates.
         at: String,
         /// The epoch to state.
         epoch: Epoch,
@@ -84,6 +85,9 @@ pub fn goal(view: &View, server: &ServerName) -> Goal {
         };
     }
     let name = DatabaseName::from(CONTENT_DATABASE);
+    if let Some(existing) = view.topology.existing(&name) {
+        return Goal::Write { at: existing.dsn.clone(), epoch: record.epoch };
+    }
     let Some(host) = record.databases.get(&name).and_then(|d| d.principal.as_ref()) else {
         return Goal::Wait {
             reason: "the content database has no writer at the moment: a change of writer is under way",

@@ -15,6 +15,8 @@ use store::{FirstAdministrator, Store, StoreError};
 const DRAIN_MAX: Duration = Duration::from_millis(MOVE_WINDOW_MAX_MS + 2_000);
 /// Between two looks whether they have moved.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Time before a writer that cannot be used as the topology or a file names it is tried again.
+const UNUSABLE_WAIT: Duration = Duration::from_secs(1);
 /// Name of the first administrator.
 const FIRST_ADMINISTRATOR: &str = "admin";
 
@@ -121,10 +123,17 @@ async fn write(app: &App, at: &str, epoch: Epoch, first: &FirstAdministrator, ep
 async fn open(app: &App, at: &str, epoch: Epoch, first: &FirstAdministrator) -> Store {
     let mut told = String::new();
     loop {
-        let Some(target) = app.target(at) else {
-            tracing::error!(at, "the writer's address in the topology is not host:port; publish one that is");
-            std::future::pending::<()>().await;
-            continue;
+        let target = match app.target(at) {
+            Ok(target) => target,
+            Err(reason) => {
+                if reason != told {
+                    tracing::error!(at, reason, "the writer cannot be used; a person must look");
+                    set(app, Standing::Waiting { reason: reason.as_str().into() });
+                    told = reason;
+                }
+                tokio::time::sleep(UNUSABLE_WAIT).await;
+                continue;
+            }
         };
         match Store::open(&target, epoch, first).await {
             Ok(store) => return store,

@@ -87,7 +87,7 @@ impl Look {
         if !self.view.reports.is_empty() {
             return Failure::Failed(format!(
                 "the pool {pool} is not initialised: its agents answer, and none has a record; begin with \
-                 standfast step initialise initialise-primary, or in a lab with standfast lab up"
+                 standfast pool initialise"
             ));
         }
         if let Some((host, words)) = self.said.iter().next() {

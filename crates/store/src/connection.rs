@@ -12,6 +12,7 @@ use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client, NoTls, Row, Statement, Transaction};
 
@@ -27,24 +28,61 @@ const READERS: usize = 3;
 /// Where a writer is and how to sign in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Host name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// Role.
-    pub user: String,
-    /// Its password.
-    pub password: String,
-    /// Database.
-    pub database: String,
-    /// Shown in `pg_stat_activity`.
-    pub application_name: String,
+    config: tokio_postgres::Config,
+    at: String,
+    /// Somebody else operates it.
+    is_theirs: bool,
+    application_name: String,
 }
 
 impl Target {
-    /// `host:port`, for messages.
+    /// A writer at one place.
+    pub fn new(at: (&str, u16), user: &str, password: &str, database: &str, application_name: &str) -> Self {
+        let (host, port) = at;
+        let mut config = tokio_postgres::Config::new();
+        config.host(host).port(port).user(user).password(password).dbname(database);
+        Self { config, at: format!("{host}:{port}"), is_theirs: false, application_name: application_name.to_owned() }
+    }
+
+    /// A writer that somebody else operates, at one of several places: whichever takes writes. `application_name` is shown
+    /// in `pg_stat_activity`.
+    ///
+    /// # Errors
+    /// When the connection string cannot be read, names no host, or asks for what is not there, in a sentence.
+    pub fn existing(dsn: &str, password: Option<&str>, application_name: &str) -> Result<Self, String> {
+        let mut config: tokio_postgres::Config = dsn.parse().map_err(|e| format!("read the connection string: {e}"))?;
+        if config.get_ssl_mode() == SslMode::Require {
+            return Err(
+                "the connection string asks for TLS (sslmode=require), which connections to a database do not \
+                        have yet; use sslmode=disable and a network or tunnel that is trusted"
+                    .to_owned(),
+            );
+        }
+        let hosts = config.get_hosts().iter().filter_map(|h| match h {
+            Host::Tcp(name) => Some(name.clone()),
+            Host::Unix(_) => None,
+        });
+        let ports = config.get_ports();
+        let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(5432);
+        let at: Vec<String> = hosts.enumerate().map(|(n, host)| format!("{host}:{}", port(n))).collect();
+        if at.is_empty() || at.len() != config.get_hosts().len() {
+            return Err("the connection string has to name each host by its name or address".to_owned());
+        }
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite).ssl_mode(SslMode::Disable);
+        if let Some(password) = password {
+            config.password(password);
+        }
+        Ok(Self { config, at: at.join(","), is_theirs: true, application_name: application_name.to_owned() })
+    }
+
+    /// `host:port`, for messages; several with commas between them.
     pub fn at(&self) -> String {
-        format!("{}:{}", self.host, self.port)
+        self.at.clone()
+    }
+
+    /// Whether connections may end at different servers.
+    fn is_several(&self) -> bool {
+        self.config.get_hosts().len() > 1
     }
 }
 
@@ -68,20 +106,15 @@ impl Connection {
     async fn open(target: &Target, broken: Arc<watch::Sender<bool>>) -> Result<Self, StoreError> {
         let doing = "connect";
         let at = target.at();
-        let mut config = tokio_postgres::Config::new();
+        let mut config = target.config.clone();
         config
-            .host(&target.host)
-            .port(target.port)
-            .user(&target.user)
-            .password(&target.password)
-            .dbname(&target.database)
             .application_name(&target.application_name)
             .connect_timeout(CONNECT_WAIT)
             .tcp_user_timeout(SILENCE_MAX)
             .keepalives_idle(SILENCE_MAX)
             .keepalives_interval(Duration::from_secs(1))
             .keepalives_retries(3)
-            .options("-c jit=off -c default_transaction_isolation=read\\ committed");
+            .options("-c jit=off -c synchronous_commit=on -c default_transaction_isolation=read\\ committed");
         let connecting = tokio::time::timeout(CONNECT_WAIT, config.connect(NoTls));
         let (client, mut connection) = connecting
             .await
@@ -165,6 +198,33 @@ impl Connection {
     }
 }
 
+/// Commits of a database that somebody else operates survive its host only if it waits for a standby.
+async fn warn_if_alone(connection: &Connection) -> Result<(), StoreError> {
+    let names = connection.read("ask for its standbys", "SHOW synchronous_standby_names", &[]).await?;
+    if names.first().is_none_or(|row| row.get::<_, String>(0).is_empty()) {
+        tracing::warn!(
+            at = connection.at(),
+            "synchronous_standby_names is empty there: an acknowledged post is on one machine alone; have its operators \
+             name a standby"
+        );
+    }
+    Ok(())
+}
+
+/// Whether all of these end at one server, in one life of it: the writer may move while they are opened.
+async fn same_server(connections: impl Iterator<Item = &Connection>) -> Result<bool, StoreError> {
+    let mut seen: Option<String> = None;
+    for connection in connections {
+        let asked = "SELECT concat_ws(' ', inet_server_addr(), inet_server_port(), pg_postmaster_start_time())";
+        let rows = connection.read("ask which server this is", asked, &[]).await?;
+        let this: String = rows.first().map(|row| row.get(0)).unwrap_or_default();
+        if seen.get_or_insert_with(|| this.clone()) != &this {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// PostgreSQL warns when a commit stopped waiting for its standby: the query was cancelled (57014), or the session was
 /// told to end (57P01).
 fn is_cancelled_wait(notice: &tokio_postgres::error::DbError) -> bool {
@@ -212,6 +272,15 @@ impl Store {
         let open = || Connection::open(target, broken_tx.clone());
         let (appender, one, two, three) = tokio::try_join!(open(), open(), open(), open())?;
         let readers = vec![one, two, three];
+        if target.is_theirs {
+            warn_if_alone(&writer).await?;
+        }
+        if target.is_several() {
+            let same = same_server(readers.iter().chain([&writer, &appender])).await?;
+            if !same {
+                return Err(StoreError::NotAWriter { at: target.at() });
+            }
+        }
         debug_assert_eq!(readers.len(), READERS);
         let drivers =
             readers.iter().chain([&writer, &appender]).map(|connection| connection.driver.abort_handle()).collect();

@@ -84,6 +84,12 @@ async fn state(context: &Context) -> Outcome {
     if context.json {
         return output::json(&pairs);
     }
+    for existing in &view.topology.existing_databases {
+        output::line(&format!("{} is operated by somebody else: its mirror is theirs", existing.name))?;
+    }
+    if pairs.is_empty() {
+        return Ok(());
+    }
     let mut rows = vec![["DATABASE", "PRINCIPAL", "MIRROR", "STATE"].map(str::to_owned).to_vec()];
     for pair in &pairs {
         let cell = |key: &str| pair[key].as_str().unwrap_or("–").to_owned();

@@ -25,6 +25,8 @@ pub struct Args {
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum What {
+    /// Begin: create the databases of the topology, mirror them, ship their log, activate the servers (Install-CsDatabase)
+    Initialise(super::run::Args),
     /// State, epoch, home, servers, databases, log shipping, exposure, the run under way
     Status {
         /// Look again every second, until Ctrl-C
@@ -46,7 +48,10 @@ struct Status {
 /// # Errors
 /// When no agent answers.
 pub async fn run(context: &Context, args: Args) -> Outcome {
-    let What::Status { watch } = args.what;
+    let watch = match args.what {
+        What::Initialise(args) => return super::run::initialise(context, &args).await,
+        What::Status { watch } => watch,
+    };
     let agents = Agents::new(&context.folder()?)?;
     if !watch {
         return once(&agents, context.json, false).await;
@@ -136,6 +141,11 @@ fn show(status: &Status, record: &PoolRecord) -> Outcome {
     }
     output::line("")?;
     servers(view, record)?;
+    for existing in &view.topology.existing_databases {
+        output::line("")?;
+        output::line(&format!("{}: operated by somebody else, at {}", existing.name, existing.dsn))?;
+        output::line("  mirror, log shipping, backup and failover are theirs; the servers follow its writer")?;
+    }
     for (name, database) in &record.databases {
         output::line("")?;
         copies(view, record, name, database)?;

@@ -52,6 +52,29 @@ pub async fn run(context: &Context, runbook: &str, args: Args) -> Outcome {
     start(&agents, &at, wanted, args.yes, context.json).await
 }
 
+/// Begin a pool: there is no record yet, so the authority of the first site is asked.
+///
+/// # Errors
+/// When nobody answers, or it is refused, fails, or waits for a person.
+pub async fn initialise(context: &Context, args: &Args) -> Outcome {
+    let agents = Agents::new(&context.folder()?)?;
+    let look = agents.look().await;
+    if look.view.reports.is_empty() {
+        return Err(look.nobody());
+    }
+    let first = agents.topology.primary_site().ok_or_else(|| Failure::Failed("the topology has no site".into()))?;
+    let run = look.view.record.as_ref().and_then(|r| r.run.as_ref());
+    let at = At { host: first.authority.clone(), under_way: run.is_some_and(|r| r.runbook == "initialise") };
+    let wanted = StartRun {
+        runbook: "initialise".into(),
+        what_if: args.what_if,
+        force: args.force,
+        only_step: None,
+        started_by: who(),
+    };
+    start(&agents, &at, wanted, args.yes, context.json).await
+}
+
 /// Who types: account and machine, for the record.
 pub fn who() -> String {
     let account = || nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|u| u.name);

@@ -88,7 +88,7 @@ fn typed(runbook: &str) -> String {
         "enable-log-shipping" => "log-shipping enable".into(),
         "enable-log-shipping-initialised" => "log-shipping enable --already-initialised".into(),
         "disable-log-shipping" => "log-shipping disable".into(),
-        "initialise" => "step initialise STEP".into(),
+        "initialise" => "pool initialise".into(),
         other => other.into(),
     }
 }

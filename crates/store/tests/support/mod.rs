@@ -136,14 +136,7 @@ impl Postgres {
 
     /// How a chat server reaches it.
     pub fn target(&self, server: &str) -> Target {
-        Target {
-            host: "127.0.0.1".to_owned(),
-            port: self.port,
-            user: "standfast_chat".to_owned(),
-            password: "trusted".to_owned(),
-            database: "mgc".to_owned(),
-            application_name: server.to_owned(),
-        }
+        Target::new(("127.0.0.1", self.port), "standfast_chat", "trusted", "mgc", server)
     }
 
     /// Its folder, for what a test keeps beside it.
