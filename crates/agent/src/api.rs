@@ -9,8 +9,8 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use cluster::name::ServerName;
+use axum::routing::{delete, get, post};
+use cluster::name::{DatabaseName, ServerName};
 use cluster::order::StampedOrder;
 use cluster::record::PoolRecord;
 use cluster::report::{HostReport, OrderReport, ServerReport};
@@ -20,7 +20,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use wire::agent::{AgentError, PublishTopology, RecordAnswer, SetRecord, TopologyAnswer, Watched};
+use wire::agent::{AgentError, PublishTopology, RecordAnswer, SessionReport, SetRecord, TopologyAnswer, Watched};
 
 /// Longest time that a request may wait.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -37,6 +37,8 @@ pub fn router(host: Arc<Host>, extra: Router) -> Router {
         .route("/v1/orders", post(take_order))
         .route("/v1/servers/{name}", post(server_report))
         .route("/v1/without-peer", post(without_peer))
+        .route("/v1/sessions/{database}", get(sessions))
+        .route("/v1/sessions/{database}/{spid}", delete(end_session))
         .with_state(host)
         .merge(extra)
         .layer(from_fn_with_state(key, check_key))
@@ -195,4 +197,22 @@ async fn without_peer(State(host): State<Arc<Host>>) -> StatusCode {
     tracing::warn!("an administrator lets this site start without the other one");
     host.all_databases().iter().for_each(|d| d.wake.notify_one());
     StatusCode::NO_CONTENT
+}
+
+fn database_here(host: &Host, name: String) -> Result<Arc<crate::database::Database>, Error> {
+    let name = DatabaseName(name);
+    host.database(&name).ok_or_else(|| Error::Unfit(format!("{} has no instance of {name}", host.name)))
+}
+
+async fn sessions(State(host): State<Arc<Host>>, Path(name): Path<String>) -> Result<Json<Vec<SessionReport>>, Error> {
+    database_here(&host, name)?.instance.sql.sessions().await.map(Json)
+}
+
+async fn end_session(
+    State(host): State<Arc<Host>>,
+    Path((name, spid)): Path<(String, i32)>,
+) -> Result<StatusCode, Error> {
+    database_here(&host, name)?.instance.sql.end_session(spid).await?;
+    tracing::warn!(spid, "a session was ended at an administrator's request");
+    Ok(StatusCode::NO_CONTENT)
 }

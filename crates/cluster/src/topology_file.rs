@@ -2,6 +2,7 @@
 
 use crate::name::{HostName, SiteName};
 use crate::topology::{Database, Endpoint, LatencyClass, Topology};
+use rules::nearest::nearest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -60,28 +61,6 @@ fn unreadable(text: &str, error: &toml::de::Error) -> Finding {
         _ => format!("{said}; docs/topology.md describes the file"),
     };
     Finding { line, message }
-}
-
-/// The known name that is nearest to a mistyped one, if any is near.
-pub fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
-    let scored = known.iter().map(|name| (distance(unknown, name), *name));
-    scored.min().filter(|(d, name)| *d <= 1 + name.len() / 3).map(|(_, name)| name)
-}
-
-/// Edits that turn one word into the other.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let change = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// Where things stand in the text, for findings.

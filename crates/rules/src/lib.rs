@@ -7,3 +7,4 @@ pub mod access;
 pub mod id;
 pub mod limit;
 pub mod name;
+pub mod nearest;

@@ -10,6 +10,8 @@
 //! | `POST /v1/orders?wait_ms=N` | `StampedOrder` → `OrderReport` | carry out; answers when it is over, or after N ms as it stands |
 //! | `POST /v1/servers/{name}` | `ServerReport` → `Watched` | a chat server of this host says how it is |
 //! | `POST /v1/without-peer` | → | the administrator's permission to start without the other site |
+//! | `GET /v1/sessions/{database}` | → `Vec<SessionReport>` | the sessions of this host's instance (`sp_who2`) |
+//! | `DELETE /v1/sessions/{database}/{spid}` | → | end one of them (`kill`); refused for the agent's own and the system's |
 //! | `POST /v1/runs`, `GET /v1/runs/…` | see [`crate::run`] | runbooks, at an authority |
 
 use cluster::record::PoolRecord;
@@ -94,6 +96,31 @@ pub struct PoolView {
     pub reports: Vec<HostReport>,
     /// Hosts that did not.
     pub silent: Vec<(cluster::name::HostName, cluster::runbook::Silence)>,
+}
+
+/// A session of an instance. What it runs is told by its first word alone: statements hold what people write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionReport {
+    /// Process id of its backend.
+    pub spid: i32,
+    /// `active`, `idle`, `idle in transaction`; empty for processes of the system.
+    pub state: String,
+    /// The role; empty for processes of the system.
+    pub login: String,
+    /// Address of the client; empty over the instance's own socket.
+    pub from: String,
+    /// The session that it waits for.
+    pub blocked_by: Option<i32>,
+    /// The database; empty for those of the whole instance.
+    pub database: String,
+    /// First word of what it runs, or ran last.
+    pub command: String,
+    /// When that began, RFC 3339 in UTC.
+    pub since: String,
+    /// What the client calls itself.
+    pub program: String,
+    /// Not a client's: the agent's own, replication, or a process of the system. It cannot be ended from outside.
+    pub system: bool,
 }
 
 /// Every error's body.

@@ -8,7 +8,7 @@ use crate::folder::Context;
 use crate::output;
 use cluster::record::PoolRecord;
 use cluster::runbook::{ALL, Runbook, named};
-use cluster::topology_file::nearest;
+use rules::nearest::nearest;
 use wire::run::{RunEventKind, RunProgress, StartRun};
 
 /// Arguments.
