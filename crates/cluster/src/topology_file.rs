@@ -2,7 +2,7 @@
 
 use crate::name::{HostName, SiteName};
 use crate::topology::{Database, Endpoint, LatencyClass, Topology};
-use rules::nearest::nearest;
+pub use rules::nearest::nearest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 

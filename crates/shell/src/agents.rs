@@ -1,6 +1,6 @@
 //! Talking to the agents of the pool, as an administrator who sits at no site.
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Outcome};
 use crate::folder::Folder;
 use crate::output;
 use cluster::name::{DatabaseName, HostName, SiteName};
@@ -15,7 +15,9 @@ use reqwest::RequestBuilder;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use wire::agent::{AgentError, PoolView, PublishTopology, RecordAnswer, SetRecord, TopologyAnswer, Watched};
+use wire::agent::{
+    AgentError, PoolView, PublishTopology, RecordAnswer, SessionReport, SetRecord, TopologyAnswer, Watched,
+};
 use wire::run::{RunAnswer, RunProgress, RunSummary, StartRun};
 
 /// Longest wait for a connection.
@@ -324,6 +326,34 @@ impl Agents {
     }
 }
 
+/// Sessions of an instance.
+impl Agents {
+    /// The sessions of the instance on a host.
+    ///
+    /// # Errors
+    /// When its agent does not answer, or has no such instance.
+    pub async fn sessions(&self, host: &HostName, database: &DatabaseName) -> Result<Vec<SessionReport>, Failure> {
+        let said = answer(self.get(host, &format!("/v1/sessions/{database}"))).await;
+        said.map_err(|t| t.failure(&format!("list the sessions of {database} on {host}"), host))
+    }
+
+    /// End a session of the instance on a host.
+    ///
+    /// # Errors
+    /// When its agent does not answer, or refuses: the session is not there, or not a client's.
+    pub async fn end_session(&self, host: &HostName, database: &DatabaseName, spid: i32) -> Outcome {
+        let url = self.url(host, &format!("/v1/sessions/{database}/{spid}"));
+        let request = self.http.delete(url).bearer_auth(&self.key).timeout(ANSWER);
+        let what = format!("end session {spid} of {database} on {host}");
+        let response = request.send().await.map_err(|e| Trouble::Silent(silence(&e)).failure(&what, host))?;
+        if response.status().is_success() {
+            return Ok(());
+        }
+        let said = response.json::<AgentError>().await.map_or_else(|e| e.to_string(), |e| e.message);
+        Err(Failure::Refused(format!("{what}: {said}")))
+    }
+}
+
 /// The newest record that anybody has.
 pub fn newest(reports: &[HostReport]) -> Option<PoolRecord> {
     let records = reports.iter().filter_map(|r| r.record.as_ref());
@@ -349,8 +379,11 @@ impl Trouble {
     }
 }
 
+fn silence(error: &reqwest::Error) -> Silence {
+    if error.is_timeout() { Silence::TimedOut } else { Silence::Refused }
+}
+
 async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, Trouble> {
-    let silence = |e: &reqwest::Error| if e.is_timeout() { Silence::TimedOut } else { Silence::Refused };
     let response = request.send().await.map_err(|e| Trouble::Silent(silence(&e)))?;
     let status = response.status();
     let bytes = response.bytes().await.map_err(|e| Trouble::Silent(silence(&e)))?;

@@ -3,6 +3,27 @@
 use crate::failure::{Failure, Outcome};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
+
+/// What is printed while a log of it is wanted.
+static LOG: Mutex<Option<String>> = Mutex::new(None);
+
+/// Keep what is printed from now on.
+pub fn begin_log() {
+    *LOG.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(String::new());
+}
+
+/// What was printed since the log was begun.
+pub fn end_log() -> String {
+    LOG.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take().unwrap_or_default()
+}
+
+fn log(text: &str) {
+    if let Some(log) = LOG.lock().unwrap_or_else(std::sync::PoisonError::into_inner).as_mut() {
+        log.push_str(text);
+        log.push('\n');
+    }
+}
 
 /// Print a value as one JSON document.
 ///
@@ -18,6 +39,7 @@ pub fn json(value: &impl Serialize) -> Outcome {
 /// # Errors
 /// When standard output is closed.
 pub fn line(text: &str) -> Outcome {
+    log(text);
     writeln!(std::io::stdout().lock(), "{text}").map_err(|e| match e.kind() {
         std::io::ErrorKind::BrokenPipe => Failure::Closed,
         _ => Failure::Failed(format!("write to standard output: {e}")),
@@ -43,6 +65,7 @@ pub fn fresh_screen() -> Outcome {
 
 /// Say something to the person; never data.
 pub fn say(text: &str) {
+    log(text);
     // Who has closed standard error does not want to hear it.
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

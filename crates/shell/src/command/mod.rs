@@ -15,6 +15,7 @@ pub mod replay;
 pub mod room;
 pub mod run;
 pub mod runbook;
+pub mod shell;
 pub mod step;
 pub mod tail;
 pub mod topology;
@@ -44,6 +45,8 @@ pub enum Command {
     ActiveServers(active_servers::Args),
     /// Check, publish or show the topology
     Topology(topology::Args),
+    /// The reference's commands and database statements, at a prompt, from -c, or from a script
+    Shell(shell::Args),
     /// Chat in a room
     Chat(chat::Args),
     /// Post one message
@@ -84,6 +87,7 @@ impl Command {
             Command::LogShipping(args) => log_shipping::run(context, args).await,
             Command::ActiveServers(args) => active_servers::run(context, args).await,
             Command::Topology(args) => topology::run(context, args).await,
+            Command::Shell(args) => shell::run(context, args).await,
             Command::Chat(args) => chat::run(context, args).await,
             Command::Post(args) => post::run(context, args).await,
             Command::History(args) => history::run(context, args).await,

@@ -84,8 +84,21 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     start(&agents, &at, StartRun { only_step: None, ..wanted }, true, context.json).await
 }
 
+/// The ids of the steps that a journal says are done.
+pub fn steps_done(journal: Option<&RunProgress>) -> Vec<String> {
+    let events = journal.map_or(&[][..], |j| &j.events);
+    let done = events.iter().filter_map(|e| match &e.what {
+        RunEventKind::StepDone { step, .. } => Some(step.clone()),
+        _ => None,
+    });
+    done.collect()
+}
+
 /// The journal of the run under way, if it is one of the runbook that was asked for.
-async fn journal(agents: &Agents, record: &PoolRecord, at: &At) -> Result<Option<RunProgress>, Failure> {
+///
+/// # Errors
+/// When its authority does not tell it.
+pub async fn journal(agents: &Agents, record: &PoolRecord, at: &At) -> Result<Option<RunProgress>, Failure> {
     let Some(run) = record.run.as_ref().filter(|_| at.under_way) else { return Ok(None) };
     let progress = agents.progress(&at.host, &run.id, 0, 0).await;
     progress.map(Some).map_err(|t| t.failure(&format!("read the journal of {}", run.id), &at.host))
