@@ -233,7 +233,7 @@ fn mistakes_have_their_place_and_the_nearest_name() {
     check_wrong("Get-CsWindowsService | Sort-Object Name", "1:24", "Select-Object");
     check_wrong("Get-CsWindowsService | Get-CsTopology", "1:24", "takes no objects");
     check_wrong("Get-CsWindowsService |", "1:23", "the text ends here");
-    check_wrong("New-CsPersistentChatRoom -Name x", "1:1", "standfast room create");
+    check_wrong("New-CsPersistentChatRoom -Name x", "1:1", "standfast room add");
     check_wrong("pol status", "1:1", "did you mean 'pool'");
     check_wrong("Set-CsPersistentChatState -Identity \"x", "1:37", "not closed");
     let problem = parse("Set-CsPersistentChatState -Identity \"x", Known::default()).unwrap_err();

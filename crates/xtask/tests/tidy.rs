@@ -93,3 +93,33 @@ fn every_markdown_link_leads_somewhere() {
         }
     }
 }
+
+#[test]
+fn steps_pages_and_statements_agree() {
+    use statement::terms::{STEP_STATEMENTS, statement_of};
+    let root = xtask::root();
+    for runbook in [cluster::failover::FAILOVER, cluster::failback::FAILBACK] {
+        let page = fs::read_to_string(root.join(format!("docs/runbooks/{}-steps.md", runbook.name))).unwrap();
+        for step in runbook.steps.iter().filter(|s| !s.reference.is_empty()) {
+            let row = statement_of(runbook.name, step.id);
+            let row =
+                row.unwrap_or_else(|| panic!("step {} has the number {} and no statement", step.id, step.reference));
+            let line = page.lines().find(|l| l.contains(&format!("`{}`", step.id))).unwrap_or_default();
+            assert!(line.contains(row.statement), "the page of {} does not say how {} is typed", runbook.name, step.id);
+        }
+    }
+    for row in STEP_STATEMENTS {
+        let runbook = cluster::runbook::named(row.runbook).unwrap();
+        assert!(runbook.step(row.step).is_some(), "the statement {} is for a step that is not there", row.statement);
+    }
+    // Every command that the hand-written pages show is one.
+    let plain =
+        ["pool", "failover", "failback", "step", "mirror", "runbook", "lab", "shell", "topology"].map(str::to_owned);
+    for page in ["failover", "failback"] {
+        let text = fs::read_to_string(root.join(format!("docs/runbooks/{page}.md"))).unwrap();
+        for typed in text.split('`').skip(1).step_by(2).filter(|t| t.starts_with("standfast ")) {
+            let known = statement::Known { plain: &plain };
+            assert!(statement::parse(typed, known).is_ok(), "{page}.md shows `{typed}`, which is not understood");
+        }
+    }
+}

@@ -90,7 +90,7 @@ pub(super) const UNINSTALL_MIRROR: Cmdlet = Cmdlet {
 pub(super) const GET_MIRROR_STATE: Cmdlet = Cmdlet {
     name: "Get-CsDatabaseMirrorState",
     synopsis: "Show the mirroring state of the pool's databases.",
-    here: "States are SYNCHRONIZED, SYNCHRONIZING, SUSPENDED and DISCONNECTED, as the principal sees its mirror.",
+    here: "States are SYNCHRONIZED, SYNCHRONIZING and DISCONNECTED, as the principal sees its mirror.",
     plain: "standfast mirror state",
     sets: &[],
     parameters: &[POOL, DATABASE_TYPE.or("all"), LOCAL_STORE, REPORT],

@@ -49,14 +49,14 @@ pub const CATALOGUE: &[&Cmdlet] = &[
 
 /// Cmdlets of the reference that are not in this language, with what does the same here; empty where nothing does yet.
 pub const ELSEWHERE: &[(&str, &str)] = &[
-    ("New-CsPersistentChatRoom", "standfast room create"),
-    ("Set-CsPersistentChatRoom", "standfast room set"),
+    ("New-CsPersistentChatRoom", "standfast room add"),
+    ("Set-CsPersistentChatRoom", "standfast room members"),
     ("Get-CsPersistentChatRoom", "standfast room list"),
     ("Remove-CsPersistentChatRoom", ""),
     ("Clear-CsPersistentChatRoom", ""),
     ("Remove-CsPersistentChatMessage", ""),
-    ("New-CsPersistentChatCategory", "standfast category create"),
-    ("Set-CsPersistentChatCategory", "standfast category set"),
+    ("New-CsPersistentChatCategory", "standfast category add"),
+    ("Set-CsPersistentChatCategory", "standfast category change"),
     ("Get-CsPersistentChatCategory", "standfast category list"),
     ("Remove-CsPersistentChatCategory", ""),
     ("Install-CsDatabase", "standfast step initialise initialise-primary (standfast lab up does it in a lab)"),
