@@ -101,7 +101,7 @@ pub const FORMS: &[Form] = &[
         names: &["sp_delete_log_shipping_secondary_database"],
         form: "exec sp_delete_log_shipping_secondary_database mgc",
         says: "Failover, step 1: stop log shipping on the backup. The old primary is fenced first: its databases are stopped \
-               where they answer, and the share is closed to it.",
+               where they answer, and the share is closed to it. To end log shipping and nothing else: log-shipping disable.",
     },
     Form {
         names: &["restore log"],
@@ -139,7 +139,8 @@ pub const FORMS: &[Form] = &[
     Form {
         names: &["sp_add_log_shipping_secondary_database"],
         form: "exec sp_add_log_shipping_secondary_database mgc",
-        says: "Failback, step 5: the backup follows the primary again.",
+        says: "Failback, step 5: the backup follows the primary again. Otherwise, log shipping is turned on: a full backup is \
+               made online and restored.",
     },
     Form {
         names: &["alter", "alter database"],

@@ -1,7 +1,7 @@
 //! Help, from the table.
 
 use crate::catalogue::{CATALOGUE, ELSEWHERE};
-use crate::cmdlet::{Cmdlet, Here, Parameter};
+use crate::cmdlet::{Cmdlet, Here, OF_CHANGES, Parameter};
 use crate::database::{FORMS, Form};
 use crate::problem::did_you_mean;
 use crate::row::{Row, like};
@@ -85,11 +85,11 @@ fn whole(cmdlet: &Cmdlet) -> String {
 /// One line of syntax, as PowerShell writes it.
 pub fn syntax(cmdlet: &Cmdlet, set: &str) -> String {
     let mut line = cmdlet.name.to_owned();
-    let several = |p: &Parameter| {
-        p.sets.len() == 1 && p.here == Here::Nothing("this pool has no such role; nothing is listed for it")
-    };
-    for parameter in cmdlet.all_parameters().filter(|p| p.sets.is_empty() || p.sets.contains(&set)) {
-        if several(parameter) {
+    let changes = if cmdlet.changes { OF_CHANGES } else { &[] };
+    let own = cmdlet.parameters.iter().chain(changes);
+    for parameter in own.filter(|p| p.sets.is_empty() || p.sets.contains(&set)) {
+        // Switches of roles that no pool here has are many; one word stands for them.
+        if parameter.sets == ["Other"] {
             continue;
         }
         let name = format!("-{}", parameter.name);
@@ -100,6 +100,7 @@ pub fn syntax(cmdlet: &Cmdlet, set: &str) -> String {
         };
         line.push_str(&if parameter.required { format!(" {name}{value}") } else { format!(" [{name}{value}]") });
     }
+    line.push_str(if set == "Other" { " -ROLE [<CommonParameters>]" } else { " [<CommonParameters>]" });
     line
 }
 

@@ -140,13 +140,10 @@ pub fn of_database(wanted: &DatabaseStatement, situation: &Situation<'_>) -> Res
         }
         S::BackupDatabase { .. } => return Err(not_now("a full backup", 3)),
         S::RestoreDatabase { .. } => return Err(not_now("restoring a full backup over a database", 4)),
-        S::AddLogShippingSecondary { .. } => {
-            return Err(Failure::Refused(
-                "log shipping is created again as step 5 of a failback, and none is open; otherwise it is on whenever the \
-                 topology has a backup: add it there and type standfast topology publish"
-                    .into(),
-            ));
+        S::AddLogShippingSecondary { .. } if open.is_none() && situation.record.state == PoolState::Normal => {
+            plain(&["log-shipping", "enable", "--yes"])
         }
+        S::AddLogShippingSecondary { .. } => return Err(not_now("creating log shipping again", 5)),
         S::Who { .. } | S::Kill { .. } | S::Use { .. } | S::Go | S::Connect { .. } => return Ok(None),
     }))
 }

@@ -166,5 +166,6 @@ fn partners_change_places() {
         "database failover --new-principal primary --yes --force"
     );
     assert_eq!(typed("alter database mgc set partner off"), "mirror remove --yes");
+    assert_eq!(typed("exec sp_add_log_shipping_secondary_database mgc"), "log-shipping enable --yes");
     refused(counterpart("backup database mgc to disk = 'x'", PoolState::Normal, None), "step 3 of a failback");
 }

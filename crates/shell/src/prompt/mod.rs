@@ -3,6 +3,7 @@
 
 pub mod counterpart;
 mod line;
+mod log;
 mod services;
 mod session;
 mod show;

@@ -3,13 +3,13 @@
 use super::counterpart::{Counterpart, Open, Situation, next_statement, of_cmdlet, of_database};
 use super::services::{self, Change};
 use super::show::{self, Form};
-use super::{plain, table};
+use super::{log, plain, table};
 use crate::agents::{Agents, Look};
 use crate::command::run::authority_for;
 use crate::command::step::{journal, steps_done};
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
-use crate::{output, report};
+use crate::output;
 use cluster::name::ServerName;
 use cluster::record::PoolRecord;
 use cluster::topology::Topology;
@@ -52,7 +52,7 @@ impl Session {
                     _ => None,
                 }));
                 match calls.filter_map(|c| c.report.as_ref()).next_back() {
-                    Some(file) => report::around(&statement.text, file, self.pipeline(pipeline)).await,
+                    Some(file) => log::around(&statement.text, file, self.pipeline(pipeline)).await,
                     None => self.pipeline(pipeline).await,
                 }
             }

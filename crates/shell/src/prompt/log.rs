@@ -7,7 +7,7 @@ use crate::output;
 ///
 /// # Errors
 /// Those of what is carried out; else when the file cannot be written.
-pub async fn around(title: &str, file: &str, work: impl Future<Output = Outcome>) -> Outcome {
+pub(super) async fn around(title: &str, file: &str, work: impl Future<Output = Outcome>) -> Outcome {
     let begun = jiff::Timestamp::now();
     output::begin_log();
     let outcome = work.await;
