@@ -83,6 +83,8 @@ pub enum Answer {
     Server {
         /// Its name.
         server: Arc<str>,
+        /// Its run.
+        run: u64,
         /// Its number for the post.
         number: u64,
     },
@@ -172,6 +174,12 @@ pub async fn run(app: Arc<App>, mut posts: mpsc::Receiver<Post>) {
         let busy = batch.len() >= BATCH_BUSY;
         let (forwarded_here, own): (Vec<_>, Vec<_>) =
             batch.drain(..).partition(|post| matches!(post.answer, Answer::Server { .. }));
+        let has_declined = |post: &Post| match &post.answer {
+            Answer::Server { server, run, .. } => app.forward.has_declined(server, *run),
+            Answer::Session { .. } | Answer::Call(_) => false,
+        };
+        let (too_late, forwarded_here): (Vec<_>, Vec<_>) = forwarded_here.into_iter().partition(has_declined);
+        not_active(&app, too_late);
         // Between the servers there is no order to be kept, within each of them there is.
         let began = Instant::now();
         let (pace, mine) = match app.forward.forward(&app, own) {
@@ -233,7 +241,8 @@ fn not_active(app: &App, posts: Vec<Post>) {
             Answer::Call(call) => {
                 let _ = call.send(Outcome::Refused { code: RefusalCode::NotActive, message: message.clone() });
             }
-            Answer::Server { server, number } => {
+            Answer::Server { server, run, number } => {
+                app.forward.decline(&server, run);
                 declined.add(server, number, post.client_id, ForwardOutcome::Declined);
             }
         }
@@ -408,7 +417,7 @@ pub fn answer_all(app: &App, answers: Vec<(Post, Outcome)>) {
                 // Who does not wait any more finds the outcome by the client message id.
                 let _ = call.send(outcome);
             }
-            Answer::Server { server, number } => to_servers.add(server, number, post.client_id, outcome.into()),
+            Answer::Server { server, number, .. } => to_servers.add(server, number, post.client_id, outcome.into()),
         }
     }
     to_servers.send(app);

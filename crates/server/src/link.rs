@@ -92,8 +92,8 @@ impl Links {
     }
 
     /// Forward posts. `false` when the link does not take them.
-    pub fn forward(&self, to: &ServerName, posts: Vec<Forwarded>) -> bool {
-        self.send_to(to, &ConnectorFrame::Forward { posts })
+    pub fn forward(&self, to: &ServerName, run: u64, posts: Vec<Forwarded>) -> bool {
+        self.send_to(to, &ConnectorFrame::Forward { run, posts })
     }
 
     /// Answer posts that a server has forwarded. One that is not there any more writes them itself.
@@ -266,7 +266,7 @@ async fn take_frames(app: &App, server: &Arc<str>, mut stream: BufReader<TcpStre
         match serde_json::from_slice(&frame[..end]).map_err(invalid)? {
             ConnectorFrame::Committed { entries } => take(app, &entries, &frame.slice(end..))?,
             ConnectorFrame::AccessChanged { rooms } => app.mender.check_access(&rooms, app),
-            ConnectorFrame::Forward { posts } => forward::gather(app, server, posts),
+            ConnectorFrame::Forward { run, posts } => forward::gather(app, server, run, posts),
             ConnectorFrame::Answered { answers } => app.forward.take(app, answers),
             ConnectorFrame::Alive => {}
             ConnectorFrame::Open { .. } => return Err(invalid("open comes once")),

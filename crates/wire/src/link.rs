@@ -47,6 +47,9 @@ pub enum ConnectorFrame {
     },
     /// Posts for the receiver to write, in the order in which they were posted.
     Forward {
+        /// Rises when the sender takes posts back. Of a run of which the receiver has declined a post it declines all that
+        /// follow.
+        run: u64,
         /// The posts.
         posts: Vec<Forwarded>,
     },

@@ -7,57 +7,37 @@
 //! the client message ids make that exact. Until that is done it writes nothing newer, so the posts of a session keep their
 //! order.
 
+mod away;
+#[cfg(test)]
+mod simulation;
+
+use self::away::{Away, Identified, Trust};
 use crate::app::App;
 use crate::chat_path::{Answer, Author, Outcome, Post, answer_all};
 use crate::standing::Standing;
 use cluster::name::{DatabaseName, ServerName};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 use wire::link::{Answered, ForwardOutcome, Forwarded};
 
-/// Posts that may be with the gatherer at a time.
-const AWAY_MAX: usize = 10_000;
-/// A gatherer that has answered nothing for so long, with posts before it, is given up.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// For how long a gatherer that was given up gets nothing.
-const SHUN: Duration = Duration::from_secs(5);
 /// Between two looks at whether the gatherer has to be given up.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// The posts that are with the gatherer.
 #[derive(Default)]
 pub struct Forward {
-    away: Mutex<Away>,
+    away: Mutex<Away<Post>>,
     changed: Notify,
+    /// As the gatherer: the run of each other server of which a post was declined.
+    declined: Mutex<BTreeMap<Arc<str>, u64>>,
 }
 
-#[derive(Default)]
-struct Away {
-    /// By number, which rises in the order in which they were posted here.
-    posts: BTreeMap<u64, Post>,
-    /// The number of the last one.
-    last: u64,
-    /// Who has them, and how often links had broken when the first of them was sent.
-    with: Option<(ServerName, u64)>,
-    /// When the gatherer last answered, or took the first of them.
-    heard: Option<Instant>,
-    /// It will not write them.
-    declined: bool,
-    /// Whom nothing is forwarded to until then.
-    shunned: Option<(ServerName, Instant)>,
-}
-
-/// How this server stands to the gatherer, with posts before it.
-enum Trust {
-    /// It is expected to answer.
-    Kept,
-    /// It will not write them, or may not have got them.
-    Lost,
-    /// It has been silent for too long.
-    Silent(ServerName),
+impl Identified for Post {
+    fn client_id(&self) -> uuid::Uuid {
+        self.client_id
+    }
 }
 
 /// The gatherer: the first active server at the writer's site, in the order of the record, else the first of all. `None`
@@ -67,13 +47,13 @@ pub fn gatherer(active: &[ServerName], is_beside_writer: impl Fn(&ServerName) ->
 }
 
 impl Forward {
-    fn away(&self) -> std::sync::MutexGuard<'_, Away> {
+    fn away(&self) -> std::sync::MutexGuard<'_, Away<Post>> {
         self.away.lock().expect("nothing panics while it holds what is away")
     }
 
     /// To whom this server forwards now; `None` when it writes itself.
     fn target(&self, app: &App) -> Option<ServerName> {
-        if !matches!(*app.standing.borrow(), Standing::Ready { .. }) {
+        if !writes(app) {
             return None;
         }
         let view = app.view();
@@ -85,8 +65,8 @@ impl Forward {
             .and_then(|d| d.principal.as_ref());
         let site = writer.and_then(|host| topology.site_of(host));
         let to = gatherer(&record.active_servers, |name| topology.site_of_server(name) == site)?;
-        let shunned = self.away().shunned.as_ref().is_some_and(|(name, until)| name == to && Instant::now() < *until);
-        (*to != app.name && !shunned && app.links.is_up(to)).then(|| to.clone())
+        let goes = *to != app.name && !self.away().shuns(to, Instant::now()) && app.links.is_up(to);
+        goes.then(|| to.clone())
     }
 
     /// Forward these posts, or give them back because this server has to write them itself. Whatever is away already comes
@@ -94,43 +74,32 @@ impl Forward {
     pub fn forward(&self, app: &App, posts: Vec<Post>) -> Result<(), Vec<Post>> {
         // Counted before it is looked at: a link that ends in between is found by the count.
         let broken = app.links.broken();
-        let Some(to) = self.target(app) else { return Err(self.take_back(app, posts, None)) };
-        let sent = {
-            let mut away = self.away();
-            let fits = away.posts.len() + posts.len() <= AWAY_MAX;
-            let same = away.posts.is_empty() || away.with.as_ref() == Some(&(to.clone(), broken));
-            if fits && same && !away.declined {
-                if away.posts.is_empty() {
-                    away.with = Some((to.clone(), broken));
-                    away.heard = Some(Instant::now());
-                }
-                let frame: Vec<Forwarded> = posts.iter().zip(away.last + 1..).map(|(p, n)| forwarded(p, n)).collect();
-                for post in posts {
-                    away.last += 1;
-                    let number = away.last;
-                    away.posts.insert(number, post);
-                }
-                drop(away);
-                app.links.forward(&to, frame)
-            } else {
-                drop(away);
-                return Err(self.take_back(app, posts, None));
-            }
+        let Some(to) = self.target(app) else { return Err(self.take_back(None, posts)) };
+        let mut frame: Vec<Forwarded> = posts.iter().map(forwarded).collect();
+        let sent = self.away().send(&to, broken, Instant::now(), posts);
+        let (run, first) = match sent {
+            Ok(sent) => sent,
+            Err(posts) => return Err(self.take_back(None, posts)),
         };
+        frame.iter_mut().zip(first..).for_each(|(post, number)| post.number = number);
+        if !app.links.forward(&to, run, frame) {
+            return Err(self.take_back(None, Vec::new()));
+        }
         self.changed.notify_one();
-        if sent { Ok(()) } else { Err(self.take_back(app, Vec::new(), None)) }
+        Ok(())
     }
 
     /// Returns the posts that this server has to write itself after all, in their order.
     pub async fn given_up(&self, app: &App) -> Vec<Post> {
         loop {
-            if self.away().posts.is_empty() {
+            if self.away().is_empty() {
                 self.changed.notified().await;
                 continue;
             }
-            match self.trust(app) {
-                Trust::Lost => return self.take_back(app, Vec::new(), None),
-                Trust::Silent(gatherer) => return self.take_back(app, Vec::new(), Some(gatherer)),
+            let trust = self.away().trust(app.links.broken(), writes(app), Instant::now());
+            match trust {
+                Trust::Lost => return self.take_back(None, Vec::new()),
+                Trust::Silent(gatherer) => return self.take_back(Some(gatherer), Vec::new()),
                 Trust::Kept => {}
             }
             // Whichever comes first: a broken link, a word from the gatherer, or the time to look again.
@@ -138,28 +107,16 @@ impl Forward {
         }
     }
 
-    /// Whether what is away is still expected to be answered.
-    fn trust(&self, app: &App) -> Trust {
-        let broken = app.links.broken();
-        let writes = matches!(*app.standing.borrow(), Standing::Ready { .. });
-        let away = self.away();
-        let Some((with, when)) = away.with.as_ref() else { return Trust::Lost };
-        if away.heard.is_some_and(|at| at.elapsed() >= PATIENCE) {
-            return Trust::Silent(with.clone());
-        }
-        if away.declined || *when != broken || !writes { Trust::Lost } else { Trust::Kept }
-    }
-
-    fn take_back(&self, app: &App, newer: Vec<Post>, shun: Option<ServerName>) -> Vec<Post> {
-        let mut away = self.away();
-        away.declined = false;
-        away.with = None;
-        let mut posts: Vec<Post> = std::mem::take(&mut away.posts).into_values().collect();
-        if let Some(name) = shun {
-            tracing::warn!(gatherer = %name, posts = posts.len(), "no answer to forwarded posts; this server writes them itself");
-            away.shunned = Some((name, Instant::now() + SHUN));
-        } else if !posts.is_empty() {
-            tracing::info!(server = %app.name, posts = posts.len(), "forwarded posts are written here after all");
+    fn take_back(&self, shun: Option<ServerName>, newer: Vec<Post>) -> Vec<Post> {
+        let mut posts = self.away().take_back(shun.clone(), Instant::now());
+        match shun {
+            Some(gatherer) => {
+                tracing::warn!(%gatherer, posts = posts.len(), "forwarded posts are not answered; they are written here");
+            }
+            None if !posts.is_empty() => {
+                tracing::info!(posts = posts.len(), "forwarded posts are written here after all");
+            }
+            None => {}
         }
         posts.extend(newer);
         posts
@@ -167,31 +124,35 @@ impl Forward {
 
     /// What the gatherer says of posts that were forwarded to it.
     pub fn take(&self, app: &App, answers: Vec<Answered>) {
+        let now = Instant::now();
         let mut done = Vec::with_capacity(answers.len());
-        {
-            let mut away = self.away();
-            away.heard = Some(Instant::now());
-            for Answered { number, client_id, outcome } in answers {
-                let outcome = match outcome {
-                    ForwardOutcome::Declined => {
-                        away.declined = true;
-                        continue;
-                    }
-                    ForwardOutcome::Written { room, seq, epoch, at_us, repeated } => {
-                        Outcome::Written { room, seq, epoch, at_us, repeated }
-                    }
-                    ForwardOutcome::Refused { code, message } => Outcome::Refused { code, message },
-                };
-                // One that is not here was taken back, or forwarded by an earlier process of this server.
-                if away.posts.get(&number).is_some_and(|post| post.client_id == client_id)
-                    && let Some(post) = away.posts.remove(&number)
-                {
-                    done.push((post, outcome));
+        for Answered { number, client_id, outcome } in answers {
+            let outcome = match outcome {
+                ForwardOutcome::Declined => {
+                    self.away().declined(now);
+                    continue;
                 }
-            }
+                ForwardOutcome::Written { room, seq, epoch, at_us, repeated } => {
+                    Outcome::Written { room, seq, epoch, at_us, repeated }
+                }
+                ForwardOutcome::Refused { code, message } => Outcome::Refused { code, message },
+            };
+            done.extend(self.away().answered(number, client_id, now).map(|post| (post, outcome)));
         }
         answer_all(app, done);
         self.changed.notify_one();
+    }
+
+    /// As the gatherer: whether a post of this run was declined, so that those that follow must be.
+    pub fn has_declined(&self, server: &str, run: u64) -> bool {
+        let declined = self.declined.lock().expect("nothing panics while it holds what was declined");
+        declined.get(server) == Some(&run)
+    }
+
+    /// As the gatherer: a post of this run is being declined.
+    pub fn decline(&self, server: &Arc<str>, run: u64) {
+        let mut declined = self.declined.lock().expect("nothing panics while it holds what was declined");
+        declined.insert(server.clone(), run);
     }
 
     /// A link has broken: look at once.
@@ -200,9 +161,13 @@ impl Forward {
     }
 }
 
-fn forwarded(post: &Post, number: u64) -> Forwarded {
+fn writes(app: &App) -> bool {
+    matches!(*app.standing.borrow(), Standing::Ready { .. })
+}
+
+fn forwarded(post: &Post) -> Forwarded {
     Forwarded {
-        number,
+        number: 0,
         room: post.room,
         author: post.author.id,
         author_name: post.author.name.to_string(),
@@ -212,7 +177,7 @@ fn forwarded(post: &Post, number: u64) -> Forwarded {
 }
 
 /// At the gatherer: put what another server forwards among this server's posts.
-pub fn gather(app: &App, server: &Arc<str>, posts: Vec<Forwarded>) {
+pub fn gather(app: &App, server: &Arc<str>, run: u64, posts: Vec<Forwarded>) {
     for post in posts {
         app.poster.post(
             app,
@@ -221,7 +186,7 @@ pub fn gather(app: &App, server: &Arc<str>, posts: Vec<Forwarded>) {
                 author: Author { id: post.author, name: post.author_name.into() },
                 client_id: post.client_id,
                 text: post.text,
-                answer: Answer::Server { server: server.clone(), number: post.number },
+                answer: Answer::Server { server: server.clone(), run, number: post.number },
             },
         );
     }
