@@ -50,7 +50,10 @@ pub fn complete(before: &str, around: &Surroundings) -> Candidates {
                         |p: &Parameter| earlier.iter().any(|e| e.trim_start_matches(dash).eq_ignore_ascii_case(p.name));
                     all.iter().filter(|p| !given(p)).map(|p| format!("-{}", p.name)).collect()
                 } else {
-                    let last = earlier.last().filter(|e| e.starts_with(dash)).map(|e| e.trim_start_matches(dash));
+                    // Within a list or a table the parameter stands further back.
+                    let within = earlier.last().is_some_and(|e| e.ends_with(['=', ',', '{']));
+                    let mut back = earlier.iter().rev().take(if within { earlier.len() } else { 1 });
+                    let last = back.find(|e| e.starts_with(dash)).map(|e| e.trim_start_matches(dash));
                     let parameter = match last {
                         Some(name) => all.iter().find(|p| p.name.eq_ignore_ascii_case(name)),
                         None => all.iter().find(|p| p.position == Some(0)),
@@ -191,7 +194,11 @@ mod tests {
         check("Set-CsPersistentChatState -Po", &["-PoolState"]);
         check("Set-CsPersistentChatState -PoolState f", &["FailedOver"]);
         check("Set-CsPersistentChatState -Identity \"ser", &["\"service:chat.example.org\""]);
-        check("Set-CsPersistentChatActiveServer -ActiveServers @{Add=server-", &[]);
+        check("Set-CsPersistentChatActiveServer -ActiveServers @{Add=server-", &["server-1", "server-5"]);
+        check(
+            "Set-CsPersistentChatActiveServer -ActiveServers @{Add=\"server-1\",\"server-",
+            &["\"server-1\"", "\"server-5\""],
+        );
         check("go; exec sp_d", &["sp_delete_log_shipping_secondary_database"]);
         check("exec sp_delete_log_shipping_secondary_database ", &["mgc"]);
         check("step failover st", &["stop-log-shipping"]);

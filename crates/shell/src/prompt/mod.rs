@@ -61,6 +61,8 @@ pub(crate) async fn plain(context: &Context, words: &[String]) -> Outcome {
 /// The first statement that is not understood or fails ends it.
 pub async fn script(context: &Context, text: &str) -> Outcome {
     let names = plain_names();
+    // Editors of other systems put a mark before the first character.
+    let text = text.trim_start_matches('\u{feff}');
     let statements = parse(text, Known { plain: &names }).map_err(|p| Failure::Usage(p.render(text)))?;
     let mut session = Session::new(context.clone());
     let several = statements.len() > 1;
@@ -122,4 +124,29 @@ pub async fn interactive(context: &Context) -> Outcome {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use statement::catalogue::{CATALOGUE, ELSEWHERE};
+
+    /// What the table names as the plain command is one.
+    #[test]
+    fn plain_commands_that_the_table_names_are_there() {
+        let line = Line::command();
+        let here = ELSEWHERE.iter().map(|(_, here)| *here).chain(CATALOGUE.iter().map(|c| c.plain));
+        for typed in here.flat_map(|h| h.split([';', ',', ':', '('])).map(str::trim) {
+            let known = typed.strip_prefix("standfast ").filter(|w| !w.starts_with("database "));
+            let Some(words) = known else { continue };
+            let mut command = &line;
+            for word in words.split(' ') {
+                if !command.has_subcommands() || word == "help" {
+                    break;
+                }
+                let found = command.find_subcommand(word);
+                command = found.unwrap_or_else(|| panic!("'{typed}': there is no command {word}"));
+            }
+        }
+    }
 }

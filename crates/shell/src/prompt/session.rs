@@ -18,6 +18,7 @@ use statement::parse::{Call, Pipeline};
 use statement::row::like;
 use statement::stage::Stage;
 use statement::{Cell, DatabaseStatement, Row, Statement, What, help};
+use std::io::IsTerminal;
 
 /// Runbooks whose steps statements stand for.
 const BY_STATEMENTS: [&str; 2] = ["failover", "failback"];
@@ -231,8 +232,8 @@ impl Session {
             Some(rows) => rows,
             None => services::rows(look, which, false)?,
         };
-        if call.confirm && !call.what_if && !output::confirm(&format!("{}?", call.name)) {
-            return Err(Failure::Refused("nothing was done".into()));
+        if call.confirm && !call.what_if {
+            ask(call.name)?;
         }
         services::change(&self.context, &rows, change, call.what_if).await?;
         Ok(Found::Nothing)
@@ -301,10 +302,7 @@ impl Session {
         force: bool,
     ) -> Outcome {
         let asked = |what: &str| {
-            if !confirm || what_if || output::confirm(&format!("{what}. Go on?")) {
-                return Ok(());
-            }
-            Err(Failure::Refused("nothing was done".into()))
+            if !confirm || what_if { Ok(()) } else { ask(what) }
         };
         match counterpart {
             Counterpart::Nothing(said) => {
@@ -412,6 +410,17 @@ fn looked(action: &Action, look: &Look, piped: Option<&[Row]>) -> Result<Option<
         }
         _ => return Ok(None),
     }))
+}
+
+/// `-Confirm`.
+fn ask(what: &str) -> Outcome {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::Refused("-Confirm asks first, and nobody is here to answer; nothing was done".into()));
+    }
+    if output::confirm(&format!("{what}\nGo on?")) {
+        return Ok(());
+    }
+    Err(Failure::Refused("nothing was done".into()))
 }
 
 /// A step in a sentence.

@@ -59,7 +59,7 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
     ("Set-CsPersistentChatCategory", "standfast category change"),
     ("Get-CsPersistentChatCategory", "standfast category list"),
     ("Remove-CsPersistentChatCategory", ""),
-    ("Install-CsDatabase", "standfast step initialise initialise-primary (standfast lab up does it in a lab)"),
+    ("Install-CsDatabase", "standfast pool initialise (standfast lab up does it in a lab)"),
     ("Invoke-CsManagementServerFailover", "standfast failover: the management store moves with the pool's home"),
     ("Invoke-CsManagementStoreReplication", "nothing to do: every host takes over what is newer within seconds"),
     ("Test-CsDatabase", "standfast pool status"),
