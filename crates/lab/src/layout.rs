@@ -18,8 +18,12 @@ use std::path::Path;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Shape {
-    /// Two sites, two hosts each.
+    /// Two sites, two hosts each, a server on each host, and a slow line.
     Stretched,
+    /// The reference's variant A: four servers at each site, two of them active, and a fast line (ha-dr §3).
+    VariantA,
+    /// The reference's variant B: four servers at each site, those of the first active, and a slow line (ha-dr §3).
+    VariantB,
     /// One site, one host, one database, one server.
     Single,
 }
@@ -100,10 +104,11 @@ impl Ports {
 
 /// The ports that a lab takes.
 pub fn ports(shape: Shape, base_port: u16) -> std::ops::Range<u16> {
-    let endpoints = if shape == Shape::Stretched { 2 } else { 1 };
+    let endpoints = if shape == Shape::Single { 1 } else { 2 };
     // A server has an address for clients and a link, a host an agent and a PostgreSQL; links between sites count twice.
-    let each = 1 + 3 * endpoints;
-    base_port..base_port.saturating_add(each * hosts(shape).len() as u16)
+    let of_hosts = hosts(shape).len() * 2 * endpoints;
+    let of_servers = hosts(shape).iter().map(|h| h.servers.len()).sum::<usize>() * (1 + endpoints);
+    base_port..base_port.saturating_add((of_hosts + of_servers) as u16)
 }
 
 /// Create a lab's folder.
@@ -141,53 +146,96 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), String> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)
 }
 
-/// The hosts of a shape: name, site, the part of its instance, its server and whether that is active.
-fn hosts(shape: Shape) -> &'static [(&'static str, &'static str, &'static str, &'static str, bool)] {
+/// A host of a shape.
+struct Planned {
+    name: &'static str,
+    site: &'static str,
+    /// The role of its instance, as the topology file names it.
+    role: &'static str,
+    /// Its servers, and whether each is active.
+    servers: &'static [(&'static str, bool)],
+}
+
+const fn planned(
+    name: &'static str,
+    site: &'static str,
+    role: &'static str,
+    servers: &'static [(&'static str, bool)],
+) -> Planned {
+    Planned { name, site, role, servers }
+}
+
+const STRETCHED: &[Planned] = &[
+    planned("s1a", "site-1", "primary", &[("server-1", true)]),
+    planned("s1b", "site-1", "mirror", &[("server-2", true)]),
+    planned("s2a", "site-2", "backup", &[("server-5", false)]),
+    planned("s2b", "site-2", "backup_mirror", &[("server-6", false)]),
+];
+
+const VARIANT_A: &[Planned] = &[
+    planned("s1a", "site-1", "primary", &[("server-1", true), ("server-3", false)]),
+    planned("s1b", "site-1", "mirror", &[("server-2", true), ("server-4", false)]),
+    planned("s2a", "site-2", "backup", &[("server-5", true), ("server-7", false)]),
+    planned("s2b", "site-2", "backup_mirror", &[("server-6", true), ("server-8", false)]),
+];
+
+const VARIANT_B: &[Planned] = &[
+    planned("s1a", "site-1", "primary", &[("server-1", true), ("server-3", true)]),
+    planned("s1b", "site-1", "mirror", &[("server-2", true), ("server-4", true)]),
+    planned("s2a", "site-2", "backup", &[("server-5", false), ("server-7", false)]),
+    planned("s2b", "site-2", "backup_mirror", &[("server-6", false), ("server-8", false)]),
+];
+
+const SINGLE: &[Planned] = &[planned("s1a", "site-1", "primary", &[("server-1", true)])];
+
+/// The hosts of a shape.
+fn hosts(shape: Shape) -> &'static [Planned] {
     match shape {
-        Shape::Stretched => &[
-            ("s1a", "site-1", "primary", "server-1", true),
-            ("s1b", "site-1", "mirror", "server-2", true),
-            ("s2a", "site-2", "backup", "server-5", false),
-            ("s2b", "site-2", "backup_mirror", "server-6", false),
-        ],
-        Shape::Single => &[("s1a", "site-1", "primary", "server-1", true)],
+        Shape::Stretched => STRETCHED,
+        Shape::VariantA => VARIANT_A,
+        Shape::VariantB => VARIANT_B,
+        Shape::Single => SINGLE,
     }
 }
 
 fn describe(dir: &Path, shape: Shape, base_port: u16) -> (String, Layout) {
-    let stretched = shape == Shape::Stretched;
+    let stretched = shape != Shape::Single;
     let mut ports = Ports { next: base_port, links: Vec::new(), stretched };
     let mut text =
         String::from("# The topology of a lab: a whole pool on this machine. docs/topology.md describes each key.\n");
     let sites: &[(&str, &str)] = if stretched { &[("site-1", "s1a"), ("site-2", "s2a")] } else { &[("site-1", "s1a")] };
     let mut add = |part: String| text.write_str(&part).expect("writing to a string cannot fail");
-    add("pool = \"lab.standfast.example\"\nlatency = \"high\"\n".into());
+    let latency = if shape == Shape::VariantA { "low" } else { "high" };
+    add(format!("pool = \"lab.standfast.example\"\nlatency = \"{latency}\"\n"));
     for (name, authority) in sites {
         add(format!("\n[[site]]\nname = \"{name}\"\nauthority = \"{authority}\"\n"));
     }
     // Servers first: the first port is the one that people connect to.
     let mut servers = String::new();
     let mut layouts = Vec::new();
-    for (host, site, _, server, active) in hosts(shape) {
-        // Clients are at no site: they reach every server directly.
-        let clients = ports.take();
-        let (_, link) = ports.endpoint(&format!("{server}/link"), site);
-        servers.push_str(&format!(
-            "\n[[server]]\nname = \"{server}\"\nhost = \"{host}\"\nclients = {{ at = \"127.0.0.1:{clients}\" }}\n\
-             link = {link}\nactive = {active}\n"
-        ));
+    for host in hosts(shape) {
+        let (name, site) = (host.name, host.site);
+        for (server, active) in host.servers {
+            // Clients are at no site: they reach every server directly.
+            let clients = ports.take();
+            let (_, link) = ports.endpoint(&format!("{server}/link"), site);
+            servers.push_str(&format!(
+                "\n[[server]]\nname = \"{server}\"\nhost = \"{name}\"\nclients = {{ at = \"127.0.0.1:{clients}\" }}\n\
+                 link = {link}\nactive = {active}\n"
+            ));
+        }
         layouts.push(HostLayout {
-            host: (*host).to_owned(),
-            site: (*site).to_owned(),
-            servers: vec![(*server).to_owned()],
+            host: name.to_owned(),
+            site: site.to_owned(),
+            servers: host.servers.iter().map(|(server, _)| (*server).to_owned()).collect(),
         });
     }
     let mut database = String::from("\n[[database]]\nname = \"mgc\"\n");
-    for (host, site, part, _, _) in hosts(shape) {
-        let (_, agent) = ports.endpoint(&format!("{host}/agent"), site);
-        add(format!("\n[[host]]\nname = \"{host}\"\nsite = \"{site}\"\nagent = {agent}\n"));
-        let (_, postgres) = ports.endpoint(&format!("{host}/postgres"), site);
-        database.push_str(&format!("{part} = {{ host = \"{host}\", postgres = {postgres} }}\n"));
+    for Planned { name, site, role, .. } in hosts(shape) {
+        let (_, agent) = ports.endpoint(&format!("{name}/agent"), site);
+        add(format!("\n[[host]]\nname = \"{name}\"\nsite = \"{site}\"\nagent = {agent}\n"));
+        let (_, postgres) = ports.endpoint(&format!("{name}/postgres"), site);
+        database.push_str(&format!("{role} = {{ host = \"{name}\", postgres = {postgres} }}\n"));
     }
     if stretched {
         database.push_str(&format!("log_shipping = {{ share = \"{}\" }}\n", dir.join("share").display()));
@@ -200,14 +248,38 @@ fn describe(dir: &Path, shape: Shape, base_port: u16) -> (String, Layout) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cluster::topology::{LatencyClass, Role, Topology};
 
     #[test]
     fn a_lab_takes_the_ports_that_it_says() {
-        for shape in [Shape::Stretched, Shape::Single] {
+        for shape in [Shape::Stretched, Shape::VariantA, Shape::VariantB, Shape::Single] {
             let ports = ports(shape, 7400);
             let (topology, _) = describe(Path::new("/lab"), shape, 7400);
             assert!(topology.contains(&format!("127.0.0.1:{}\"", ports.end - 1)), "{topology}");
             assert!(!topology.contains(&format!("127.0.0.1:{}\"", ports.end)), "{topology}");
+        }
+    }
+
+    type Common = (LatencyClass, Vec<(String, Role)>, Vec<(String, String, bool)>);
+
+    /// What the sample and the lab have in common: who stands where in which role, and which servers are active.
+    fn shape_of(text: &str) -> Common {
+        let topology = Topology::from_toml(text).unwrap_or_else(|f| panic!("{f:?}"));
+        let roles = topology.databases[0].roles().map(|(role, i)| (i.host.to_string(), role)).collect();
+        let mut servers: Vec<_> =
+            topology.servers.iter().map(|s| (s.name.to_string(), s.host.to_string(), s.active)).collect();
+        servers.sort();
+        (topology.latency, roles, servers)
+    }
+
+    #[test]
+    fn the_variants_of_the_reference_are_those_of_the_samples() {
+        for (shape, sample) in [
+            (Shape::VariantA, include_str!("../../../samples/topologies/variant-a.toml")),
+            (Shape::VariantB, include_str!("../../../samples/topologies/variant-b.toml")),
+        ] {
+            let (lab, _) = describe(Path::new("/lab"), shape, 7400);
+            assert_eq!(shape_of(&lab), shape_of(sample), "{shape:?}");
         }
     }
 }

@@ -37,12 +37,34 @@ pub struct Args {
     /// The small edition: one site, one database, one server
     #[arg(long)]
     single: bool,
+    /// A stretched variant of the reference: a has four servers at each site and a fast line, two of each active; b has a slow
+    /// line, and the four near the database active
+    #[arg(long, conflicts_with = "single")]
+    variant: Option<Variant>,
     /// Return when the pool is up, and leave it running
     #[arg(long)]
     detach: bool,
     /// The first of the ports that the lab uses; 7400 when left out
     #[arg(long, value_parser = clap::value_parser!(u16).range(1024..=60_000))]
     base_port: Option<u16>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Variant {
+    A,
+    B,
+}
+
+impl Args {
+    /// The shape that is asked for; `None` when any is fine.
+    fn shape(&self) -> Option<Shape> {
+        match (self.single, self.variant) {
+            (true, _) => Some(Shape::Single),
+            (false, Some(Variant::A)) => Some(Shape::VariantA),
+            (false, Some(Variant::B)) => Some(Shape::VariantB),
+            (false, None) => None,
+        }
+    }
 }
 
 /// Run the command.
@@ -99,15 +121,17 @@ async fn foreground(dir: &Path) -> Outcome {
 
 /// The shape and the first port: a lab that is there keeps both.
 fn chosen(dir: &Path, args: &Args) -> Result<(Shape, u16), Failure> {
-    let wanted = if args.single { Shape::Single } else { Shape::Stretched };
     if !lab::layout::exists(dir) {
-        return Ok((wanted, args.base_port.unwrap_or(lab::DEFAULT_BASE_PORT)));
+        return Ok((args.shape().unwrap_or(Shape::Stretched), args.base_port.unwrap_or(lab::DEFAULT_BASE_PORT)));
     }
     let shape = Layout::read(dir)?.shape;
     let port = Folder::open(dir)?.topology.servers.iter().find_map(|s| s.clients.at.rsplit_once(':')?.1.parse().ok());
     let base_port = port.unwrap_or(lab::DEFAULT_BASE_PORT);
-    let differs = match (args.single && shape != Shape::Single, args.base_port.filter(|wanted| *wanted != base_port)) {
-        (true, _) => "is stretched over two sites".to_owned(),
+    let differs = match (
+        args.shape().is_some_and(|wanted| wanted != shape),
+        args.base_port.filter(|wanted| *wanted != base_port),
+    ) {
+        (true, _) => format!("has the shape {}", words_of(shape)),
         (false, Some(_)) => format!("begins at port {base_port}"),
         (false, None) => return Ok((shape, base_port)),
     };
@@ -115,6 +139,16 @@ fn chosen(dir: &Path, args: &Args) -> Result<(Shape, u16), Failure> {
         "the lab that lies in {} {differs}; delete it with standfast lab down --delete, or take another folder with --dir",
         dir.display()
     )))
+}
+
+/// A shape in words.
+fn words_of(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Stretched => "of a pool over two sites with four servers",
+        Shape::VariantA => "of variant A: two sites, a fast line",
+        Shape::VariantB => "of variant B: two sites, a slow line",
+        Shape::Single => "of a small pool",
+    }
 }
 
 /// Every port of the lab has to be free. What was ended a moment ago may hold its ports a moment longer.
