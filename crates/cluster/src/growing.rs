@@ -31,17 +31,17 @@ pub const REMOVE_BACKUP_MIRROR: &Runbook = &Runbook {
 const SEED_BACKUP_MIRROR: Step = Step {
     id: "seed-backup-mirror",
     reference: "",
-    says: "Copy the backup to its warm mirror, or let what is there follow it.",
+    says: "Copy the backup to its warm mirror, at its own site; one that still follows is left as it is.",
     needs: nothing,
     does: |view| {
         let missing = trios(view).into_iter().filter(|(database, _, mirror)| !follows(view, database, mirror));
-        missing.map(|(database, from, host)| Deed::Give { host, order: Order::Seed { database, from } }).collect()
+        missing.map(|(database, from, host)| Deed::Give { host, order: Order::SeedAnew { database, from } }).collect()
     },
     done: |view| {
         all_of(trios(view).into_iter().map(|(database, _, mirror)| {
             let taken = view.reports.get(&mirror).and_then(|r| r.orders.get(&database));
             let mine = taken.filter(|t| {
-                view.record.run.as_ref().is_some_and(|run| run.id == t.run) && matches!(t.order, Order::Seed { .. })
+                view.record.run.as_ref().is_some_and(|run| run.id == t.run) && matches!(t.order, Order::SeedAnew { .. })
             });
             match mine.map(|t| &t.outcome) {
                 Some(Outcome::Done { detail }) => Done::Yes(format!("{database} on {mirror}: {detail}")),
@@ -94,8 +94,8 @@ const FEED_BACKUP_MIRROR: Step = Step {
     done: |view| {
         all_of(trios(view).into_iter().map(|(database, backup, mirror)| {
             let instance = view.instance(&mirror, &database);
-            let streams = instance.and_then(|i| i.shipping.as_ref()).is_some_and(|s| s.streaming);
-            if streams {
+            let standby = instance.filter(|i| i.state == InstanceState::Standby);
+            if standby.and_then(|i| i.shipping.as_ref()).is_some_and(|s| s.streaming) {
                 Done::Yes(format!("{mirror} streams from {backup}"))
             } else {
                 Done::NotYet(format!("{mirror} does not stream from {backup} yet"))
