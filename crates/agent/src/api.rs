@@ -20,7 +20,9 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use wire::agent::{AgentError, PublishTopology, RecordAnswer, SessionReport, SetRecord, TopologyAnswer, Watched};
+use wire::agent::{
+    AgentError, Probe, Probed, PublishTopology, RecordAnswer, SessionReport, SetRecord, TopologyAnswer, Watched,
+};
 
 /// Longest time that a request may wait.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -36,6 +38,7 @@ pub fn router(host: Arc<Host>, extra: Router) -> Router {
         .route("/v1/topology", get(topology).post(publish))
         .route("/v1/orders", post(take_order))
         .route("/v1/servers/{name}", post(server_report))
+        .route("/v1/probe", post(probe))
         .route("/v1/without-peer", post(without_peer))
         .route("/v1/sessions/{database}", get(sessions))
         .route("/v1/sessions/{database}/{spid}", delete(end_session))
@@ -190,6 +193,10 @@ async fn server_report(
     servers.insert(ServerName(name), (said, Instant::now()));
     drop(servers);
     Json(Watched { record: host.store.record(), topology: host.store.topology() })
+}
+
+async fn probe(State(host): State<Arc<Host>>, Json(asked): Json<Probe>) -> Result<Json<Probed>, Error> {
+    crate::probe::show(&host, &asked).await.map(Json)
 }
 
 async fn without_peer(State(host): State<Arc<Host>>) -> StatusCode {

@@ -12,6 +12,7 @@ pub mod management_store;
 pub mod order;
 pub mod pair;
 pub mod postgres;
+pub mod probe;
 pub mod reconcile;
 pub mod shipper;
 pub mod state_file;

@@ -2,6 +2,7 @@
 
 use crate::name::{ServerName, SiteName};
 use crate::record::PoolRecord;
+pub use crate::remark::Remark;
 use crate::topology::{LatencyClass, Topology};
 use crate::topology_file::{ACTIVE_SERVERS_MAX, nearest};
 use serde::Serialize;
@@ -18,24 +19,6 @@ pub struct Judged {
     pub joining: Vec<ServerName>,
     /// What the administrator should know before.
     pub warnings: Vec<Remark>,
-}
-
-/// A rule, and what is to be said about it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Remark {
-    /// The rule or the gap of the reference: `ha-dr §9, R4`.
-    pub rule: &'static str,
-    /// What is so.
-    pub why: String,
-    /// What a person can do; empty when nothing need be done.
-    pub hint: String,
-}
-
-impl std::fmt::Display for Remark {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let hint = if self.hint.is_empty() { String::new() } else { format!("; {}", self.hint) };
-        write!(f, "{}{hint} ({})", self.why, self.rule)
-    }
 }
 
 /// Judge a list of active servers that an administrator asks for. `heard`: the servers that have reported lately; `None`

@@ -19,6 +19,7 @@ pub mod mirroring;
 pub mod name;
 pub mod order;
 pub mod record;
+pub mod remark;
 pub mod report;
 pub mod runbook;
 pub mod secret;
@@ -28,6 +29,7 @@ pub mod topology_change;
 pub mod topology_diff;
 pub mod topology_draft;
 pub mod topology_file;
+pub mod topology_live;
 pub mod wal;
 
 pub use rules::id::Epoch;

@@ -16,7 +16,8 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use wire::agent::{
-    AgentError, PoolView, PublishTopology, RecordAnswer, SessionReport, SetRecord, TopologyAnswer, Watched,
+    AgentError, PoolView, Probe, Probed, PublishTopology, RecordAnswer, SessionReport, SetRecord, TopologyAnswer,
+    Watched,
 };
 use wire::run::{RunAnswer, RunProgress, RunSummary, StartRun};
 
@@ -305,6 +306,14 @@ impl Agents {
     pub async fn publish(&self, host: &HostName, body: &PublishTopology) -> Result<TopologyAnswer, Failure> {
         let said = answer(self.post(host, "/v1/topology").json(body)).await;
         said.map_err(|t| t.failure(&format!("publish at {host}, the authority"), host))
+    }
+
+    /// What a host shows of itself for the check of a topology.
+    ///
+    /// # Errors
+    /// How it was silent, or what it said instead.
+    pub async fn probe(&self, host: &HostName, probe: &Probe) -> Result<Probed, Trouble> {
+        answer(self.post(host, "/v1/probe").json(probe)).await
     }
 
     /// The topology that an agent works from.

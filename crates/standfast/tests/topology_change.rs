@@ -96,12 +96,30 @@ fn servers_and_copies_come_and_go_while_people_post() {
     published(&lab, |text| text.replace("\nbackup = ", &format!("\n{line}\nbackup = ")));
     assert_eq!(lab.record()["databases"]["mgc"]["mirror"]["synchronised"], true);
 
-    let backup_mirror = "backup_mirror = ";
-    let line = before.lines().find(|l| l.starts_with(backup_mirror)).unwrap().to_owned();
-    published(&lab, |text| without_line(&text, backup_mirror));
+    let line_of = |beginning: &str| before.lines().find(|l| l.starts_with(beginning)).unwrap().to_owned();
+    published(&lab, |text| without_line(&text, "backup_mirror = "));
     assert!(lab.record()["databases"]["mgc"]["backup_mirror"].is_null());
-    published(&lab, |text| text.replace("\nlog_shipping = ", &format!("\n{line}\nlog_shipping = ")));
+    published(&lab, |text| without_line(&without_line(&text, "backup = "), "log_shipping = "));
+    assert!(lab.record()["databases"]["mgc"]["backup"].is_null());
+    let again = format!("{}\n{}\n", line_of("backup = "), line_of("log_shipping = "));
+    published(&lab, |text| text.replace("\nmirror = ", &format!("\n{again}mirror = ")));
+    assert_eq!(lab.record()["databases"]["mgc"]["backup"], "s2a");
+    let again = line_of("backup_mirror = ");
+    published(&lab, |text| text.replace("\nmirror = ", &format!("\n{again}\nmirror = ")));
     assert_eq!(lab.instance("s2b")["state"], "standby");
+
+    // What only the hosts show: a share that is not one folder, or not to be written, is found before anything is changed.
+    let file = lab.dir.join("topology.toml");
+    let checked = lab.cli(&["topology", "check", file.to_str().unwrap(), "--live"]);
+    assert_eq!(checked.code, Some(0), "{}", checked.all());
+    let share = lab.dir.join("share");
+    assert_eq!(std::fs::read_dir(&share).unwrap().flatten().count(), 1, "no mark is left");
+    let inside = lab.dir.join("hosts/s2a");
+    let said = publish(&lab, |text| text.replace(share.to_str().unwrap(), inside.to_str().unwrap()));
+    assert_eq!(said.code, Some(3), "{}", said.all());
+    assert!(said.all().contains("lies inside the folder in which s2a keeps its data"), "{}", said.all());
+    let said = publish(&lab, |text| text.replace(share.to_str().unwrap(), "/nowhere/at/all"));
+    assert!(said.all().contains("s1a cannot use the share /nowhere/at/all"), "{}", said.all());
 
     // What is in use stays.
     let said =

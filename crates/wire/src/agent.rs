@@ -9,6 +9,7 @@
 //! | `POST /v1/topology` | `PublishTopology` → `TopologyAnswer` | publish (authority) or take over (others) |
 //! | `POST /v1/orders?wait_ms=N` | `StampedOrder` → `OrderReport` | carry out; answers when it is over, or after N ms as it stands |
 //! | `POST /v1/servers/{name}` | `ServerReport` → `Watched` | a chat server of this host says how it is |
+//! | `POST /v1/probe` | `Probe` → `Probed` | show what only this host can: clock, PostgreSQL, shares, ways to others |
 //! | `POST /v1/without-peer` | → | the administrator's permission to start without the other site |
 //! | `GET /v1/sessions/{database}` | → `Vec<SessionReport>` | the sessions of this host's instance (`sp_who2`) |
 //! | `DELETE /v1/sessions/{database}/{spid}` | → | end one of them (`kill`); refused for the agent's own and the system's |
@@ -83,6 +84,55 @@ pub enum TopologyAnswer {
         /// The findings.
         findings: Vec<String>,
     },
+}
+
+/// What a host is to show of itself for the check of a topology, published or not.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Probe {
+    /// Names this check; letters and digits.
+    pub token: String,
+    /// What to do in the shares.
+    pub act: ProbeAct,
+    /// Folders, each an absolute path.
+    pub shares: Vec<String>,
+    /// Agents to reach, `address:port` as this host's site is to see them.
+    pub reach: Vec<(cluster::name::HostName, String)>,
+}
+
+/// What to do in a share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProbeAct {
+    /// Leave a small mark, as the account of PostgreSQL, and read it back.
+    Mark,
+    /// Say whose marks are there.
+    See,
+    /// Delete the own mark.
+    Delete,
+}
+
+/// What a host has shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Probed {
+    /// Milliseconds since the Unix epoch, by its clock.
+    pub clock_ms: i64,
+    /// What its PostgreSQL says of itself.
+    pub postgres: String,
+    /// The shares, in the order of the request.
+    pub shares: Vec<ShareProbed>,
+    /// Hosts whose agent it does not reach.
+    pub unreached: Vec<cluster::name::HostName>,
+}
+
+/// A share as a host sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ShareProbed {
+    /// Why the act did not succeed.
+    pub fault: Option<String>,
+    /// It lies inside this host's own folder.
+    pub inside_host_folder: bool,
+    /// Whose marks are there.
+    pub sees: Vec<cluster::name::HostName>,
 }
 
 /// The whole pool as an administrator sees it: assembled by whoever asks all agents.

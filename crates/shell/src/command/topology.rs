@@ -1,14 +1,16 @@
 //! `topology init|check|diff|publish|show` (Topology Builder, Publish-CsTopology).
 
 mod init;
+mod live;
 mod publish;
 
 use crate::agents::Agents;
 use crate::drawing;
 use crate::failure::{Failure, Outcome};
-use crate::folder::Context;
+use crate::folder::{Context, Folder};
 use crate::output;
 use cluster::topology::Topology;
+use cluster::topology_live::advice;
 use std::path::{Path, PathBuf};
 
 /// Arguments.
@@ -26,6 +28,9 @@ enum What {
     Check {
         /// The file
         file: PathBuf,
+        /// Ask the hosts too: who answers, PostgreSQL's versions, clocks, and the share, written and read at both sites
+        #[arg(long)]
+        live: bool,
     },
     /// Compare a file with the published topology: what publishing will do, what it needs, whether users notice
     Diff {
@@ -55,24 +60,48 @@ struct ShowArgs {
 pub async fn run(context: &Context, args: Args) -> Outcome {
     match args.what {
         What::Init(args) => init::run(&args),
-        What::Check { file } => {
-            let (_, topology) = read(&file)?;
-            if context.json {
-                return output::json(&topology);
-            }
-            output::line(&format!(
-                "{} passes: pool {}, {} sites, {} hosts, {} servers",
-                file.display(),
-                topology.pool,
-                topology.sites.len(),
-                topology.hosts.len(),
-                topology.servers.len()
-            ))
-        }
+        What::Check { file, live } => check(context, &file, live).await,
         What::Diff { file } => publish::diff(context, file).await,
         What::Publish(args) => publish::run(context, args).await,
         What::Show(args) => show(context, args).await,
     }
+}
+
+async fn check(context: &Context, file: &Path, live: bool) -> Outcome {
+    let (_, topology) = read(file)?;
+    let advice = advice(&topology);
+    let remarks = if live {
+        let folder = context.folder()?;
+        let lost = Agents::new(&folder)?.look().await.view.record.map(|r| r.lost_sites.into_keys().collect());
+        let agents = Agents::new(&Folder { topology: topology.clone(), ..folder })?;
+        live::look(&agents, &lost.unwrap_or_default()).await
+    } else {
+        Vec::new()
+    };
+    if context.json {
+        output::json(&serde_json::json!({ "topology": topology, "advice": advice, "findings": remarks }))?;
+    } else {
+        advice.iter().for_each(|remark| output::say(&format!("note: {remark}")));
+        live::print(&remarks)?;
+    }
+    if !remarks.is_empty() {
+        return Err(Failure::Refused(format!(
+            "{} passes by itself; its hosts do not show what it needs",
+            file.display()
+        )));
+    }
+    if context.json {
+        return Ok(());
+    }
+    output::line(&format!(
+        "{} passes: pool {}, {} sites, {} hosts, {} servers{}",
+        file.display(),
+        topology.pool,
+        topology.sites.len(),
+        topology.hosts.len(),
+        topology.servers.len(),
+        if live { "; its hosts show what it needs" } else { "" }
+    ))
 }
 
 fn read(file: &Path) -> Result<(String, Topology), Failure> {

@@ -1,6 +1,6 @@
 //! `topology diff` and `topology publish`: what differs, what it takes, and doing it in order.
 
-use super::read;
+use super::{live, read};
 use crate::agents::Agents;
 use crate::command::run::{authority_for, start, who};
 use crate::failure::{Failure, Outcome};
@@ -32,6 +32,9 @@ pub struct Args {
     /// Go on without being asked
     #[arg(long, short)]
     yes: bool,
+    /// Go on although the hosts do not show all that the topology needs, such as one that is not there yet
+    #[arg(long)]
+    force: bool,
 }
 
 /// The file against what is published.
@@ -128,6 +131,16 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     if !compared.plan.refusals.is_empty() {
         return Err(Failure::Refused("not published, and nothing was changed".into()));
     }
+    let lost = compared.record.as_ref().map(|r| r.lost_sites.keys().cloned().collect());
+    let wanted = Agents::new(&Folder { topology: compared.wanted.clone(), ..context.folder()? })?;
+    let remarks = live::look(&wanted, &lost.unwrap_or_default()).await;
+    remarks.iter().for_each(|remark| output::say(&remark.to_string()));
+    if !remarks.is_empty() && !args.force {
+        return Err(Failure::Refused(
+            "not published, and nothing was changed: its hosts do not show what it needs; --force goes on all the same"
+                .into(),
+        ));
+    }
     if !args.yes && !output::confirm("Publish?") {
         return Err(Failure::Refused("nothing was done".into()));
     }
@@ -143,7 +156,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     let folder = context.folder()?;
     let taken = agents.published_text(authority).await?;
     replace(&folder.dir.join("topology.toml"), &taken)?;
-    let agents = Agents::new(&Folder { topology: compared.wanted.clone(), ..folder })?;
+    let agents = wanted;
     taken_over(&agents, version).await;
     for consequence in &compared.plan.after {
         let Consequence::Run { runbook, says } = consequence else { continue };
