@@ -48,8 +48,13 @@ fn both_procedures_typed_line_by_line_as_the_reference_prints_them() {
     ok(&lab, &format!("Set-CsPersistentChatState -Identity \"service:{POOL}\" -PoolState FailedOver"));
     assert_eq!(state(), "FailedOver");
     ok(&lab, "Install-CsMirrorDatabase -ConfiguredDatabases -FileShare \\\\SHARE\\logs -SqlServerFqdn s2a -Verbose");
-    let servers = "-ActiveServers @{Add=\"server-5\",\"server-6\"}";
-    ok(&lab, &format!("Set-CsPersistentChatActiveServer -Identity \"PersistentChatServer:{POOL}\" {servers}"));
+    let set = format!("Set-CsPersistentChatActiveServer -Identity \"PersistentChatServer:{POOL}\" -ActiveServers");
+    let far = typed(&lab, &format!("{set} @{{Add=\"server-1\"}}"));
+    assert_eq!(far.code, Some(3), "{}", far.all());
+    assert!(far.all().contains("R4"), "{}", far.all());
+    // The step activates the servers of the site; the list that was typed follows.
+    ok(&lab, &format!("{set} @{{Add=\"server-5\"}}"));
+    assert_eq!(lab.record()["active_servers"], serde_json::json!(["server-5"]));
     replay.until_epoch(&lab, 2);
     lab.until("the new principal is mirrored", |lab| {
         let pair = &rows(lab, &format!("Get-CsDatabaseMirrorState -PoolFqdn {POOL}"))[0];
