@@ -10,6 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
+use cluster::job_history::JobRun;
 use cluster::name::{DatabaseName, ServerName};
 use cluster::order::StampedOrder;
 use cluster::record::PoolRecord;
@@ -39,6 +40,7 @@ pub fn router(host: Arc<Host>, extra: Router) -> Router {
         .route("/v1/orders", post(take_order))
         .route("/v1/servers/{name}", post(server_report))
         .route("/v1/probe", post(probe))
+        .route("/v1/jobs/{database}", get(jobs))
         .route("/v1/without-peer", post(without_peer))
         .route("/v1/sessions/{database}", get(sessions))
         .route("/v1/sessions/{database}/{spid}", delete(end_session))
@@ -197,6 +199,13 @@ async fn server_report(
 
 async fn probe(State(host): State<Arc<Host>>, Json(asked): Json<Probe>) -> Result<Json<Probed>, Error> {
     crate::probe::show(&host, &asked).await.map(Json)
+}
+
+async fn jobs(State(host): State<Arc<Host>>, Path(name): Path<String>) -> Result<Json<Vec<JobRun>>, Error> {
+    let database = host.database(&name.as_str().into()).ok_or_else(|| {
+        Error::Unfit(format!("there is no instance of {name} on {}; look at standfast topology show", host.name))
+    })?;
+    Ok(Json(database.jobs.all()))
 }
 
 async fn without_peer(State(host): State<Arc<Host>>) -> StatusCode {

@@ -5,6 +5,7 @@
 
 use crate::error::Error;
 use crate::host::Host;
+use crate::jobs::Jobs;
 use crate::postgres::conf::Conf;
 use crate::postgres::copy::{CopyDestination, CopyJob, Has};
 use crate::postgres::instance::{Instance, volume};
@@ -13,12 +14,14 @@ use crate::postgres::receive::Receive;
 use crate::postgres::share::{Share, is_segment, start_of};
 use crate::postgres::sql::{ChatProbe, Probe};
 use crate::state_file::{State, StateFile};
+use cluster::alert::Alert;
 use cluster::fence::{MayOpen, may_open};
 use cluster::goal::{Goal, goal};
 use cluster::name::{DatabaseName, HostName};
 use cluster::order::{Outcome, Stamp};
 use cluster::record::PoolRecord;
 use cluster::report::{BackupReport, CleanStop, FollowsFrom, InstanceReport, InstanceState, ShippingReport};
+use cluster::shipping_settings::LogShipping;
 use cluster::wal::Lsn;
 use nix::sys::signal::Signal;
 use std::path::PathBuf;
@@ -44,6 +47,8 @@ pub struct Database {
     pub wake: Notify,
     /// The stamp of the order that is being carried out in this process.
     pub executing: watch::Sender<Option<Stamp>>,
+    /// The history of its backup, copy and restore jobs.
+    pub jobs: Jobs,
     state: Mutex<StateFile>,
     seen: Mutex<Seen>,
 }
@@ -70,6 +75,10 @@ pub struct Work {
     pub watching: Option<(HostName, Instant)>,
     /// When the share was last trimmed.
     pub trimmed_at: Option<Instant>,
+    /// How the backup job of a principal stands.
+    pub ships: crate::shipper::Standing,
+    /// How the restore job of a backup stands.
+    pub restores: crate::feed::Standing,
     /// Whether "synchronised" may have been asked for without an answer: so it is after a start, when nobody knows.
     pub unanswered: bool,
     /// Whether the other hosts are being asked who the writer is, since the instance was last seen running.
@@ -93,6 +102,8 @@ struct Seen {
     follows_from: Option<Lsn>,
     /// Up to where the share has it, and when that was looked up.
     share_reaches: Option<(Lsn, Instant)>,
+    /// Numbers of alerts that stand.
+    alerts: Vec<u32>,
     growth: Option<(u64, Instant)>,
     full_in_s: Option<u64>,
 }
@@ -112,6 +123,8 @@ impl Database {
             mirror_seen: None,
             watching: None,
             trimmed_at: None,
+            ships: crate::shipper::Standing::default(),
+            restores: crate::feed::Standing::default(),
             wait_for_set: None,
             unanswered: true,
             asking: false,
@@ -135,6 +148,7 @@ impl Database {
             work: tokio::sync::Mutex::new(work),
             wake: Notify::new(),
             executing: watch::Sender::new(None),
+            jobs: Jobs::open(&host.folder, name)?,
             seen: Mutex::default(),
             instance,
         })
@@ -254,11 +268,31 @@ impl Database {
         Ok(changed)
     }
 
+    /// How log shipping is set up, if the topology has it for this database.
+    pub fn settings(&self, host: &Host) -> Option<LogShipping> {
+        host.store.topology().database(&self.name)?.log_shipping.clone()
+    }
+
     /// The share, if the topology has one for this database.
     pub fn share(&self, host: &Host) -> Option<Share> {
-        let topology = host.store.topology();
-        let shipping = topology.database(&self.name)?.log_shipping.clone()?;
-        Some(Share::new(&shipping.share, &self.name))
+        Some(Share::new(&self.settings(host)?.share, &self.name))
+    }
+
+    /// Note which alert stands; one that was not there before goes into the log.
+    pub fn alert(&self, number: u32, alert: Option<&Alert>) {
+        let stood = self.seen(|s| {
+            let stood = s.alerts.contains(&number);
+            s.alerts.retain(|n| *n != number);
+            s.alerts.extend(alert.map(|_| number));
+            stood
+        });
+        match alert {
+            Some(alert) if !stood => {
+                tracing::error!(database = %self.name, number, severity = alert.severity, "{}", alert.text);
+            }
+            None if stood => tracing::info!(database = %self.name, number, "the alert is over"),
+            _ => {}
+        }
     }
 
     /// The folder that a writer of the record's epoch archives to; the fault where the share does not take it.

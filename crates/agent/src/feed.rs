@@ -3,19 +3,26 @@
 use crate::database::{Database, Work};
 use crate::error::Error;
 use crate::host::Host;
+use crate::jobs::{steady_ms, wall_ms};
 use crate::postgres::copy::Offer;
+use crate::postgres::share::{SEGMENT_BYTES, Share, place};
 use crate::postgres::sql::Probe;
 use crate::reconcile::{settle, standby_conf};
+use cluster::alert::{self, Currency};
+use cluster::job_history::{AgentType, Noted, SessionStatus};
 use cluster::log_shipping::{FeedView, feed};
 use cluster::name::HostName;
 use cluster::record::PoolRecord;
 use cluster::report::ShippingReport;
+use cluster::share_fault::{self, ShareFault};
+use cluster::shipping_settings::LogShipping;
+use cluster::wal::Lsn;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Time between two rounds of the copy job while the stream is up.
-const COPY_WHILE_STREAMING: Duration = Duration::from_secs(1);
+/// Time between two notes of what the backup still needs.
+const SAY_NEEDS: Duration = Duration::from_secs(10);
 /// Time between two tries to reach the source while the stream is down.
 const REACH: Duration = Duration::from_millis(500);
 /// How long PostgreSQL may take to let go of a stream after it was taken out of the configuration.
@@ -59,12 +66,13 @@ pub async fn round(
         files_configured: true,
     };
     let wanted = feed(&view);
+    let settings = database.settings(host).unwrap_or_else(|| LogShipping::into_share("/"));
     if enabled {
-        configure(host, database, work, upstream.filter(|_| wanted.stream), wanted.files, probe)?;
+        configure(host, database, work, upstream.filter(|_| wanted.stream), wanted.files, probe, &settings)?;
         settle(database, record, probe)?;
         trim_requests(database)?;
     }
-    copy(host, database, work, probe, enabled);
+    copy(host, database, work, probe, &settings, enabled);
     Ok(probe.streaming || !enabled)
 }
 
@@ -76,6 +84,7 @@ fn configure(
     stream_from: Option<&HostName>,
     files: bool,
     probe: &Probe,
+    settings: &LogShipping,
 ) -> Result<(), Error> {
     if stream_from.is_some() {
         // A stream that comes up must not find a partial segment on offer.
@@ -84,6 +93,7 @@ fn configure(
     }
     let mut conf = standby_conf(host, database, stream_from);
     conf.files_from = files.then(|| database.instance.copied());
+    conf.apply_delay_ms = settings.restore_delay.ms;
     let changed = database.reload(&conf)?;
     if stream_from.is_none() {
         let off_since = *work.stream_off_since.get_or_insert_with(Instant::now);
@@ -117,36 +127,104 @@ async fn reaches(at: &str) -> bool {
     matches!(tokio::time::timeout(REACH_LIMIT, ask).await, Ok(Ok(_)))
 }
 
+/// How the restore job stands, between two rounds.
+#[derive(Default)]
+pub struct Standing {
+    applied: Option<Lsn>,
+    currency: Option<Currency>,
+    needs_said_at: Option<Instant>,
+    in_order: bool,
+}
+
 /// A round of the copy job, when it is due, and what it found.
-fn copy(host: &Host, database: &Database, work: &mut Work, probe: &Probe, enabled: bool) {
-    let mut report = plain_report(probe);
-    report.enabled = enabled;
-    let before = database.last_shipping();
-    if let Some(before) = before {
-        report.shipped_file = before.shipped_file;
-        report.shipped = before.shipped;
-        report.copied = before.copied;
-        report.fault = before.fault;
-    }
-    let due = work.copied_at.is_none_or(|at| !probe.streaming || at.elapsed() >= COPY_WHILE_STREAMING);
+fn copy(host: &Host, database: &Database, work: &mut Work, probe: &Probe, settings: &LogShipping, enabled: bool) {
+    let before = database.last_shipping().unwrap_or_else(stopped_report);
+    let mut report = ShippingReport { enabled, streaming: probe.streaming, ..before };
+    let due = work.copied_at.is_none_or(|at| !probe.streaming || at.elapsed() >= settings.copy_every.duration());
     let mut in_order = false;
     if enabled
         && due
         && let Some(share) = database.share(host)
     {
         work.copied_at = Some(Instant::now());
+        let mut noted = Noted::default();
         match work.copy.round(&share, false, &work.destination, &database.has(probe), &host.programs) {
             Ok(copied) => {
                 report.shipped_file = copied.newest;
                 report.shipped = copied.shipped;
                 report.copied = copied.copied.or(report.copied);
-                report.fault = None;
+                // What a stream brings lacks nothing.
+                report.hole = copied.hole.filter(|_| !probe.streaming);
+                report.fault = report.hole.as_ref().map(|hole| share_fault::hole(hole, None));
+                if copied.files > 0 {
+                    report.last_copied_file = copied.newest_copied;
+                    report.last_copied_at_ms = Some(wall_ms());
+                }
+                (noted.files, noted.bytes) = (copied.files as u64, copied.bytes);
+                noted.file.clone_from(&report.last_copied_file);
+                noted.lsn = report.copied;
                 in_order = true;
+                say_needs(host, work, &share, probe);
             }
-            Err(error) => report.fault = Some(format!("read the share: {error}; the stream goes on without it")),
+            Err(error) => report.fault = Some(unreadable(&settings.share, &error, probe.streaming)),
         }
+        work.restores.in_order = in_order;
+        let status = if probe.streaming { SessionStatus::Warning } else { SessionStatus::Error };
+        noted.problem = report.fault.clone().map(|says| (status, says));
+        database.jobs.note(AgentType::Copy, noted, settings.history_retention);
     }
+    if enabled {
+        restored(database, work, probe, settings, &mut report);
+    } else {
+        [AgentType::Copy, AgentType::Restore].into_iter().for_each(|job| database.jobs.end(job));
+    }
+    let late = alert::restore(settings, &host.name, &database.name, &report);
+    database.alert(alert::RESTORE_LATE, late.as_ref());
     database.shipping(Some(report), in_order);
+}
+
+/// The backup tells whoever trims the share what it still needs. A share that it may only read does not hear it.
+fn say_needs(host: &Host, work: &mut Work, share: &Share, probe: &Probe) {
+    if work.restores.needs_said_at.is_none_or(|at| at.elapsed() > SAY_NEEDS) {
+        work.restores.needs_said_at = Some(Instant::now());
+        let _ = share.say_needs(host.name.as_str(), probe.redo);
+    }
+}
+
+fn unreadable(share: &str, error: &std::io::Error, streaming: bool) -> String {
+    let what = match share_fault::named(&error.to_string()) {
+        ShareFault::Missing => format!("the share {share} is missing here: mount it, or bring the folder back"),
+        _ => format!("the share {share} cannot be read: {error}"),
+    };
+    let then = if streaming {
+        "the stream goes on without it"
+    } else {
+        "and the stream is down: NOTHING ARRIVES; mend the share or the line, and the backup catches up by itself"
+    };
+    format!("{what}; {then}")
+}
+
+/// What the restore job, which is PostgreSQL itself, has done since the last look.
+fn restored(database: &Database, work: &mut Work, probe: &Probe, settings: &LogShipping, report: &mut ShippingReport) {
+    let standing = &mut work.restores;
+    let before = standing.applied.replace(probe.applied).unwrap_or(probe.applied);
+    let mut noted = Noted { bytes: probe.applied.bytes_after(before), lsn: Some(probe.applied), ..Noted::default() };
+    if noted.bytes > 0 || report.last_restored_file.is_none() {
+        let file = format!("{:08X}{}", probe.timeline.0, place(probe.applied));
+        noted.files = probe.applied.0 / SEGMENT_BYTES - before.0 / SEGMENT_BYTES;
+        noted.file = Some(file.clone());
+        report.last_restored_file = Some(file);
+        report.last_restored_at_ms = Some(wall_ms());
+    }
+    let now = steady_ms();
+    let currency = standing.currency.get_or_insert_with(|| Currency::new(now));
+    // Where neither stream nor share tells what there is, nothing says that all of it is applied.
+    if probe.streaming || (standing.in_order && report.hole.is_none()) {
+        let known = probe.received.max(report.shipped).unwrap_or_default();
+        currency.note(now, probe.applied, known);
+    }
+    report.restored_age_ms = Some(currency.age_ms(now));
+    database.jobs.note(AgentType::Restore, noted, settings.history_retention);
 }
 
 /// What a standby's look alone says of how its log arrives.

@@ -8,6 +8,7 @@ pub mod feed;
 pub mod files;
 pub mod gossip;
 pub mod host;
+mod jobs;
 pub mod management_store;
 pub mod order;
 pub mod pair;

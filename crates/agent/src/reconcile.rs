@@ -171,7 +171,9 @@ fn conf_of(host: &Host, database: &Database, record: &PoolRecord, part: Part, up
         Part::Mirror => database.share(host).and_then(|share| share.archive_of(record.epoch)),
         Part::Principal | Part::BackupMirror => None,
     };
-    Conf { files_from, ..standby_conf(host, database, upstream) }
+    let held_back = part == Part::Backup && database.state().shipping_stopped_in != Some(record.epoch);
+    let delay = database.settings(host).filter(|_| held_back).map_or(0, |s| s.restore_delay.ms);
+    Conf { files_from, apply_delay_ms: delay, ..standby_conf(host, database, upstream) }
 }
 
 /// The configuration of a standby that streams from a host.

@@ -1,15 +1,30 @@
 //! The backup job of a principal: finished segments by PostgreSQL's archiver, the unfinished one by pg_receivewal.
+//!
+//! A share that takes nothing costs disk here, because PostgreSQL keeps what it cannot archive. Beyond a bound the share is
+//! given up until it takes files again, and it is said what it lacks.
 
 use crate::database::{Database, Work};
 use crate::host::Host;
+use crate::jobs::steady_ms;
 use crate::postgres::conf::Conf;
-use crate::postgres::sql::Probe;
+use crate::postgres::share::{SEGMENT_BYTES, Share, is_segment, start_of};
+use crate::postgres::sql::{ArchiverProbe, Probe};
+use cluster::alert::{self, Currency};
+use cluster::job_history::{AgentType, Noted, SessionStatus};
 use cluster::record::PoolRecord;
 use cluster::report::BackupReport;
+use cluster::share_fault::{self, ShareFault};
+use cluster::shipping_settings::LogShipping;
+use cluster::wal::Lsn;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Time between two trims of the share.
 const TRIM: Duration = Duration::from_secs(30);
+/// Time between two tries whether a share that failed takes files again.
+const TRY: Duration = Duration::from_secs(1);
+/// Time between two looks at the archiver.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// What goes into the share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +33,20 @@ pub struct Ships {
     pub to_backup: bool,
     /// Finished segments.
     pub archives: bool,
+}
+
+/// How the backup job stands, between two rounds.
+#[derive(Default)]
+pub struct Standing {
+    currency: Option<Currency>,
+    looked_at: Option<Instant>,
+    archiver: ArchiverProbe,
+    tried_at: Option<Instant>,
+    fault: Option<ShareFault>,
+    /// The share was given up here, and lacks the log from there on; up to the second place, if it takes files again.
+    hole: Option<(Lsn, Option<Lsn>)>,
+    /// What the last trim had to say.
+    trimmed: Option<String>,
 }
 
 /// Ship into the share; returns what is wrong with it, for people.
@@ -30,66 +59,189 @@ pub async fn round(
     ships: Ships,
     probe: &Probe,
 ) -> Option<String> {
-    let share = database.share(host)?;
+    let settings = database.settings(host)?;
+    conf.compression = settings.compression;
     if !ships.archives {
         stop(work).await;
-        database.backup_job(Some(BackupReport { enabled: false, ..database.last_backup_job().unwrap_or_default() }));
+        work.ships = Standing::default();
+        database.jobs.end(AgentType::Backup);
+        database.alert(alert::BACKUP_LATE, None);
+        let before = database.last_backup_job().unwrap_or_default();
+        database.backup_job(Some(BackupReport { enabled: false, age_ms: None, fault: None, ..before }));
         return None;
     }
-    let mut report = BackupReport { enabled: true, ..database.last_backup_job().unwrap_or_default() };
-    report.fault = ship(host, database, record, work, conf, ships.to_backup, &share).await;
-    if let Ok(archiver) = database.instance.sql.probe_archiver().await {
-        report.shipped =
-            archiver.received.or_else(|| archiver.last_file.as_deref().and_then(end_of)).max(report.shipped);
-        report.last_backup_file = archiver.last_file;
-        report.last_backup_at_ms = archiver.last_at_ms;
+    conf.archive_timeout_s = settings.backup_every.ms.div_ceil(1_000);
+    let share = Share::new(&settings.share, &database.name);
+    let waiting = waiting_files(&database.instance.data().join("pg_wal/archive_status"));
+    let most = share_fault::waiting_max(conf.volume_mb);
+    look(database, work).await;
+    let (ours, stream) = match share.writer_folders(record.epoch, &host.programs) {
+        Ok((wal, stream)) => (Ok(wal), Some(stream)),
+        Err(error) => (Err(error.to_string()), None),
+    };
+    examine(host, &share, work, ours.as_deref().ok(), ours.as_ref().err(), waiting.count).await;
+    give_up_or_resume(work, waiting.count, waiting.oldest, most, probe.written);
+    let given_up = matches!(work.ships.hole, Some((_, None)));
+    // While the share has a fault, the archiver goes on trying, and PostgreSQL keeps what it cannot ship.
+    conf.archive_to = (!given_up).then(|| ours.clone().unwrap_or_else(|_| share.folder_of(record.epoch)));
+    match stream.filter(|_| ships.to_backup && !given_up) {
+        Some(stream) => {
+            if let Err(error) = work.receive.ensure(&database.instance, &stream).await {
+                work.receive.fault = Some(error.to_string());
+            }
+        }
+        None => stop(work).await,
     }
-    let _ = probe;
-    let fault = report.fault.clone();
-    database.backup_job(Some(report));
-    fault.map(|fault| format!("{}: {fault}", database.name))
+    if work.ships.fault.is_none() && work.trimmed_at.is_none_or(|at| at.elapsed() > TRIM) {
+        work.trimmed_at = Some(Instant::now());
+        work.ships.trimmed = match share.trim(record.epoch, settings.delete_older_than.duration()) {
+            Ok(trimmed) => trimmed.lost_for.map(|needs| {
+                format!("the share is bounded, and lost {needs}, which the backup still needed: see the backup's state")
+            }),
+            Err(error) => Some(format!("trim the share: {error}")),
+        };
+    }
+    let fault = fault_now(work, &settings, waiting.count, most);
+    report(host, database, work, &settings, probe, waiting.count, fault, ships.to_backup)
 }
 
-async fn ship(
+/// Look at the archiver, now and then.
+async fn look(database: &Database, work: &mut Work) {
+    if work.ships.looked_at.is_some_and(|at| at.elapsed() < LOOK) {
+        return;
+    }
+    work.ships.looked_at = Some(Instant::now());
+    if let Ok(archiver) = database.instance.sql.probe_archiver().await {
+        work.ships.archiver = archiver;
+    }
+}
+
+/// Whether the share takes files, tried when something speaks against it.
+async fn examine(
+    host: &Host,
+    share: &Share,
+    work: &mut Work,
+    folder: Option<&Path>,
+    refused: Option<&String>,
+    waiting: u64,
+) {
+    let standing = &mut work.ships;
+    let doubtful = standing.fault.is_some()
+        || standing.hole.is_some_and(|(_, to)| to.is_none())
+        || refused.is_some()
+        || (standing.archiver.failing && waiting > 0)
+        || work.receive.fault.is_some();
+    if !doubtful || standing.tried_at.is_some_and(|at| at.elapsed() < TRY) {
+        return;
+    }
+    standing.tried_at = Some(Instant::now());
+    let before = standing.fault.take();
+    standing.fault = match (folder, refused) {
+        (Some(folder), _) => {
+            share.takes_files(folder, &host.programs).await.err().map(|said| share_fault::named(&said))
+        }
+        (None, Some(said)) => Some(share_fault::named(said)),
+        (None, None) => None,
+    };
+    if standing.fault.is_none() && before.is_some() {
+        tracing::info!(share = %share.root().display(), "the share takes files again");
+    }
+}
+
+fn give_up_or_resume(work: &mut Work, waiting: u64, oldest: Option<Lsn>, most: u64, written: Lsn) {
+    let standing = &mut work.ships;
+    let waits_mb = waiting * SEGMENT_BYTES / 1024 / 1024;
+    match standing.hole {
+        Some((from, None)) if standing.fault.is_none() && standing.tried_at.is_some() => {
+            standing.hole = Some((from, Some(written)));
+        }
+        // What the share lacks is older than anything that it is still to hold.
+        Some((_, Some(to))) if written.bytes_after(to) > crate::postgres::share::BYTES_MAX => standing.hole = None,
+        Some((from, Some(_) | None)) if waits_mb > most && standing.fault.is_some() => {
+            standing.hole = Some((from, None));
+        }
+        None if waits_mb > most && standing.fault.is_some() => standing.hole = oldest.map(|from| (from, None)),
+        _ => {}
+    }
+}
+
+fn fault_now(work: &Work, settings: &LogShipping, waiting: u64, most: u64) -> Option<(SessionStatus, String)> {
+    let standing = &work.ships;
+    let share = &settings.share;
+    match (&standing.hole, &standing.fault) {
+        (Some((from, None)), fault) => {
+            Some((SessionStatus::Error, share_fault::given_up(share, fault.as_ref(), *from)))
+        }
+        (_, Some(fault)) => Some((SessionStatus::Error, share_fault::says(fault, share, waiting, most))),
+        (Some((from, Some(_))), None) => Some((SessionStatus::Warning, share_fault::given_up(share, None, *from))),
+        (None, None) => {
+            let interrupted = work.receive.fault.clone().map(|said| (SessionStatus::Error, said));
+            interrupted.or_else(|| standing.trimmed.clone().map(|said| (SessionStatus::Warning, said)))
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "all that a report is made from")]
+fn report(
     host: &Host,
     database: &Database,
-    record: &PoolRecord,
     work: &mut Work,
-    conf: &mut Conf,
+    settings: &LogShipping,
+    probe: &Probe,
+    waiting_files: u64,
+    fault: Option<(SessionStatus, String)>,
     to_backup: bool,
-    share: &crate::postgres::share::Share,
 ) -> Option<String> {
-    let (wal, stream) = match share.writer_folders(record.epoch, &host.programs) {
-        Ok(folders) => folders,
-        Err(error) => {
-            stop(work).await;
-            // The archiver goes on trying where it did, and PostgreSQL keeps what it cannot ship.
-            conf.archive_to = Some(share.folder_of(record.epoch));
-            return Some(format!("{error}; the log is kept here until the share takes it"));
-        }
+    let before = database.last_backup_job().unwrap_or_default();
+    let archiver = work.ships.archiver.clone();
+    let finished = archiver.last_file.as_deref().and_then(end_of);
+    let given_up = matches!(work.ships.hole, Some((_, None)));
+    let shipped = if given_up { before.shipped } else { archiver.received.max(finished).max(before.shipped) };
+    let now = steady_ms();
+    let currency = work.ships.currency.get_or_insert_with(|| Currency::new(now));
+    currency.note(now, shipped.unwrap_or_default(), probe.written);
+    let job = BackupReport {
+        enabled: true,
+        last_backup_at_ms: archiver.last_at_ms,
+        shipped,
+        age_ms: Some(currency.age_ms(now)),
+        waiting_files,
+        hole: work.ships.hole.map(|(from, _)| from),
+        fault: fault.as_ref().map(|(_, says)| says.clone()),
+        last_backup_file: archiver.last_file.filter(|name| is_segment(name)).or(before.last_backup_file.clone()),
     };
-    conf.archive_to = Some(wal);
-    if to_backup {
-        if let Err(error) = work.receive.ensure(&database.instance, &stream).await {
-            return Some(error.to_string());
-        }
-    } else {
-        stop(work).await;
-    }
-    if work.trimmed_at.is_none_or(|at| at.elapsed() > TRIM) {
-        work.trimmed_at = Some(Instant::now());
-        if let Err(error) = share.trim(record.epoch) {
-            return Some(format!("trim the share: {error}"));
-        }
-    }
-    work.receive.fault.clone()
+    let noted = Noted {
+        files: u64::from(job.last_backup_file != before.last_backup_file && before.last_backup_file.is_some()),
+        bytes: before.shipped.map_or(0, |before| shipped.unwrap_or_default().bytes_after(before)),
+        file: job.last_backup_file.clone(),
+        lsn: shipped,
+        problem: fault.clone(),
+    };
+    database.jobs.note(AgentType::Backup, noted, settings.history_retention);
+    let late = alert::backup(settings, &host.name, &database.name, &job).filter(|_| to_backup);
+    database.alert(alert::BACKUP_LATE, late.as_ref());
+    database.backup_job(Some(job));
+    fault.map(|(_, says)| format!("{}: {says}", database.name))
 }
 
 /// Where a finished segment ends.
-fn end_of(name: &str) -> Option<cluster::wal::Lsn> {
-    use crate::postgres::share::{SEGMENT_BYTES, is_segment, start_of};
+fn end_of(name: &str) -> Option<Lsn> {
     let start = start_of(name).filter(|_| is_segment(name))?;
-    Some(cluster::wal::Lsn(start.0 + SEGMENT_BYTES))
+    Some(Lsn(start.0 + SEGMENT_BYTES))
+}
+
+/// Segments that wait for the archiver.
+struct Waiting {
+    count: u64,
+    oldest: Option<Lsn>,
+}
+
+fn waiting_files(status: &PathBuf) -> Waiting {
+    let entries = std::fs::read_dir(status).into_iter().flatten().flatten();
+    let names = entries.filter_map(|e| e.file_name().to_string_lossy().strip_suffix(".ready").map(str::to_owned));
+    let mut names: Vec<String> = names.filter(|n| is_segment(n)).collect();
+    names.sort();
+    Waiting { count: names.len() as u64, oldest: names.first().and_then(|n| start_of(n)) }
 }
 
 /// Stop shipping partial segments.

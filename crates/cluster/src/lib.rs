@@ -5,6 +5,7 @@
 //! model checker and the simulation.
 
 pub mod active_servers;
+pub mod alert;
 pub mod existing;
 pub mod exposure;
 pub mod failback;
@@ -13,6 +14,7 @@ pub mod fence;
 pub mod goal;
 pub mod growing;
 pub mod initialise;
+pub mod job_history;
 pub mod log_shipping;
 pub mod mirror;
 pub mod mirroring;
@@ -23,7 +25,9 @@ pub mod remark;
 pub mod report;
 pub mod runbook;
 pub mod secret;
+pub mod share_fault;
 pub mod shipping;
+pub mod shipping_settings;
 pub mod topology;
 pub mod topology_change;
 pub mod topology_diff;

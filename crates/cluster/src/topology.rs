@@ -1,6 +1,8 @@
 //! The topology: what there is, where it runs, how it is reached. One TOML file, checked as a whole, published to
 //! every host. `docs/topology.md` describes each key.
 
+pub use crate::shipping_settings::LogShipping;
+
 use crate::name::{DatabaseName, HostName, ServerName, SiteName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -120,14 +122,6 @@ pub struct Instance {
     pub host: HostName,
     /// Where PostgreSQL listens.
     pub postgres: Endpoint,
-}
-
-/// Log shipping of a database.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogShipping {
-    /// A folder that every host of the database reads and writes; best on a host of neither site.
-    pub share: String,
 }
 
 /// A chat server.

@@ -219,6 +219,7 @@ impl Planning<'_> {
             | Difference::HostAdded { .. }
             | Difference::DatabaseAdded { .. }
             | Difference::Share { .. }
+            | Difference::ShippingSettings { .. }
             | Difference::ServerAdded { .. }
             | Difference::ServerRemoved { .. }
             | Difference::ServerMoved { .. }

@@ -134,6 +134,13 @@ pub enum Difference {
         /// In the file.
         to: Endpoint,
     },
+    /// How log shipping is set up, the share aside.
+    ShippingSettings {
+        /// Whose.
+        database: DatabaseName,
+        /// `key: from → to`, each that differs.
+        changed: Vec<String>,
+    },
     /// The log share; `None` where there is no log shipping.
     Share {
         /// The database.
@@ -330,6 +337,12 @@ fn database(old: &Database, new: &Database, found: &mut Vec<Difference>) {
     let share = |d: &Database| d.log_shipping.as_ref().map(|l| l.share.clone());
     if share(old) != share(new) {
         found.push(Difference::Share { database: database.clone(), from: share(old), to: share(new) });
+    }
+    if let (Some(old), Some(new)) = (&old.log_shipping, &new.log_shipping) {
+        let changed = new.changed_from(old);
+        if !changed.is_empty() {
+            found.push(Difference::ShippingSettings { database: database.clone(), changed });
+        }
     }
 }
 

@@ -48,6 +48,19 @@ impl Topology {
     }
 }
 
+/// What is allowed and hardly meant, in the order of the lines.
+pub fn warnings(topology: &Topology, text: &str) -> Vec<Finding> {
+    let lines = Lines(text);
+    let mut found = Vec::new();
+    for database in &topology.databases {
+        let line = lines.key("database", database.name.as_str(), "log_shipping");
+        let said = database.log_shipping.iter().flat_map(crate::shipping_settings::LogShipping::warnings);
+        found.extend(said.map(|(_, message)| Finding { line, message }));
+    }
+    found.sort();
+    found
+}
+
 fn unreadable(text: &str, error: &toml::de::Error) -> Finding {
     let offset = error.span().map_or(0, |span| span.start);
     let line = text[..offset.min(text.len())].matches('\n').count() + 1;
@@ -261,8 +274,8 @@ impl Check<'_> {
         }
         if let Some(shipping) = &database.log_shipping {
             let at = line(self, "log_shipping");
-            if !shipping.share.starts_with('/') {
-                self.find(at, format!("the share '{}' is no absolute path; write it from / on", shipping.share));
+            for (_, says) in shipping.findings() {
+                self.find(at, says);
             }
         }
         let mut hosts = BTreeSet::new();

@@ -3,6 +3,7 @@
 use crate::failure::{Failure, Outcome};
 use crate::folder::Folder;
 use crate::output;
+use cluster::job_history::JobRun;
 use cluster::name::{DatabaseName, HostName, SiteName};
 use cluster::record::PoolRecord;
 use cluster::report::HostReport;
@@ -195,6 +196,14 @@ impl Agents {
             Some((s.name.clone(), said.ok()?))
         });
         join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// The history of a database's log-shipping jobs on a host.
+    ///
+    /// # Errors
+    /// How the host was silent, or what it said instead.
+    pub async fn jobs(&self, host: &HostName, database: &DatabaseName) -> Result<Vec<JobRun>, Trouble> {
+        answer(self.get(host, &format!("/v1/jobs/{database}")).timeout(REPORT)).await
     }
 
     /// The authority of a site.

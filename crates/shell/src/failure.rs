@@ -12,6 +12,9 @@ pub enum Failure {
     /// A run is under way and waits for a person: exit code 4.
     #[error("{0}")]
     Waiting(String),
+    /// What was asked for was shown, and something in it needs a person: exit code 5.
+    #[error("{0}")]
+    Alert(String),
     /// Whoever read standard output has gone: nothing is said, as with every program that ends at a closed pipe.
     #[error("nobody reads standard output any more")]
     Closed,
@@ -28,6 +31,7 @@ impl Failure {
             Failure::Usage(_) => 2,
             Failure::Refused(_) => 3,
             Failure::Waiting(_) => 4,
+            Failure::Alert(_) => 5,
             Failure::Closed => 141,
         }
     }

@@ -83,3 +83,21 @@ fn log_shipping_is_turned_off_and_on_while_people_chat() {
     let ledger = replay.end();
     assert_clean(&lab.audit(&ledger));
 }
+
+#[test]
+fn a_failover_ends_the_restore_delay_and_applies_what_was_held_back() {
+    let lab = Lab::up();
+    lab.publish_log_shipping("restore_delay = \"10min\"");
+    lab.until("the backup holds back", |lab| lab.sql("s2a", "SHOW recovery_min_apply_delay") == "10min");
+    let replay = lab.replay(&[]);
+    replay.until_acknowledged(&lab, 20);
+    lab.until("what was posted is on the backup's disk, and not applied", |lab| {
+        let backup = lab.instance("s2a");
+        backup["written"] == lab.instance("s1a")["written"] && backup["entries"] != lab.instance("s1a")["entries"]
+    });
+    lab.ok(&["lab", "kill", "site-1"]);
+    lab.ok(&["failover", "--yes"]);
+    replay.until_epoch(&lab, 2);
+    let ledger = replay.end();
+    assert_clean(&lab.audit(&ledger));
+}

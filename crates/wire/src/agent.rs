@@ -10,6 +10,7 @@
 //! | `POST /v1/orders?wait_ms=N` | `StampedOrder` → `OrderReport` | carry out; answers when it is over, or after N ms as it stands |
 //! | `POST /v1/servers/{name}` | `ServerReport` → `Watched` | a chat server of this host says how it is |
 //! | `POST /v1/probe` | `Probe` → `Probed` | show what only this host can: clock, PostgreSQL, shares, ways to others |
+//! | `GET /v1/jobs/{database}` | → `Vec<JobRun>` | history of the backup, copy and restore jobs on that host, oldest first |
 //! | `POST /v1/without-peer` | → | the administrator's permission to start without the other site |
 //! | `GET /v1/sessions/{database}` | → `Vec<SessionReport>` | the sessions of this host's instance (`sp_who2`) |
 //! | `DELETE /v1/sessions/{database}/{spid}` | → | end one of them (`kill`); refused for the agent's own and the system's |

@@ -1,6 +1,7 @@
 //! The configuration of an instance: one file that the agent writes whole, so that what PostgreSQL does is what this says.
 
 use cluster::name::HostName;
+use cluster::shipping_settings::Compression;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +37,12 @@ pub struct Conf {
     pub asked: PathBuf,
     /// Folder that finished segments are archived to.
     pub archive_to: Option<PathBuf>,
+    /// A segment is finished at least this often while anything is written, in seconds; 0: only when it is full.
+    pub archive_timeout_s: u64,
+    /// What was committed is held back so long before a standby applies it, in milliseconds.
+    pub apply_delay_ms: u64,
+    /// How the log is made smaller.
+    pub compression: Compression,
     /// Size of the volume, in MB.
     pub volume_mb: u64,
 }
@@ -59,7 +66,9 @@ impl Conf {
             ("fsync", "on".into()),
             ("full_page_writes", "on".into()),
             ("synchronous_commit", "on".into()),
-            ("wal_compression", "lz4".into()),
+            ("wal_compression", self.compression.word().into()),
+            ("archive_timeout", format!("{}s", self.archive_timeout_s)),
+            ("recovery_min_apply_delay", format!("{}ms", self.apply_delay_ms)),
             ("min_wal_size", format!("{keep_mb}MB")),
             ("max_wal_size", "512MB".into()),
             ("checkpoint_timeout", "2min".into()),
@@ -146,6 +155,9 @@ mod tests {
             archive: None,
             asked: "/a".into(),
             archive_to: Some("/share".into()),
+            archive_timeout_s: 900,
+            apply_delay_ms: 0,
+            compression: Compression::Lz4,
             volume_mb: 100_000,
         };
         let text = conf.text();

@@ -7,6 +7,7 @@
 use crate::error::Error;
 use crate::postgres::programs::Programs;
 use crate::postgres::share::{SEGMENT_BYTES, Share, Shipped, is_segment, place, start_of};
+use cluster::report::Hole;
 use cluster::wal::Lsn;
 use std::collections::BTreeMap;
 use std::fs;
@@ -120,6 +121,12 @@ pub struct Copied {
     pub copied: Option<Lsn>,
     /// Files copied in this round.
     pub files: usize,
+    /// Bytes of log in them.
+    pub bytes: u64,
+    /// The newest of them.
+    pub newest_copied: Option<String>,
+    /// The share lacks the file that comes right after what the standby has.
+    pub hole: Option<Hole>,
 }
 
 /// The copy job: remembers what it has copied.
@@ -153,6 +160,9 @@ impl CopyJob {
             }
             match copy(file, name, to, has, programs) {
                 Ok(Copy::Offered(end)) => {
+                    let before = self.copied.get(name).and_then(|(_, _, end)| *end).or_else(|| start_of(name));
+                    result.bytes += end.zip(before).map_or(0, |(end, before)| end.bytes_after(before));
+                    result.newest_copied = result.newest_copied.max(Some(name.clone()));
                     self.copied.insert(name.clone(), (file.clone(), changed, end));
                     result.files += 1;
                 }
@@ -161,6 +171,7 @@ impl CopyJob {
                 Err(error) => return Err(error),
             }
         }
+        result.hole = hole(shipped.keys().filter(|n| is_segment(n)), has.end);
         result.copied = self.copied.values().filter_map(|(_, _, end)| *end).max();
         let newest = result.newest.as_ref();
         let known = newest.and_then(|n| self.copied.get(n)).and_then(|(_, _, end)| *end);
@@ -168,6 +179,15 @@ impl CopyJob {
         clean(&to.folder, has.redo)?;
         Ok(result)
     }
+}
+
+/// The file that comes right after what there is, if it is missing among these names and later ones are there.
+fn hole<'a>(names: impl Iterator<Item = &'a String>, end: Lsn) -> Option<Hole> {
+    let next = place(end);
+    let places: std::collections::BTreeSet<&str> = names.map(|n| &n[8..]).filter(|p| *p >= next.as_str()).collect();
+    let missing = !places.is_empty() && !places.contains(next.as_str());
+    let from = Lsn(end.0 / SEGMENT_BYTES * SEGMENT_BYTES);
+    missing.then(|| Hole { file: next.clone(), from, later_files: places.len() })
 }
 
 /// What became of one file.
@@ -267,6 +287,15 @@ mod tests {
         destination.set_offer(Offer::Finished).expect("it can be withdrawn");
         assert!(!partial.exists() && finished.exists());
         fs::remove_dir_all(&folder).expect("remove the test's folder");
+    }
+
+    #[test]
+    fn a_hole_is_a_missing_file_before_later_ones() {
+        let names: Vec<String> = [4, 6, 7].iter().map(|n| format!("0000000100000000{n:08X}")).collect();
+        assert_eq!(hole(names.iter(), Lsn(0x40_0010)), None, "the next one is there");
+        let found = hole(names.iter(), Lsn(0x50_0010)).expect("5 is missing, and 6 is there");
+        assert_eq!((found.file.as_str(), found.from, found.later_files), ("0000000000000005", Lsn(0x50_0000), 2));
+        assert_eq!(hole(names.iter(), Lsn(0x80_0000)), None, "nothing later is there");
     }
 
     #[test]

@@ -14,12 +14,25 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Segments kept in each folder of the share: a bound on its size, 1 GB.
 const SEGMENTS_MAX: usize = 1024;
 
 /// Older epochs whose folders are kept.
 const EPOCHS_KEPT: i64 = 3;
+
+/// The share's bound, in bytes.
+pub const BYTES_MAX: u64 = SEGMENTS_MAX as u64 * SEGMENT_BYTES;
+
+/// Longest time for a try whether the share takes files.
+const PROBE_MAX: Duration = Duration::from_secs(5);
+
+/// Begin of the names of files in which hosts say what they still need.
+const NEEDS: &str = "needs.";
+
+/// What a host said longer ago than this does not count, unless segments are kept longer.
+const NEEDS_AGE: Duration = Duration::from_secs(3600);
 
 /// Size of a segment.
 pub const SEGMENT_BYTES: u64 = WAL_SEGMENT_MB as u64 * 1024 * 1024;
@@ -132,10 +145,42 @@ impl Share {
         Ok(at)
     }
 
-    /// Take away the oldest segments and the folders of epochs long over, so that the share stays bounded.
-    pub fn trim(&self, epoch: Epoch) -> io::Result<()> {
+    /// Whether the account of PostgreSQL can put a segment into a folder of the share; what the system says, if not.
+    pub async fn takes_files(&self, folder: &Path, programs: &Programs) -> Result<(), String> {
+        let probe = folder.join(".probe");
+        let mut command = programs.command("/bin/sh");
+        command.arg("-c").arg("head -c 1048576 /dev/zero > \"$0\" && sync \"$0\"").arg(&probe);
+        let ran = command.kill_on_drop(true).output();
+        let ran = tokio::time::timeout(PROBE_MAX, ran).await;
+        let _ = fs::remove_file(&probe);
+        match ran {
+            Ok(Ok(output)) if output.status.success() => Ok(()),
+            Ok(Ok(output)) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no answer within {} s", PROBE_MAX.as_secs())),
+        }
+    }
+
+    /// Say which segments a host that is fed from here still needs: those from this place on.
+    pub fn say_needs(&self, host: &str, from: Lsn) -> io::Result<()> {
+        fs::write(self.root.join(format!("{NEEDS}{host}")), place(from))
+    }
+
+    /// The first place that somebody still needs, as far as anybody has said so lately.
+    fn needed_from(&self, lately: Duration) -> Option<String> {
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let said = entries.filter(|e| e.file_name().to_string_lossy().starts_with(NEEDS));
+        let fresh = said.filter(|e| !is_older(&e.path(), lately));
+        fresh.filter_map(|e| fs::read_to_string(e.path()).ok()).map(|text| text.trim().to_owned()).min()
+    }
+
+    /// Take away segments that are too old and that nobody needs, the oldest beyond the bound on the share's size in any
+    /// case, and the folders of epochs long over.
+    pub fn trim(&self, epoch: Epoch, older_than: Duration) -> io::Result<Trimmed> {
         let open = epochs(&self.root)?;
         let closed = epochs(&self.root.join("closed"))?;
+        let needed = self.needed_from(older_than.max(NEEDS_AGE));
+        let mut trimmed = Trimmed::default();
         for (of, folder) in open.into_iter().chain(closed).filter(|(of, _)| *of <= epoch) {
             if epoch.0 - of.0 > EPOCHS_KEPT {
                 fs::remove_dir_all(&folder)?;
@@ -144,14 +189,37 @@ impl Share {
             for part in ["wal", "stream"] {
                 let mut files = BTreeMap::new();
                 list(&folder.join(part), false, &mut files)?;
-                let segments: Vec<&Shipped> = files.iter().filter(|(n, _)| is_segment(n)).map(|(_, f)| f).collect();
-                for file in &segments[..segments.len().saturating_sub(SEGMENTS_MAX)] {
-                    fs::remove_file(&file.path)?;
+                let segments: Vec<(&String, &Shipped)> = files.iter().filter(|(n, _)| is_segment(n)).collect();
+                let too_many = segments.len().saturating_sub(SEGMENTS_MAX);
+                for (n, (name, file)) in segments.iter().enumerate() {
+                    let is_needed = of == epoch && needed.as_ref().is_some_and(|from| name[8..] >= from[..]);
+                    let too_old = is_older(&file.path, older_than);
+                    if n < too_many || (too_old && !is_needed) {
+                        fs::remove_file(&file.path)?;
+                        trimmed.files += 1;
+                        if is_needed && part == "wal" {
+                            trimmed.lost_for = Some((*name).clone());
+                        }
+                    }
                 }
             }
         }
-        Ok(())
+        Ok(trimmed)
     }
+}
+
+/// What a trim did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Files taken away.
+    pub files: usize,
+    /// The newest of them that somebody still needed.
+    pub lost_for: Option<String>,
+}
+
+fn is_older(path: &Path, than: Duration) -> bool {
+    let modified = fs::metadata(path).and_then(|m| m.modified());
+    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > than))
 }
 
 /// The folders of epochs in a folder.

@@ -81,6 +81,8 @@ pub struct ArchiverProbe {
     pub failing: bool,
     /// What the program that ships the unfinished segment has written, while it runs.
     pub received: Option<Lsn>,
+    /// Segments archived since the statistics began.
+    pub files: u64,
 }
 
 /// What the chat schema says.
@@ -215,6 +217,7 @@ impl Sql {
             last_at_ms: row.get::<_, Option<i64>>(1),
             failing: row.get::<_, Option<bool>>(2).unwrap_or(false),
             received: text(3).and_then(|t| t.parse().ok()),
+            files: row.get::<_, Option<i64>>(4).unwrap_or_default().unsigned_abs(),
         })
     }
 
@@ -362,7 +365,8 @@ static PROBE: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
 /// How the archiver and the program that ships the unfinished segment stand.
 const ARCHIVER: &str = "SELECT last_archived_wal, (extract(epoch FROM last_archived_time) * 1000)::bigint,
      last_failed_time > coalesce(last_archived_time, '-infinity'),
-     (SELECT write_lsn::text FROM pg_stat_replication WHERE application_name = 'pg_receivewal' LIMIT 1)
+     (SELECT write_lsn::text FROM pg_stat_replication WHERE application_name = 'pg_receivewal' LIMIT 1),
+     archived_count
      FROM pg_stat_archiver";
 
 /// A row for each standby that receives from here.

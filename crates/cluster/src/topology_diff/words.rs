@@ -150,6 +150,12 @@ pub(super) fn explained(difference: Difference, published: &Topology, wanted: &T
             vec!["take the instance out of the topology, publish, and add it with the new address".into()],
             Users::NotAtAll,
         ),
+        Difference::ShippingSettings { database, changed } => told(
+            format!("log shipping of {database}: {}", changed.join(", ")),
+            "The jobs take it up at once.",
+            vec![],
+            Users::NotAtAll,
+        ),
         Difference::Share { database, from: Some(from), to: Some(to) } => told(
             format!("log of {database} is shipped through {to}, not {from}"),
             "The principal begins to ship into the new folder; what the old one holds and the backup has not copied comes by stream.",

@@ -73,7 +73,8 @@ async fn once(agents: &Agents, json: bool, watch: bool) -> Outcome {
     if json {
         let value = serde_json::json!({
             "pool": view.topology.pool, "record": view.record, "reports": view.reports, "silent": view.silent,
-            "exposure": status.exposure, "topology_version": view.topology.version,
+            "exposure": status.exposure,
+            "alerts": view.record.as_ref().map(|r| super::log_shipping::all_alerts(view, r)), "topology_version": view.topology.version,
         });
         return if watch { output::json_line(&value) } else { output::json(&value) };
     }
@@ -150,6 +151,7 @@ fn show(status: &Status, record: &PoolRecord) -> Outcome {
         output::line("")?;
         copies(view, record, name, database)?;
         shipping(view, name, database)?;
+        super::log_shipping::problems(view, record, name, database)?;
         if let Some(exposure) = status.exposure.get(name).filter(|_| database.backup.is_some()) {
             output::line(&format!("exposure: {}", exposed(exposure)))?;
         }
@@ -267,6 +269,9 @@ pub fn pair_word(synchronised: bool, principal: &InstanceReport, mirror: &HostNa
 
 fn shipping(view: &PoolView, name: &DatabaseName, database: &DatabaseRecord) -> Outcome {
     let Some(host) = &database.backup else {
+        if database.shipping_off {
+            return output::line("log shipping: OFF (standfast log-shipping enable turns it on)");
+        }
         return output::line("log shipping: none (no backup in the record)");
     };
     let backup = instance(view, host, name);
@@ -288,11 +293,7 @@ fn shipping(view: &PoolView, name: &DatabaseName, database: &DatabaseRecord) -> 
         place(report.shipped),
         place(report.copied),
         place(backup.and_then(|i| i.applied))
-    ))?;
-    match &report.fault {
-        Some(fault) => output::line(&format!("  FAULT: {fault}")),
-        None => Ok(()),
-    }
+    ))
 }
 
 /// Exposure in a sentence.

@@ -68,8 +68,11 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
 }
 
 async fn check(context: &Context, file: &Path, live: bool) -> Outcome {
-    let (_, topology) = read(file)?;
+    let (text, topology) = read(file)?;
     let advice = advice(&topology);
+    for finding in cluster::topology_file::warnings(&topology, &text) {
+        output::say(&format!("{}:{}: warning: {}", file.display(), finding.line, finding.message));
+    }
     let remarks = if live {
         let folder = context.folder()?;
         let lost = Agents::new(&folder)?.look().await.view.record.map(|r| r.lost_sites.into_keys().collect());

@@ -88,6 +88,7 @@ fn in_script(failure: Failure, statement: &Statement, text: &str, several: bool)
         Failure::Refused(said) => Failure::Refused(with(said)),
         Failure::Waiting(said) => Failure::Waiting(with(said)),
         Failure::Failed(said) => Failure::Failed(with(said)),
+        Failure::Alert(said) => Failure::Alert(with(said)),
         Failure::Closed => Failure::Closed,
     }
 }

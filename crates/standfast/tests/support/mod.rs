@@ -185,6 +185,22 @@ impl Lab {
         ran.stdout.trim().to_owned()
     }
 
+    /// Publish the topology with other settings of log shipping, beside the share.
+    pub fn publish_log_shipping(&self, settings: &str) {
+        let text = std::fs::read_to_string(self.dir.join("topology.toml")).unwrap();
+        let set = |line: &str| match line
+            .strip_prefix("log_shipping = { share = ")
+            .and_then(|l| l.split_once('"')?.1.split_once('"'))
+        {
+            Some((share, _)) => format!("log_shipping = {{ share = \"{share}\", {settings} }}"),
+            None => line.to_owned(),
+        };
+        let changed: Vec<String> = text.lines().map(set).collect();
+        let file = self.dir.join("wanted.toml");
+        std::fs::write(&file, changed.join("\n")).unwrap();
+        self.ok(&["topology", "publish", file.to_str().unwrap(), "--yes"]);
+    }
+
     /// Write so many megabytes of log at the writer on `host`, quickly, and nothing else.
     pub fn write_log(&self, host: &str, megabytes: u32) {
         let statement = format!(

@@ -1,0 +1,269 @@
+//! How log shipping is set up: schedules, retention, delay, compression, thresholds (ha-dr §7, §13.1). `docs/topology.md`
+//! says what each key means here, where the log streams beside the files.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::time::Duration;
+
+/// A length of time, written as `500ms`, `30s`, `15min`, `72h` or `14d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Span {
+    /// Milliseconds.
+    pub ms: u64,
+}
+
+/// Units, longest first, with their milliseconds.
+const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1)];
+
+impl Span {
+    /// So many milliseconds.
+    pub const fn ms(ms: u64) -> Self {
+        Self { ms }
+    }
+
+    /// So many minutes.
+    pub const fn minutes(minutes: u64) -> Self {
+        Self { ms: minutes * 60_000 }
+    }
+
+    /// For waiting.
+    pub fn duration(self) -> Duration {
+        Duration::from_millis(self.ms)
+    }
+}
+
+impl TryFrom<String> for Span {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is no length of time; write it as 500ms, 30s, 15min, 72h or 14d");
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let (_, factor) = UNITS.iter().find(|(name, _)| *name == unit.trim()).ok_or_else(wrong)?;
+        number.checked_mul(*factor).map(Span::ms).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, factor) =
+            UNITS.iter().find(|(_, f)| self.ms.is_multiple_of(*f) && self.ms >= *f).unwrap_or(&("s", 1));
+        write!(f, "{}{name}", self.ms / factor)
+    }
+}
+
+impl From<Span> for String {
+    fn from(span: Span) -> String {
+        span.to_string()
+    }
+}
+
+/// How the log is made smaller before it is shipped: PostgreSQL's `wal_compression`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Not at all.
+    Off,
+    /// Quick.
+    #[default]
+    Lz4,
+    /// Smaller, and dearer.
+    Zstd,
+}
+
+impl Compression {
+    /// PostgreSQL's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Compression::Off => "off",
+            Compression::Lz4 => "lz4",
+            Compression::Zstd => "zstd",
+        }
+    }
+}
+
+/// Log shipping of a database. Each field's default is the reference's where it names one that fits a log that streams.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogShipping {
+    /// A folder that every host of the database reads and writes; best on a host of neither site.
+    pub share: String,
+    /// The backup job: a segment is finished at least this often while anything is written. What is written meanwhile is in
+    /// the share all the same, as a partial segment.
+    #[serde(default = "default_backup_every")]
+    pub backup_every: Span,
+    /// The copy job: time between two rounds while the stream is up; without it there is no pause.
+    #[serde(default = "default_copy_every")]
+    pub copy_every: Span,
+    /// Segments in the share that are older go, unless the backup still needs them; so do the oldest beyond 1 GB, in any case.
+    #[serde(default = "default_delete_older_than")]
+    pub delete_older_than: Span,
+    /// The restore job: what was committed is held back so long before it is applied.
+    #[serde(default = "default_restore_delay")]
+    pub restore_delay: Span,
+    /// How the log is made smaller.
+    #[serde(default)]
+    pub compression: Compression,
+    /// Alert 14420 when the share has lacked something of the log for so long.
+    #[serde(default = "default_backup_threshold")]
+    pub backup_threshold: Span,
+    /// Alert 14421 when the backup has not applied all that it could for so long, beyond the restore delay.
+    #[serde(default = "default_restore_threshold")]
+    pub restore_threshold: Span,
+    /// Whether there are alerts.
+    #[serde(default = "default_threshold_alerts")]
+    pub threshold_alerts: bool,
+    /// How long the history of the jobs is kept.
+    #[serde(default = "default_history_retention")]
+    pub history_retention: Span,
+}
+
+fn default_backup_every() -> Span {
+    Span::minutes(15)
+}
+fn default_copy_every() -> Span {
+    Span::ms(1_000)
+}
+fn default_delete_older_than() -> Span {
+    Span::minutes(72 * 60)
+}
+fn default_restore_delay() -> Span {
+    Span::ms(0)
+}
+fn default_backup_threshold() -> Span {
+    Span::minutes(60)
+}
+fn default_restore_threshold() -> Span {
+    Span::minutes(45)
+}
+fn default_threshold_alerts() -> bool {
+    true
+}
+fn default_history_retention() -> Span {
+    Span::minutes(14_420)
+}
+
+impl LogShipping {
+    /// A share with every default.
+    pub fn into_share(share: &str) -> Self {
+        Self {
+            share: share.to_owned(),
+            backup_every: default_backup_every(),
+            copy_every: default_copy_every(),
+            delete_older_than: default_delete_older_than(),
+            restore_delay: default_restore_delay(),
+            compression: Compression::default(),
+            backup_threshold: default_backup_threshold(),
+            restore_threshold: default_restore_threshold(),
+            threshold_alerts: default_threshold_alerts(),
+            history_retention: default_history_retention(),
+        }
+    }
+
+    /// What differs from before, the share aside: `key: from → to`.
+    pub fn changed_from(&self, old: &LogShipping) -> Vec<String> {
+        let said = |s: &LogShipping| {
+            [
+                ("backup_every", s.backup_every.to_string()),
+                ("copy_every", s.copy_every.to_string()),
+                ("delete_older_than", s.delete_older_than.to_string()),
+                ("restore_delay", s.restore_delay.to_string()),
+                ("compression", s.compression.word().to_owned()),
+                ("backup_threshold", s.backup_threshold.to_string()),
+                ("restore_threshold", s.restore_threshold.to_string()),
+                ("threshold_alerts", s.threshold_alerts.to_string()),
+                ("history_retention", s.history_retention.to_string()),
+            ]
+        };
+        let pairs = said(old).into_iter().zip(said(self)).filter(|(old, new)| old != new);
+        pairs.map(|((key, from), (_, to))| format!("{key}: {from} → {to}")).collect()
+    }
+
+    /// What cannot be: a key and what is wrong with it.
+    pub fn findings(&self) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        if !self.share.starts_with('/') {
+            found.push(("share", format!("the share '{}' is no absolute path; write it from / on", self.share)));
+        }
+        if self.backup_every.ms < 1_000 {
+            found.push(("backup_every", format!("backup_every is {}; it is at least 1s", self.backup_every)));
+        }
+        if self.copy_every.ms < 100 {
+            found.push(("copy_every", format!("copy_every is {}; it is at least 100ms", self.copy_every)));
+        }
+        if self.restore_delay.ms > 2_147_483_647 {
+            found.push(("restore_delay", format!("restore_delay is {}; it is at most 24d", self.restore_delay)));
+        }
+        for (key, span) in [
+            ("backup_threshold", self.backup_threshold),
+            ("restore_threshold", self.restore_threshold),
+            ("delete_older_than", self.delete_older_than),
+            ("history_retention", self.history_retention),
+        ] {
+            if span.ms == 0 {
+                found.push((key, format!("{key} is nothing; leave it out for the default")));
+            }
+        }
+        found
+    }
+
+    /// What may be, and is hardly meant: a key and a sentence.
+    pub fn warnings(&self) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        for (key, threshold, job, every) in [
+            ("backup_threshold", self.backup_threshold, "backup_every", self.backup_every),
+            ("restore_threshold", self.restore_threshold, "copy_every", self.copy_every),
+        ] {
+            if threshold.ms < 3 * every.ms {
+                let says = format!(
+                    "{key} is {threshold}, less than three times {job} ({every}): it may alert while all is well (ha-dr §13.1)"
+                );
+                found.push((key, says));
+            }
+        }
+        if self.restore_delay.ms > 0 {
+            let says = format!(
+                "restore_delay holds the backup back by {}: a failover has to apply all of that first",
+                self.restore_delay
+            );
+            found.push(("restore_delay", says));
+        }
+        if self.delete_older_than.ms < 3 * self.backup_every.ms {
+            let says = format!("delete_older_than is {}, less than three backups", self.delete_older_than);
+            found.push(("delete_older_than", says));
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_of_time_is_read_and_written_in_its_largest_unit() {
+        for (text, ms, back) in [
+            ("500ms", 500, "500ms"),
+            ("90s", 90_000, "90s"),
+            ("60min", 3_600_000, "1h"),
+            ("14d", 1_209_600_000, "14d"),
+            ("0s", 0, "0s"),
+        ] {
+            let span = Span::try_from(text.to_owned()).expect("it is one");
+            assert_eq!((span.ms, span.to_string().as_str()), (ms, back), "{text}");
+        }
+        for text in ["", "15", "min", "15 years", "-1s", "99999999999999999d"] {
+            assert!(Span::try_from(text.to_owned()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_references_defaults_are_sound() {
+        let shipping = LogShipping::into_share("/share");
+        assert_eq!((shipping.findings(), shipping.warnings()), (vec![], vec![]));
+        let hasty = LogShipping { backup_threshold: Span::minutes(20), restore_delay: Span::minutes(5), ..shipping };
+        let keys: Vec<&str> = hasty.warnings().iter().map(|(key, _)| *key).collect();
+        assert_eq!(keys, ["backup_threshold", "restore_delay"]);
+    }
+}
