@@ -1,5 +1,7 @@
 //! What goes wrong with the share: named, with what can be done; shipping resumes by itself, and nothing stops silently.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod support;
 use serde_json::Value;
 use std::path::PathBuf;
