@@ -153,8 +153,10 @@ fn copy(host: &Host, database: &Database, work: &mut Work, probe: &Probe, settin
                 report.shipped_file = copied.newest;
                 report.shipped = copied.shipped;
                 report.copied = copied.copied.or(report.copied);
-                // What a stream brings lacks nothing.
-                report.hole = copied.hole.filter(|_| !probe.streaming);
+                // What a stream brings lacks nothing; one that finds that its source has not kept the missing file comes up
+                // for moments only, and brings nothing.
+                let stood = report.hole.take();
+                report.hole = copied.hole.filter(|h| !probe.streaming || stood.is_some_and(|s| s.from == h.from));
                 report.fault = report.hole.as_ref().map(|hole| share_fault::hole(hole, None));
                 if copied.files > 0 {
                     report.last_copied_file = copied.newest_copied;

@@ -264,6 +264,7 @@ fn is_fed(view: &View<'_>, chain: &Chain) -> Done {
         return Done::NotYet(format!("{} does not answer ({})", chain.backup, view.silence(&chain.backup)));
     };
     match &instance.shipping {
+        Some(s) if s.hole.is_some() => Done::NotYet(format!("{} meets a hole in the share", chain.backup)),
         Some(s) if instance.state == InstanceState::Standby && s.enabled && s.streaming => {
             Done::Yes(format!("{} streams", chain.backup))
         }
