@@ -196,6 +196,12 @@ impl Planning<'_> {
                     self.refuse(format!("{database} is in use"), "leave it in the topology");
                 }
             }
+            Difference::ExistingDatabase { database, from, to } => {
+                if from.is_none() || to.is_none() {
+                    let why = format!("who operates {database} would change while the pool is in use");
+                    self.refuse(why, "leave it as it is: rooms and history do not move from one database to another");
+                }
+            }
             Difference::InstanceAdded { database, role, host } => self.added(record, database, *role, host),
             Difference::InstanceRemoved { database, role, host } => self.removed(record, database, *role, host),
             Difference::InstanceRole { database, host, from, to } => self.exchanged(database, host, *from, *to),
@@ -362,6 +368,7 @@ impl Planning<'_> {
 mod tests {
     use super::*;
     use crate::Epoch;
+    use crate::existing::ExistingDatabase;
     use crate::record::{DatabaseRecord, MirrorRecord, RunRef};
 
     const STRETCHED: &str = include_str!("../../shell/tests/stretched.toml");
@@ -474,6 +481,22 @@ mod tests {
                 "refused: s1b would be the primary of mgc, and it is not its principal now",
             ],
         );
+    }
+
+    #[test]
+    fn who_operates_the_database_stays_and_where_it_is_may_change() {
+        let existing = |dsn: &str| ExistingDatabase { name: "mgc".into(), dsn: dsn.into() };
+        let theirs = Topology {
+            databases: Vec::new(),
+            existing_databases: vec![existing("postgresql://chat@db1/talk")],
+            ..topology(STRETCHED)
+        };
+        let moved = Topology { existing_databases: vec![existing("postgresql://chat@db2/talk")], ..theirs.clone() };
+        let mut record = record();
+        record.databases.clear();
+        assert_eq!(plan(&theirs, &moved, Some(&record)), Plan::default());
+        let refused = plan(&theirs, &topology(STRETCHED), Some(&record)).refusals;
+        assert!(refused.iter().any(|r| r.why.contains("who operates mgc would change")), "{refused:?}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod words;
 
+use crate::existing::ExistingDatabase;
 use crate::name::{DatabaseName, HostName, ServerName, SiteName};
 use crate::topology::{Database, Endpoint, Host, LatencyClass, Role, Server, Site, Topology};
 use serde::Serialize;
@@ -150,6 +151,15 @@ pub enum Difference {
         /// In the file.
         to: Option<String>,
     },
+    /// A database that somebody else operates; `None` where there is none of the name.
+    ExistingDatabase {
+        /// The database.
+        database: DatabaseName,
+        /// The published connection string.
+        from: Option<String>,
+        /// The one in the file.
+        to: Option<String>,
+    },
     /// A new chat server.
     ServerAdded {
         /// Its name.
@@ -252,6 +262,12 @@ pub fn diff(published: &Topology, wanted: &Topology) -> Vec<Change> {
             (None, Some(new)) => found.push(Difference::DatabaseAdded { database: new.name.clone() }),
             (Some(old), None) => found.push(Difference::DatabaseRemoved { database: old.name.clone() }),
             (None, None) => {}
+        }
+    }
+    for (old, new) in pairs(&published.existing_databases, &wanted.existing_databases, |d| &d.name) {
+        if let Some(database) = new.or(old).filter(|_| old != new).map(|d| d.name.clone()) {
+            let dsn = |d: Option<&ExistingDatabase>| d.map(|d| d.dsn.clone());
+            found.push(Difference::ExistingDatabase { database, from: dsn(old), to: dsn(new) });
         }
     }
     for (old, new) in pairs(&published.servers, &wanted.servers, |s| &s.name) {

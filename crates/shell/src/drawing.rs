@@ -135,6 +135,8 @@ pub fn picture(topology: &Topology, view: Option<&PoolView>) -> Picture {
     if topology.sites.len() > 1 {
         subtitle.push(line.into());
     }
+    let theirs = topology.existing_databases.iter();
+    subtitle.extend(theirs.map(|d| format!("{} operated by somebody else", d.name)));
     if let Some(run) = seen.record.and_then(|r| r.run.as_ref()) {
         subtitle.push(format!("{} is under way", run.runbook));
     }

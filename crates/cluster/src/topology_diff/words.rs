@@ -57,6 +57,21 @@ pub(super) fn explained(difference: Difference, published: &Topology, wanted: &T
             vec![format!("the agent of {to} running, and no run under way")],
             Users::NotAtAll,
         ),
+        Difference::ExistingDatabase { database, to: Some(dsn), from } => told(
+            format!(
+                "{database} is {} {dsn}, operated by somebody else",
+                if from.is_some() { "now" } else { "taken from" }
+            ),
+            "The servers connect to whichever of its hosts takes writes.",
+            vec!["the same database there: its rooms and their history".into()],
+            Users::Wait,
+        ),
+        Difference::ExistingDatabase { database, to: None, .. } => told(
+            format!("{database} of somebody else is taken away"),
+            "Refused while the pool is in use: its rooms and their history are there.",
+            vec![],
+            Users::Wait,
+        ),
         Difference::HostAdded { host, site } => told(
             format!("the host {host} is added at {site}"),
             "The other agents exchange the record with it.",
