@@ -90,6 +90,7 @@ async fn carry_out(host: &Host, database: &Database, work: &mut Work, order: &Or
         Order::Fence { epoch, .. } => fence(database, work, *epoch).await,
         Order::CloseShare { epoch, .. } => close_share(host, database, *epoch),
         Order::StopLogShipping { .. } => stop_log_shipping(host, database, work).await,
+        Order::StartLogShipping { .. } => start_log_shipping(host, database, work).await,
         Order::CopyRemainingLog { .. } => copy_remaining_log(host, database, work).await,
         Order::ApplyRemainingLog { .. } => apply_remaining_log(database, work).await,
         Order::DisconnectSessions { .. } => {
@@ -106,6 +107,7 @@ async fn carry_out(host: &Host, database: &Database, work: &mut Work, order: &Or
         Order::SalvageTail { from, .. } => salvage(host, database, from).await,
         Order::Rewind { from, .. } => rewind(host, database, work, from).await,
         Order::HandOver { epoch, .. } => hand_over(database, work, *epoch).await,
+        Order::Reopen { epoch, .. } => reopen(database, work, *epoch).await,
     }
 }
 
@@ -208,6 +210,22 @@ async fn stop_log_shipping(host: &Host, database: &Database, work: &mut Work) ->
     report.streaming = false;
     database.shipping(Some(report), false);
     Ok("copy and restore jobs and the stream are stopped".into())
+}
+
+async fn start_log_shipping(host: &Host, database: &Database, work: &mut Work) -> Result<String, Error> {
+    work.destination.set_offer(Offer::Finished)?;
+    let mut detail = "copy and restore jobs and the stream are on".to_owned();
+    // What the share was closed over is in no open folder: a stream may not have all of it any more.
+    if let (Some(share), Some(probe)) = (database.share(host), database.probe().await)
+        && let Err(error) = work.copy.round(&share, true, &work.destination, &database.has(&probe), &host.programs)
+    {
+        detail = format!("{detail}; the share cannot be read ({error}), the stream goes on without it");
+    }
+    database.remember(|s| s.shipping_stopped_in = None)?;
+    let mut report = database.last_shipping().unwrap_or_else(feed::stopped_report);
+    report.enabled = true;
+    database.shipping(Some(report), false);
+    Ok(detail)
 }
 
 async fn copy_remaining_log(host: &Host, database: &Database, work: &mut Work) -> Result<String, Error> {
@@ -409,4 +427,42 @@ async fn hand_over(database: &Database, work: &mut Work, epoch: Epoch) -> Result
         s.history_epoch = Some(epoch);
     })?;
     Ok(format!("stopped cleanly at {}", end.checkpoint))
+}
+
+async fn reopen(database: &Database, work: &mut Work, epoch: Epoch) -> Result<String, Error> {
+    let instance = &database.instance;
+    let state = database.state();
+    let runs = database.running();
+    let probe = database.probe().await;
+    if !instance.has_data() || instance.is_standby() || probe.as_ref().is_some_and(|p| p.in_recovery) {
+        return Err(Error::Unfit(format!(
+            "{} is no writer's data here; there is nothing to open again",
+            database.name
+        )));
+    }
+    if state.history_epoch.is_none_or(|e| e.next() < epoch) {
+        return Err(Error::Unfit(format!(
+            "{} was left behind before epoch {epoch} was begun; it cannot be its writer",
+            database.name
+        )));
+    }
+    // Remembered first: whoever is killed in between leaves a writer of this epoch, which a late fence does not stop.
+    database.remember(|s| {
+        s.history_epoch = s.history_epoch.max(Some(epoch));
+        s.handed_over = None;
+        s.fenced_by = None;
+    })?;
+    // The record has no mirror now, or one that is not synchronised: nobody is waited for.
+    work.wait_for_set = None;
+    let conf = instance.plain_conf();
+    let process = if let Some(process) = runs {
+        database.reload(&conf)?;
+        process
+    } else {
+        database.doing(Some("opening again"));
+        database.start(&conf).await?
+    };
+    instance.until_postgres_answers(process).await?;
+    instance.sql.call_chat("begin_epoch", epoch).await?;
+    Ok(format!("online again, in epoch {epoch}"))
 }

@@ -4,6 +4,7 @@
 //! in, decisions and orders go out; `agent` and `conductor` carry them out. So the same functions serve production, the
 //! model checker and the simulation.
 
+pub mod abort;
 pub mod active_servers;
 pub mod alert;
 pub mod existing;

@@ -68,6 +68,11 @@ pub enum Order {
         /// Which database.
         database: DatabaseName,
     },
+    /// Start the copy and restore jobs and the stream again; what the share was closed over is copied first.
+    StartLogShipping {
+        /// Which database.
+        database: DatabaseName,
+    },
     /// Copy what is left in the share, the last partial segment included, to the copy folder.
     CopyRemainingLog {
         /// Which database.
@@ -120,6 +125,14 @@ pub enum Order {
         /// The epoch of the writer to come.
         epoch: Epoch,
     },
+    /// Start the writer again that was fenced or handed over for `epoch`, and let it begin that epoch itself: the change of
+    /// writer did not take place. Only given while nobody else was ever to be the writer of that epoch.
+    Reopen {
+        /// Which database.
+        database: DatabaseName,
+        /// The epoch that it begins.
+        epoch: Epoch,
+    },
 }
 
 impl Order {
@@ -132,6 +145,7 @@ impl Order {
             | Order::Fence { database, .. }
             | Order::CloseShare { database, .. }
             | Order::StopLogShipping { database }
+            | Order::StartLogShipping { database }
             | Order::CopyRemainingLog { database }
             | Order::ApplyRemainingLog { database }
             | Order::DisconnectSessions { database }
@@ -139,7 +153,8 @@ impl Order {
             | Order::Checkpoint { database }
             | Order::SalvageTail { database, .. }
             | Order::Rewind { database, .. }
-            | Order::HandOver { database, .. } => database,
+            | Order::HandOver { database, .. }
+            | Order::Reopen { database, .. } => database,
         }
     }
 }

@@ -114,7 +114,7 @@ pub enum Deed {
 pub enum Undo {
     /// Leaves nothing behind.
     Nothing,
-    /// The pool's old record and log shipping come back by themselves once the record is restored.
+    /// `standfast runbook abort` puts it back: see [`crate::abort`].
     RestoreRecord,
     /// From here on, forward only.
     PointOfNoReturn,
@@ -276,7 +276,10 @@ fn is_due_again(deed: &Deed, view: &View<'_>, late: bool) -> bool {
         Deed::SetRecord { .. } => true,
         Deed::Give { host, order } => {
             let taken = view.reports.get(host).and_then(|r| r.orders.get(order.database()));
-            match taken.filter(|t| t.order == *order).map(|t| &t.outcome) {
+            // The same order of an earlier run says nothing about this one.
+            let this_run = view.record.run.as_ref().map(|r| r.id.as_str());
+            let taken = taken.filter(|t| t.order == *order && Some(t.run.as_str()) == this_run);
+            match taken.map(|t| &t.outcome) {
                 Some(Outcome::Running { .. }) => false,
                 Some(Outcome::Done { .. }) => late,
                 Some(Outcome::Failed { .. } | Outcome::TooOld { .. }) | None => true,

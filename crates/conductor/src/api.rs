@@ -2,12 +2,13 @@
 
 use crate::Conductor;
 use crate::carry_out;
+use crate::estimate::estimate;
 use crate::journal::Journal;
 use crate::plan::{Situation, situation};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use cluster::name::DatabaseName;
 use cluster::record::PoolState;
@@ -17,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use wire::agent::AgentError;
-use wire::run::{RunAnswer, RunEventKind, RunProgress, RunSummary, StartRun};
+use wire::run::{AbortAnswer, AbortRun, RunAnswer, RunEventKind, RunProgress, RunSummary, StartRun};
 
 /// Longest time that a request may wait.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -27,12 +28,18 @@ pub fn router(conductor: Arc<Conductor>) -> Router {
     Router::new()
         .route("/v1/runs", get(list).post(start))
         .route("/v1/runs/{id}", get(progress))
+        .route("/v1/runs/{id}/abort", post(abort))
         .route("/v1/exposure", get(exposure))
         .with_state(conductor)
 }
 
 fn failed(message: String) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, Json(AgentError { message })).into_response()
+}
+
+fn no_such_run(id: &str) -> Response {
+    let message = format!("there is no run {id} here; standfast runbook list shows which there are");
+    (StatusCode::NOT_FOUND, Json(AgentError { message })).into_response()
 }
 
 async fn list(State(conductor): State<Arc<Conductor>>) -> Json<Vec<RunSummary>> {
@@ -56,15 +63,23 @@ async fn progress(
     Path(id): Path<String>,
     Query(query): Query<Since>,
 ) -> Result<Json<RunProgress>, Response> {
-    let Some(journal) = conductor.run(&id) else {
-        let message = format!("there is no run {id} here; standfast runbook list shows which there are");
-        return Err((StatusCode::NOT_FOUND, Json(AgentError { message })).into_response());
-    };
+    let journal = conductor.run(&id).ok_or_else(|| no_such_run(&id))?;
     let mut events = journal.watch();
     let wait = Duration::from_millis(query.wait_ms).min(WAIT_MAX);
     let more = events.wait_for(|all| all.len() as u64 > query.after);
     let _ = tokio::time::timeout(wait, more).await;
     Ok(Json(journal.progress(query.after)))
+}
+
+async fn abort(
+    State(conductor): State<Arc<Conductor>>,
+    Path(id): Path<String>,
+    Json(wanted): Json<AbortRun>,
+) -> Result<Json<AbortAnswer>, Response> {
+    let journal = conductor.run(&id).ok_or_else(|| no_such_run(&id))?;
+    let _one_at_a_time = conductor.starting.lock().await;
+    let now = situation(&conductor, true).await.map_err(failed)?;
+    crate::abort::abort(&conductor, &journal, wanted, &now).map(Json).map_err(failed)
 }
 
 async fn start(
@@ -93,11 +108,14 @@ fn answer(
     wanted: StartRun,
     now: &Situation,
 ) -> Result<RunAnswer, String> {
-    let mut plan = Box::new(now.plan(runbook));
+    let journals: Vec<_> = conductor.all_runs().iter().map(|j| j.events()).collect();
+    let estimates = estimate(runbook.name, journals.iter().map(Vec::as_slice));
+    let mut plan = Box::new(now.plan(runbook, &estimates));
     let refused = |unmet: Vec<Unmet>, plan| Ok(RunAnswer::Refused { unmet, plan: Some(plan) });
     let standing = standing(conductor, runbook, now);
     let view = now.view(&now.facts);
     let unmet: Vec<Unmet> = match &standing {
+        Standing::Resume(journal) if journal.is_aborted() => vec![being_undone(runbook)],
         Standing::Resume(_) => Vec::new(),
         Standing::Taken(unmet) => vec![unmet.clone()],
         Standing::Free | Standing::Supersede(_) => match cluster::existing::theirs(&now.topology, runbook) {
@@ -132,7 +150,7 @@ fn answer(
     }
     if let Standing::Supersede(Some(journal)) = &standing {
         let message = format!("a {} begun by {} takes its place", runbook.name, wanted.started_by);
-        journal.add(RunEventKind::Finished { complete: false, message })?;
+        journal.add(RunEventKind::Finished { complete: false, undone: false, message, record: None })?;
     }
     let id = format!("{}-{}", runbook.name, jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ"));
     let begun = RunEventKind::Begun {
@@ -140,6 +158,7 @@ fn answer(
         started_by: wanted.started_by,
         facts: Box::new(now.facts.clone()),
         only_step: wanted.only_step,
+        found: plan.found.clone(),
     };
     let journal = Arc::new(Journal::begin(&conductor.dir.join("runs"), &id, begun)?);
     conductor.runs.lock().expect("nothing panics while it holds the runs").insert(id.clone(), journal.clone());
@@ -183,6 +202,14 @@ fn standing(conductor: &Conductor, runbook: &Runbook, now: &Situation) -> Standi
     Standing::Taken(taken(&run.runbook, &run.started_by, &run.started_at))
 }
 
+fn being_undone(runbook: &Runbook) -> Unmet {
+    Unmet {
+        why: format!("the {} that is under way is being undone", runbook.name),
+        hint: "watch that with standfast runbook watch; when it is over, a new one can begin".into(),
+        can_be_forced: false,
+    }
+}
+
 fn taken(runbook: &str, by: &str, at: &str) -> Unmet {
     let by = if by.is_empty() { String::new() } else { format!(", started by {by} at {at}") };
     Unmet {
@@ -220,8 +247,14 @@ fn take_up_next_step(conductor: &Arc<Conductor>, journal: &Arc<Journal>, wanted:
     if journal.over() != Some(false) {
         return Ok(());
     }
-    let Some((runbook, started_by, facts, _)) = journal.begun() else { return Ok(()) };
-    let begun = RunEventKind::Begun { runbook, started_by, facts: Box::new(facts), only_step: wanted.only_step };
+    let Some((runbook, _, facts, _)) = journal.begun() else { return Ok(()) };
+    let begun = RunEventKind::Begun {
+        runbook,
+        started_by: wanted.started_by,
+        facts: Box::new(facts),
+        only_step: wanted.only_step,
+        found: Vec::new(),
+    };
     journal.add(begun)?;
     tokio::spawn(carry_out::carry_out(conductor.clone(), journal.clone()));
     Ok(())

@@ -4,6 +4,7 @@ use crate::Conductor;
 use crate::failpoint;
 use crate::journal::Journal;
 use crate::observe::{all_hosts, ask};
+use cluster::abort::abort_of;
 use cluster::name::HostName;
 use cluster::order::{Outcome, Stamp, StampedOrder};
 use cluster::record::{PoolRecord, RunRef};
@@ -36,6 +37,8 @@ struct Run<'a> {
     journal: &'a Journal,
     runbook: &'static Runbook,
     facts: Facts,
+    /// It is being undone.
+    undoing: bool,
 }
 
 /// Take up runs whose journals are not at their end.
@@ -59,7 +62,7 @@ pub async fn carry_out(conductor: Arc<Conductor>, journal: Arc<Journal>) {
         tracing::error!(run = %journal.id, runbook = %name, "this program does not know the runbook of a run");
         return;
     };
-    let mut run = Run { conductor: &conductor, journal: &journal, runbook, facts };
+    let mut run = Run { conductor: &conductor, journal: &journal, runbook, facts, undoing: false };
     while let Err(error) = run.carry_to_the_end(&started_by, only_step.as_deref()).await {
         if journal.over().is_some() {
             tracing::warn!(run = %journal.id, "a run is over: another one has taken its place");
@@ -72,6 +75,10 @@ pub async fn carry_out(conductor: Arc<Conductor>, journal: Arc<Journal>) {
 
 impl Run<'_> {
     async fn carry_to_the_end(&mut self, started_by: &str, only_step: Option<&str>) -> Result<(), String> {
+        if self.journal.is_aborted() {
+            self.undoing = true;
+            return self.carry_back().await;
+        }
         if !self.claim(started_by).await? {
             return Ok(());
         }
@@ -82,10 +89,40 @@ impl Run<'_> {
             self.step(step).await?;
             if only_step == Some(step.id) && left > 0 {
                 let message = format!("step {} is done; the run stays open for the next step", step.id);
-                return self.journal.add(RunEventKind::Finished { complete: false, message });
+                return self.note(RunEventKind::Finished { complete: false, undone: false, message, record: None });
             }
         }
-        self.finish().await
+        self.finish(true, self.runbook.says_at_end).await
+    }
+
+    /// Undo what has been done.
+    async fn carry_back(&mut self) -> Result<(), String> {
+        let abort = abort_of(self.runbook).ok_or_else(|| format!("{} has no undo", self.runbook.name))?;
+        let steps: Vec<_> = abort.steps_after(|id| self.journal.has_ordered(id)).collect();
+        for step in steps.into_iter().filter(|step| !self.journal.is_done(step.id)).collect::<Vec<_>>() {
+            let now = self.look().await?;
+            if now.record.run.as_ref().is_none_or(|run| run.id != self.journal.id) {
+                return self.moved_on(now.record);
+            }
+            self.step(step).await?;
+        }
+        self.finish(false, abort.says_at_end).await
+    }
+
+    /// Somebody else has moved the pool on.
+    fn moved_on(&self, record: PoolRecord) -> Result<(), String> {
+        let message = "the pool has moved on without this run".to_owned();
+        self.journal.add(RunEventKind::Finished {
+            complete: false,
+            undone: false,
+            message,
+            record: Some(Box::new(record)),
+        })
+    }
+
+    /// Journal something: of a run that goes forward, only while it is not being undone.
+    fn note(&self, what: RunEventKind) -> Result<(), String> {
+        if self.undoing { self.journal.add(what) } else { self.journal.add_forward(what) }
     }
 
     /// Claim the pool, unless that is done. `false` when somebody else has it.
@@ -99,13 +136,13 @@ impl Run<'_> {
                 Some(run) => {
                     let message =
                         format!("{} holds the pool: {} since {}", run.started_by, run.runbook, run.started_at);
-                    self.journal.add(RunEventKind::Finished { complete: false, message })?;
+                    let record = Some(Box::new(now.record));
+                    self.journal.add(RunEventKind::Finished { complete: false, undone: false, message, record })?;
                     return Ok(false);
                 }
                 None if now.record.epoch > self.facts.before.epoch || self.past_first_step() => {
                     // The claim was given up at the end, or somebody else has moved the pool on meanwhile.
-                    let message = "the pool has moved on without this run".to_owned();
-                    self.journal.add(RunEventKind::Finished { complete: false, message })?;
+                    self.moved_on(now.record)?;
                     return Ok(false);
                 }
                 None => {}
@@ -165,7 +202,7 @@ impl Run<'_> {
 
     async fn step(&mut self, step: &'static Step) -> Result<(), String> {
         let began = Instant::now();
-        self.journal.add(RunEventKind::StepBegun { step: step.id.to_owned() })?;
+        self.note(RunEventKind::StepBegun { step: step.id.to_owned() })?;
         self.pass(step, "before").await;
         let mut acted = false;
         let mut said = String::new();
@@ -175,10 +212,13 @@ impl Run<'_> {
             if now.record.run.as_ref().is_none_or(|run| run.id != self.journal.id) {
                 return Err("the pool's record names another run".into());
             }
+            if !self.undoing && self.journal.is_aborted() {
+                return Err("it is being undone".into());
+            }
             let next = advance(step, &self.view(&now, began.elapsed().as_millis() as u64), acted);
             match next {
                 Next::StepDone(evidence) => {
-                    self.journal.add(RunEventKind::StepDone { step: step.id.to_owned(), evidence })?;
+                    self.note(RunEventKind::StepDone { step: step.id.to_owned(), evidence })?;
                     self.pass(step, "after").await;
                     return Ok(());
                 }
@@ -188,7 +228,11 @@ impl Run<'_> {
                 }
                 Next::Act(deeds) => {
                     acted = true;
-                    if let Err(trouble) = self.act(step, &now, deeds).await {
+                    let given = tokio::select! {
+                        outcome = self.act(step, &now, deeds) => outcome,
+                        () = self.journal.aborted(), if !self.undoing => return Err("it is being undone".into()),
+                    };
+                    if let Err(trouble) = given {
                         self.waits(step, &mut said, trouble, true)?;
                         tokio::time::sleep(again).await;
                         again = (again * 2).min(AGAIN_MAX);
@@ -215,7 +259,7 @@ impl Run<'_> {
             return Ok(());
         }
         said.clone_from(&reason);
-        self.journal.add(RunEventKind::Waiting { step: step.id.to_owned(), reason, needs_person })
+        self.note(RunEventKind::Waiting { step: step.id.to_owned(), reason, needs_person })
     }
 
     /// Journal the deeds, then do them: changes of the record one after the other, orders to different hosts at once.
@@ -230,7 +274,7 @@ impl Run<'_> {
             .max()
             .unwrap_or(now.record.epoch);
         let event = RunEventKind::Ordered { step: step.id.to_owned(), stamp_number: first, deeds: deeds.clone() };
-        self.journal.add(event)?;
+        self.note(event)?;
         let mut orders = JoinSet::new();
         let mut passed = false;
         for (deed, number) in deeds.into_iter().zip(first..) {
@@ -268,9 +312,9 @@ impl Run<'_> {
     }
 
     /// Give the claim up, and say what came of it.
-    async fn finish(&mut self) -> Result<(), String> {
+    async fn finish(&mut self, complete: bool, says: fn(&View<'_>) -> String) -> Result<(), String> {
         let now = self.look().await?;
-        let message = (self.runbook.says_at_end)(&self.view(&now, 0));
+        let message = says(&self.view(&now, 0));
         let mut record = now.record.clone();
         if record.run.as_ref().is_some_and(|r| r.id == self.journal.id) {
             record.run = None;
@@ -282,6 +326,7 @@ impl Run<'_> {
                 RecordAnswer::NotAuthority { message } | RecordAnswer::Refused { message } => return Err(message),
             }
         }
-        self.journal.add(RunEventKind::Finished { complete: true, message })
+        let undone = self.undoing;
+        self.note(RunEventKind::Finished { complete, undone, message, record: Some(Box::new(record)) })
     }
 }

@@ -68,9 +68,27 @@ impl Journal {
 
     /// Add an event; on disk when this returns.
     pub fn add(&self, what: RunEventKind) -> Result<(), String> {
+        self.add_if(|_| Ok(()), what)
+    }
+
+    /// Add an event of a run that goes forward; refused once it is being undone, so that nothing is ordered after that.
+    pub fn add_forward(&self, what: RunEventKind) -> Result<(), String> {
+        let undone = |events: &[RunEvent]| events.iter().any(|e| matches!(e.what, RunEventKind::AbortBegun { .. }));
+        let still =
+            |events: &[RunEvent]| if undone(events) { Err("the run is being undone".to_owned()) } else { Ok(()) };
+        self.add_if(still, what)
+    }
+
+    /// Add an event unless something in the journal speaks against it; nothing else comes in between.
+    pub fn add_if(
+        &self,
+        check: impl FnOnce(&[RunEvent]) -> Result<(), String>,
+        what: RunEventKind,
+    ) -> Result<(), String> {
         let mut file = self.file.lock().expect("nothing panics while it writes a journal");
         let now = Timestamp::now();
         let events = self.events.borrow();
+        check(&events)?;
         let began = events.first().and_then(|e| e.at.parse::<Timestamp>().ok()).unwrap_or(now);
         let event = RunEvent {
             number: events.len() as u64 + 1,
@@ -88,6 +106,20 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether the run is being undone, or was.
+    pub fn is_aborted(&self) -> bool {
+        self.events.borrow().iter().any(|e| matches!(e.what, RunEventKind::AbortBegun { .. }))
+    }
+
+    /// Returns when the run is being undone.
+    pub async fn aborted(&self) {
+        let mut events = self.watch();
+        let undone = |all: &Vec<RunEvent>| all.iter().any(|e| matches!(e.what, RunEventKind::AbortBegun { .. }));
+        if events.wait_for(undone).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// All events so far.
     pub fn events(&self) -> Vec<RunEvent> {
         self.events.borrow().clone()
@@ -102,7 +134,7 @@ impl Journal {
     pub fn begun(&self) -> Option<(String, String, Facts, Option<String>)> {
         let events = self.events.borrow();
         let mut all = events.iter().filter_map(|e| match &e.what {
-            RunEventKind::Begun { runbook, started_by, facts, only_step } => {
+            RunEventKind::Begun { runbook, started_by, facts, only_step, .. } => {
                 Some((runbook, started_by, facts, only_step))
             }
             _ => None,
@@ -118,7 +150,7 @@ impl Journal {
         let events = self.events.borrow();
         let last = events.iter().rev().find_map(|e| match e.what {
             RunEventKind::Finished { complete, .. } => Some(Some(complete)),
-            RunEventKind::Begun { .. } => Some(None),
+            RunEventKind::Begun { .. } | RunEventKind::AbortBegun { .. } => Some(None),
             _ => None,
         });
         last.flatten()
@@ -130,6 +162,11 @@ impl Journal {
             .borrow()
             .iter()
             .any(|e| matches!(&e.what, RunEventKind::StepDone { step: done, .. } if done == step))
+    }
+
+    /// Whether a step has given orders in this run.
+    pub fn has_ordered(&self, step: &str) -> bool {
+        ordered(&self.events.borrow(), step)
     }
 
     /// A number above that of every stamp that may have gone out.
@@ -165,6 +202,10 @@ impl Journal {
             RunEventKind::StepBegun { step } => Some(step.clone()),
             _ => None,
         });
+        let waits_for = events.last().and_then(|e| match &e.what {
+            RunEventKind::Waiting { reason, .. } => Some(reason.clone()),
+            _ => None,
+        });
         RunSummary {
             id: self.id.clone(),
             runbook,
@@ -173,6 +214,13 @@ impl Journal {
             complete: self.over(),
             step,
             elapsed_ms: events.last().map_or(0, |e| e.elapsed_ms),
+            aborted: self.is_aborted(),
+            waits_for,
         }
     }
+}
+
+/// Whether a step has given orders.
+pub fn ordered(events: &[RunEvent], step: &str) -> bool {
+    events.iter().any(|e| matches!(&e.what, RunEventKind::Ordered { step: by, .. } if by == step))
 }

@@ -4,9 +4,11 @@
 //! hosts, the journal, the change of the record, the orders. Everything that is about to be done is in the journal
 //! before it is done, so a run that is killed anywhere goes on when its process starts again.
 
+pub mod abort;
 pub mod agents;
 pub mod api;
 pub mod carry_out;
+pub mod estimate;
 pub mod failpoint;
 pub mod found;
 pub mod journal;

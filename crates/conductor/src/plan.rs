@@ -1,15 +1,16 @@
 //! Plans: what was found and what would be done, as a value. Printed, sent as JSON, or carried out.
 
 use crate::Conductor;
+use crate::estimate::Estimates;
 use crate::found;
 use crate::observe::{Look, all_hosts, ask};
 use cluster::Epoch;
 use cluster::name::SiteName;
 use cluster::record::{PoolRecord, PoolState};
-use cluster::runbook::{Done, Facts, Runbook, Undo, View};
+use cluster::runbook::{Done, Facts, Runbook, Step, Undo, View};
 use cluster::topology::Topology;
 use std::collections::BTreeMap;
-use wire::run::{Plan, PlannedStep};
+use wire::run::{Estimate, Plan, PlannedStep};
 
 /// Everything that a plan is made from.
 pub struct Situation {
@@ -74,24 +75,27 @@ impl Situation {
     }
 
     /// The plan of a runbook as things stand.
-    pub fn plan(&self, runbook: &Runbook) -> Plan {
+    pub fn plan(&self, runbook: &Runbook, estimates: &Estimates) -> Plan {
         let view = self.view(&self.facts);
         let mut found = found::sentences(&self.topology, &self.record, &self.look, &self.facts);
         if runbook.name == "failover" {
             found.extend(found::loss(&self.facts).into_iter().map(|l| format!("would be lost: {l}")));
         }
-        let steps = runbook
-            .steps
-            .iter()
-            .map(|step| PlannedStep {
-                id: step.id.to_owned(),
-                reference: step.reference.to_owned(),
-                says: step.says.to_owned(),
-                deeds: (step.does)(&view),
-                done: matches!((step.done)(&view), Done::Yes(_)),
-                point_of_no_return: step.undo == Undo::PointOfNoReturn,
-            })
-            .collect();
-        Plan { runbook: runbook.name.to_owned(), found, facts: self.facts.clone(), steps }
+        let steps = runbook.steps.iter().map(|step| planned(step, &view, estimates.steps.get(step.id).copied()));
+        let steps = steps.collect();
+        Plan { runbook: runbook.name.to_owned(), found, facts: self.facts.clone(), steps, estimate: estimates.total }
+    }
+}
+
+/// A step as part of a plan.
+pub fn planned(step: &Step, view: &View<'_>, estimate: Option<Estimate>) -> PlannedStep {
+    PlannedStep {
+        id: step.id.to_owned(),
+        reference: step.reference.to_owned(),
+        says: step.says.to_owned(),
+        deeds: (step.does)(view),
+        done: matches!((step.done)(view), Done::Yes(_)),
+        point_of_no_return: step.undo == Undo::PointOfNoReturn,
+        estimate,
     }
 }

@@ -20,7 +20,7 @@ use wire::agent::{
     AgentError, PoolView, Probe, Probed, PublishTopology, RecordAnswer, SessionReport, SetRecord, TopologyAnswer,
     Watched,
 };
-use wire::run::{RunAnswer, RunProgress, RunSummary, StartRun};
+use wire::run::{AbortAnswer, AbortRun, RunAnswer, RunProgress, RunSummary, StartRun};
 
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_millis(400);
@@ -251,6 +251,15 @@ impl Agents {
     pub async fn progress(&self, host: &HostName, id: &str, after: u64, wait_ms: u64) -> Result<RunProgress, Trouble> {
         let path = format!("/v1/runs/{id}?after={after}&wait_ms={wait_ms}");
         answer(self.get(host, &path).timeout(Duration::from_millis(wait_ms) + PROGRESS)).await
+    }
+
+    /// Undo a run, at the authority that carries it.
+    ///
+    /// # Errors
+    /// When it does not answer, or refuses the request as such.
+    pub async fn abort(&self, host: &HostName, id: &str, wanted: &AbortRun) -> Result<AbortAnswer, Failure> {
+        let said = answer(self.post(host, &format!("/v1/runs/{id}/abort")).json(wanted)).await;
+        said.map_err(|t: Trouble| t.failure(&format!("ask {host} to undo {id}"), host))
     }
 
     async fn runs_of(&self, authority: &HostName) -> Result<Vec<RunSummary>, Trouble> {

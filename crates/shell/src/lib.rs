@@ -8,6 +8,7 @@ pub mod failure;
 pub mod folder;
 pub mod output;
 pub mod prompt;
+pub mod report;
 pub mod signed_in;
 pub mod watch;
 pub mod words;

@@ -20,6 +20,18 @@ const WAIT_MS: u64 = 5_000;
 /// # Errors
 /// When it ends incomplete, or its authority stays away; `Waiting` when the watching is ended while it waits.
 pub async fn to_the_end(agents: &Agents, host: &HostName, id: &str, json: bool) -> Outcome {
+    watch(agents, host, id, json, false).await
+}
+
+/// Watch a run until it is undone.
+///
+/// # Errors
+/// When it ends otherwise, or its authority stays away; `Waiting` when the watching is ended while it waits.
+pub async fn until_undone(agents: &Agents, host: &HostName, id: &str, json: bool) -> Outcome {
+    watch(agents, host, id, json, true).await
+}
+
+async fn watch(agents: &Agents, host: &HostName, id: &str, json: bool, undoing: bool) -> Outcome {
     let mut watch = Watch {
         agents,
         host,
@@ -29,6 +41,7 @@ pub async fn to_the_end(agents: &Agents, host: &HostName, id: &str, json: bool) 
         runbook: None,
         only_step: None,
         last_done: None,
+        undoing,
         waits_for: None,
         began: Instant::now(),
     };
@@ -52,6 +65,8 @@ struct Watch<'a> {
     /// The only step that was asked for, if it was only one.
     only_step: Option<String>,
     last_done: Option<String>,
+    /// It is to be undone: that is its good end.
+    undoing: bool,
     /// What the present step waits for, if it has said so.
     waits_for: Option<String>,
     began: Instant,
@@ -61,7 +76,8 @@ impl Watch<'_> {
     async fn run(&mut self) -> Outcome {
         let first = self.progress(0).await?;
         self.runbook = named(&first.runbook);
-        let begun = first.events.iter().rposition(|e| matches!(e.what, RunEventKind::Begun { .. })).unwrap_or(0);
+        let begins = |e: &RunEvent| matches!(e.what, RunEventKind::Begun { .. } | RunEventKind::AbortBegun { .. });
+        let begun = first.events.iter().rposition(begins).unwrap_or(0);
         if let Some(outcome) = self.show(&first.events[begun..], first.over)? {
             return outcome;
         }
@@ -123,9 +139,17 @@ impl Watch<'_> {
                     self.waits_for = None;
                     self.last_done = Some(step.clone());
                 }
-                RunEventKind::Finished { complete, message } => end = Some((*complete, message.clone())),
+                RunEventKind::Finished { complete, undone, message, .. } => {
+                    let well = if self.undoing { *undone } else { *complete };
+                    let undone = if *undone && !self.undoing { "it was undone: " } else { "" };
+                    end = Some((well, format!("{undone}{message}")));
+                }
                 RunEventKind::Begun { only_step, .. } => {
                     self.only_step.clone_from(only_step);
+                    end = None;
+                }
+                RunEventKind::AbortBegun { .. } => {
+                    self.only_step = None;
                     end = None;
                 }
                 RunEventKind::Resumed => end = None,

@@ -1,9 +1,11 @@
 //! Plans and events of runs, in words for people.
 
+use cluster::abort::abort_of;
 use cluster::order::Order;
 use cluster::record::PoolRecord;
 use cluster::runbook::{Deed, Runbook};
-use wire::run::{Plan, PlannedStep, RunEvent, RunEventKind};
+use wire::run::{Estimate, Plan, PlannedStep, RunEvent, RunEventKind};
+use wire::run_report::RunReport;
 
 /// What was found.
 pub fn found(plan: &Plan) -> Vec<String> {
@@ -27,8 +29,9 @@ pub fn plan(plan: &Plan, with_deeds: bool) -> Vec<String> {
             lines.push("       from here on, forward only".to_owned());
         }
     }
+    lines.push(String::new());
+    lines.push(format!("time: {}", total(plan.estimate)));
     if with_deeds {
-        lines.push(String::new());
         lines.push("Nothing was done. What a later step would do is shown as things stand now.".to_owned());
     }
     lines
@@ -37,11 +40,33 @@ pub fn plan(plan: &Plan, with_deeds: bool) -> Vec<String> {
 fn planned(step: &PlannedStep, number: usize, done: bool) -> String {
     let reference = if step.reference.is_empty() { "–" } else { &step.reference };
     let done = if done { " (done already)" } else { "" };
-    format!("{number:>3}. {:<22} ref {reference:<3} {}{done}", step.id, step.says)
+    format!("{number:>3}. {:<22} ref {reference:<3} {:>9}  {}{done}", step.id, estimate(step.estimate), step.says)
 }
 
-/// A deed, as something that is done or would be done.
-fn deed(deed: &Deed, before: &PoolRecord) -> String {
+/// How long something took before, in few letters.
+fn estimate(of: Option<Estimate>) -> String {
+    of.map_or_else(|| "no run yet".into(), |e| seconds(e.median_ms))
+}
+
+/// Milliseconds as people say them.
+pub fn seconds(ms: u64) -> String {
+    match ms {
+        0..60_000 => format!("{:.2} s", ms as f64 / 1000.0),
+        _ => format!("{} min {:02} s", ms / 60_000, ms % 60_000 / 1000),
+    }
+}
+
+/// How long the whole will take, from the last runs.
+fn total(of: Option<Estimate>) -> String {
+    match of {
+        None => "it has never been carried out to its end in one go here: how long it takes is not known".into(),
+        Some(Estimate { median_ms, runs: 1 }) => format!("the last run took {}", seconds(median_ms)),
+        Some(Estimate { median_ms, runs }) => format!("the last {runs} runs took {} (median)", seconds(median_ms)),
+    }
+}
+
+/// A deed, as something that is done or would be done; a change of the record against the record before it.
+pub fn deed(deed: &Deed, before: &PoolRecord) -> String {
     match deed {
         Deed::SetRecord { record, .. } => format!("change the pool's record: {}", changes(before, record)),
         Deed::Give { host, order } => format!("order {host}: {} {}", order_name(order), order.database()),
@@ -84,6 +109,7 @@ pub fn event(event: &RunEvent, runbook: Option<&Runbook>) -> String {
             None => format!("{at}  {runbook} begun by {started_by}"),
         },
         RunEventKind::Resumed => format!("{at}  taken up again"),
+        RunEventKind::AbortBegun { started_by } => format!("{at}  to be undone, by {started_by}"),
         RunEventKind::StepBegun { step } => format!("{at}  {}", step_begun(step, runbook)),
         RunEventKind::Ordered { deeds, .. } => format!("{at}      ordered: {}", ordered(deeds)),
         RunEventKind::Waiting { reason, needs_person, .. } => {
@@ -91,13 +117,16 @@ pub fn event(event: &RunEvent, runbook: Option<&Runbook>) -> String {
             format!("{at}      {who}: {reason}")
         }
         RunEventKind::StepDone { evidence, .. } => format!("{at}      done: {evidence}"),
-        RunEventKind::Finished { complete: true, message } => format!("{at}  finished: {message}"),
-        RunEventKind::Finished { complete: false, message } => format!("{at}  stopped: {message}"),
+        RunEventKind::Finished { complete: true, message, .. } => format!("{at}  finished: {message}"),
+        RunEventKind::Finished { complete: false, message, .. } => format!("{at}  stopped: {message}"),
     }
 }
 
 fn step_begun(step: &str, runbook: Option<&Runbook>) -> String {
-    let Some((index, known)) = runbook.and_then(|r| r.step(step)) else { return step.to_owned() };
+    let Some((index, known)) = runbook.and_then(|r| r.step(step)) else {
+        let undoing = runbook.and_then(abort_of).and_then(|abort| abort.step(step));
+        return undoing.map_or_else(|| step.to_owned(), |known| format!("undo: {step}: {}", known.says));
+    };
     let count = runbook.map_or(0, |r| r.steps.len());
     let reference =
         if known.reference.is_empty() { String::new() } else { format!(" [reference step {}]", known.reference) };
@@ -112,4 +141,49 @@ fn ordered(deeds: &[Deed]) -> String {
         Deed::Give { host, order } => format!("{host}: {} {}", order_name(order), order.database()),
     });
     said.collect::<Vec<_>>().join("; ")
+}
+
+/// What would undo a run.
+pub fn undoing(steps: &[PlannedStep]) -> Vec<String> {
+    if steps.is_empty() {
+        return vec!["     nothing has to be undone; the run gives the pool up".into()];
+    }
+    let numbered = (1..).zip(steps);
+    numbered.map(|(number, step): (usize, _)| format!("{number:>3}. {:<22} {}", step.id, step.says)).collect()
+}
+
+/// A run, as `runbook show` tells it.
+pub fn report(of: &RunReport) -> Vec<String> {
+    let mut lines = vec![
+        format!("{} of {}", of.runbook, of.pool),
+        format!("run:      {}", of.run),
+        format!("by:       {}", of.started_by.join(", ")),
+        format!("began:    {}", of.began_at),
+    ];
+    if let Some(at) = &of.ended_at {
+        lines.push(format!("ended:    {at}, after {}", seconds(of.took_ms)));
+    }
+    if of.from_site != of.to_site {
+        lines.push(format!("writer:   from {} to {}", of.from_site, of.to_site));
+    }
+    if !of.outcome.is_empty() {
+        lines.push(format!("outcome:  {}", of.outcome));
+    }
+    lines.push(String::new());
+    for step in &of.steps {
+        let took = match (step.took_ms, &step.began_at) {
+            (Some(ms), _) => seconds(ms),
+            (None, Some(_)) => "begun".into(),
+            (None, None) => "–".into(),
+        };
+        let reference = if step.reference.is_empty() { "–" } else { &step.reference };
+        let undo = if step.undoes { "undo: " } else { "" };
+        let shown = step.evidence.as_deref().unwrap_or("");
+        lines.push(format!("{:>3}. {:<22} ref {reference:<3} {took:>12}  {undo}{shown}", step.number, step.id));
+        let waits = step.waits.iter().map(|wait| format!("       waited: {}", wait.reason));
+        lines.extend(waits);
+    }
+    lines.push(String::new());
+    lines.extend(of.notes.iter().map(|note| format!("note:     {}: {}", note.at, note.says)));
+    lines
 }

@@ -7,3 +7,4 @@ pub mod http;
 pub mod ledger;
 pub mod link;
 pub mod run;
+pub mod run_report;

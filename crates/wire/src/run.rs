@@ -5,7 +5,9 @@
 //! | `POST /v1/runs` | `StartRun` → `RunAnswer`; if the same runbook is under way already, it is resumed and watched |
 //! | `GET /v1/runs/{id}?after=N&wait_ms=M` | → `RunProgress`: events after number N, at once if there are any |
 //! | `GET /v1/runs` | → `Vec<RunSummary>`, newest first |
+//! | `POST /v1/runs/{id}/abort` | `AbortRun` → `AbortAnswer`; undoes what has been done, before the point of no return |
 
+use cluster::record::PoolRecord;
 use cluster::runbook::{Deed, Facts, Unmet};
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +68,9 @@ pub struct Plan {
     pub facts: Facts,
     /// The steps with what each would do as things stand now; later steps may find other things.
     pub steps: Vec<PlannedStep>,
+    /// How long the whole run took in the last complete runs of this authority, waits for persons included.
+    #[serde(default)]
+    pub estimate: Option<Estimate>,
 }
 
 /// A step of a plan.
@@ -83,6 +88,18 @@ pub struct PlannedStep {
     pub done: bool,
     /// From here on, forward only.
     pub point_of_no_return: bool,
+    /// How long it took in the last complete runs of this authority.
+    #[serde(default)]
+    pub estimate: Option<Estimate>,
+}
+
+/// How long something took before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// The median, in milliseconds.
+    pub median_ms: u64,
+    /// Of so many runs.
+    pub runs: usize,
 }
 
 /// An event of a run, as journalled.
@@ -114,9 +131,17 @@ pub enum RunEventKind {
         /// Only this step, if not all.
         #[serde(default)]
         only_step: Option<String>,
+        /// What was found, a line each, for people.
+        #[serde(default)]
+        found: Vec<String>,
     },
     /// A process took the run up again.
     Resumed,
+    /// An administrator wants the run undone: from here on the steps of its runbook's abort are carried out.
+    AbortBegun {
+        /// Who.
+        started_by: String,
+    },
     /// A step was taken up.
     StepBegun {
         /// Its id.
@@ -151,8 +176,40 @@ pub enum RunEventKind {
     Finished {
         /// Whether every step is done.
         complete: bool,
+        /// Whether everything that was done has been undone.
+        #[serde(default)]
+        undone: bool,
         /// For people.
         message: String,
+        /// The pool's record then, where it was seen.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        record: Option<Box<PoolRecord>>,
+    },
+}
+
+/// Undo a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AbortRun {
+    /// Tell what would be done only: nothing is recorded, nothing is ordered.
+    pub what_if: bool,
+    /// Who asks.
+    pub started_by: String,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum AbortAnswer {
+    /// It is being undone, or would be: these steps.
+    Undoing {
+        /// The steps that undo it.
+        steps: Vec<PlannedStep>,
+    },
+    /// Refused; the run is as it was.
+    Refused {
+        /// Why, and what can be done instead.
+        unmet: Vec<Unmet>,
     },
 }
 
@@ -186,4 +243,10 @@ pub struct RunSummary {
     pub step: Option<String>,
     /// Milliseconds from begin to end, or so far.
     pub elapsed_ms: u64,
+    /// It is being undone, or was.
+    #[serde(default)]
+    pub aborted: bool,
+    /// What it waits for, if its last event says that it waits.
+    #[serde(default)]
+    pub waits_for: Option<String>,
 }

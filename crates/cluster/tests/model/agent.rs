@@ -158,7 +158,31 @@ fn carry_out(world: &World, state: &mut State, host: HostNumber, given: Stamped,
         }
         Ask::Rewind(from) => rewind(state, host, from, stage),
         Ask::HandOver(to) => hand_over(state, host, to, stage),
+        Ask::StartLogShipping => {
+            state.host_mut(host).shipping_stopped_in = 0;
+            Stage::Over(How::Done)
+        }
+        Ask::Reopen(to) => reopen(state, host, to, stage),
     }
+}
+
+fn reopen(state: &mut State, host: HostNumber, to: u8, stage: u8) -> Stage {
+    let h = state.host_mut(host);
+    if stage == 0 {
+        if h.standby_signal || h.postgres == Postgres::Standby || h.history + 1 < to {
+            return Stage::Over(How::Failed);
+        }
+        h.history = h.history.max(to);
+        h.handed_over = 0;
+        h.fenced_by = 0;
+        h.waits_for = None;
+        return Stage::Next;
+    }
+    h.postgres = Postgres::Writer;
+    if h.log.epoch() < to {
+        h.log.push(Entry::Epoch(to));
+    }
+    Stage::Over(How::Done)
 }
 
 fn promote(world: &World, state: &mut State, host: HostNumber, to: u8, stage: u8) -> Stage {

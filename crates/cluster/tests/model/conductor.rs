@@ -4,6 +4,7 @@
 use crate::state::{Book, HOSTS, Message, Run, State, What};
 use crate::words;
 use crate::world::World;
+use cluster::abort::{abort_of, past_return};
 use cluster::name::HostName;
 use cluster::record::{PoolRecord, RunRef};
 use cluster::report::HostReport;
@@ -74,7 +75,8 @@ pub fn start(world: &World, state: &mut State, book: Book) {
     }
     let before = words::from_record(&look.record);
     let id = state.run.map_or(1, |r| r.id + 1);
-    state.run = Some(Run { id, book, before, done: 0, over: false, claimed: false, acted: false });
+    state.run =
+        Some(Run { id, book, before, done: 0, ordered: 0, undoing: false, over: false, claimed: false, acted: false });
     match book {
         Book::Failover => state.left.failovers -= 1,
         Book::Failback => state.left.failbacks -= 1,
@@ -100,6 +102,9 @@ pub fn restart(state: &mut State) {
 pub fn turn(world: &World, state: &mut State, age_ms: u64) {
     let Some(mut run) = state.run else { return };
     let look = look(world, state, Some(&run), age_ms);
+    if run.undoing {
+        return undo(world, state, run, &look);
+    }
     if !run.claimed {
         claim(world, state, run, &look);
         return;
@@ -108,6 +113,54 @@ pub fn turn(world: &World, state: &mut State, age_ms: u64) {
     let Some(step) = steps.get(usize::from(run.done)) else {
         finish(world, state, run, &look);
         return;
+    };
+    match advance(step, &look.view(), run.acted) {
+        Next::StepDone(_) => {
+            run.done += 1;
+            run.acted = false;
+        }
+        Next::Act(deeds) => {
+            run.acted = true;
+            run.ordered |= 1 << run.done;
+            give(world, state, run.id, &look.record, deeds);
+        }
+        Next::Blocked(_) | Next::Wait(_) => {}
+    }
+    state.run = Some(run);
+}
+
+/// An administrator wants the run undone. Nothing happens when it is past return, or something speaks against it. What the
+/// run's process waits for it does not wait for any more.
+pub fn abort(world: &World, state: &mut State) {
+    let Some(mut run) = state.run else { return };
+    let look = look(world, state, Some(&run), 0);
+    let (runbook, steps) = (World::runbook(run.book), world.steps(run.book));
+    let Some(abort) = abort_of(runbook) else { return };
+    let holds = look.record.run.as_ref().is_some_and(|holder| holder.id == run.id.to_string());
+    let ended = usize::from(run.done) == steps.len();
+    let past = past_return(runbook, |id| has_ordered(world, &run, id)).is_some();
+    if run.over || run.undoing || !holds || ended || past || !(abort.preflight)(&look.view()).is_empty() {
+        return;
+    }
+    state.left.aborts -= 1;
+    run.undoing = true;
+    run.done = 0;
+    run.acted = false;
+    state.run = Some(run);
+    let here = world.conductor();
+    state.network.iter_mut().filter(|m| m.from == here).for_each(|m| m.awaited = false);
+}
+
+fn has_ordered(world: &World, run: &Run, id: &str) -> bool {
+    let at = world.steps(run.book).iter().position(|s| s.id == id);
+    at.is_some_and(|at| run.ordered & 1 << at != 0)
+}
+
+fn undo(world: &World, state: &mut State, mut run: Run, look: &Look) {
+    let Some(abort) = abort_of(World::runbook(run.book)) else { return };
+    let steps: Vec<_> = abort.steps_after(|id| has_ordered(world, &run, id)).collect();
+    let Some(step) = steps.get(usize::from(run.done)) else {
+        return finish(world, state, run, look);
     };
     match advance(step, &look.view(), run.acted) {
         Next::StepDone(_) => {

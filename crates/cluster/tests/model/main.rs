@@ -44,6 +44,7 @@ const NOTHING: Bounds = Bounds {
     clean_stops: 0,
     failovers: 0,
     failbacks: 0,
+    aborts: 0,
 };
 
 /// What may happen in a walk.
@@ -57,6 +58,7 @@ const WALK: Bounds = Bounds {
     clean_stops: 1,
     failovers: 1,
     failbacks: 1,
+    aborts: 0,
 };
 
 /// Every state within the bounds holds to every property.
@@ -162,6 +164,42 @@ fn larger_failbacks_are_safe_and_end() {
             let world = World::new(*authorities, true, &[]);
             holds(&world, &failed_over(&world, left)).expect("a Failback finishes");
         }
+    }
+}
+
+#[test]
+fn a_failover_is_undone_safely_from_wherever_it_is() {
+    let agent_crashes = u8::from(full());
+    let world = World::new(AUTHORITIES[1], true, &[]);
+    let found = holds(&world, &normal(Bounds { aborts: 1, agent_crashes, ..FAILOVER }));
+    found.expect("a Failover is undone");
+}
+
+#[test]
+fn a_failback_is_undone_safely_from_wherever_it_is() {
+    let agent_crashes = u8::from(full());
+    for at in if full() { 0..2 } else { 0..1 } {
+        let world = World::new(AUTHORITIES[at], true, &[]);
+        let found = holds(&world, &failed_over(&world, Bounds { aborts: 1, agent_crashes, ..FAILBACK }));
+        found.expect("a Failback is undone");
+    }
+}
+
+#[test]
+fn long_walks_in_which_runs_are_undone_are_safe_and_end() {
+    let left = Bounds { aborts: 2, failovers: 2, failbacks: 2, site_losses: 0, ..WALK };
+    let mut seen = BTreeSet::new();
+    for seed in 1..=number("MODEL_WALKS").unwrap_or(100) {
+        let mut world = World::new(AUTHORITIES[(seed % 3) as usize], true, &[]);
+        world.coarse = false;
+        let found = walk(&world, &normal(left), seed, 400);
+        assert!(found.broken.is_none(), "seed {seed}: {}", found.story());
+        seen.extend(found.seen);
+    }
+    for what in
+        ["a Failover is undone", "a Failback is undone", "a Failback finishes", "Failover crashes while it is undone"]
+    {
+        assert!(seen.contains(what), "in no walk: {what}; there were {seen:#?}");
     }
 }
 

@@ -30,8 +30,9 @@ fn promise_one(state: &State) -> Option<String> {
     let record = state.newest_record();
     let (Some(principal), Some((mirror, true))) = (record.principal, record.mirror) else { return None };
     let mirrored = state.host(mirror).log.posts();
+    let epoch = state.host(principal).log.writer();
     for (post, by) in state.acknowledged.iter().enumerate() {
-        if *by == (record.epoch, principal) && mirrored & 1 << post == 0 {
+        if *by == (epoch, principal) && mirrored & 1 << post == 0 {
             return Some(format!(
                 "promise 1: p{post} is acknowledged, the record says synchronised, and the mirror lacks it"
             ));
@@ -89,6 +90,7 @@ pub fn broken_by(world: &World, before: &State, action: Action, after: &State) -
     }
     if let (Some(was), Some(is)) = (before.run, after.run)
         && is.book == Book::Failover
+        && !is.undoing
         && (was.done, is.done) == (0, 1)
         && let Some(host) = [S1A, S1B].into_iter().find(|h| fence_missing(world, before, *h))
     {
@@ -133,12 +135,17 @@ fn fence_missing(world: &World, state: &State, host: HostNumber) -> bool {
 /// What happened, for the properties of the kind "at some time".
 pub fn happened(before: &State, after: &State, action: Action, steps: &[Step], seen: &mut impl FnMut(String)) {
     if let (Some(was), Some(is)) = (before.run, after.run) {
-        let finished = !was.over && is.over && usize::from(is.done) == steps.len();
+        if !was.over && is.over && is.undoing {
+            seen(format!("a {:?} is undone", is.book));
+        }
+        let finished = !was.over && is.over && !is.undoing && usize::from(is.done) == steps.len();
         if finished {
             seen(format!("a {:?} finishes", is.book));
         }
         let crashed = matches!(action, Action::CrashAgent { .. } | Action::Reboot(_)) && was.claimed && !is.claimed;
-        if crashed && !was.over {
+        if crashed && !was.over && was.undoing {
+            seen(format!("{:?} crashes while it is undone", was.book));
+        } else if crashed && !was.over {
             let step = steps.get(usize::from(was.done)).map_or("finish", |s| s.id);
             let moment = if was.acted { "during" } else { "before" };
             seen(format!("{:?} crashes {moment} {step}", was.book));

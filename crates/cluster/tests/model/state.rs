@@ -162,6 +162,8 @@ pub enum Ask {
     SalvageTail(HostNumber),
     Rewind(HostNumber),
     HandOver(u8),
+    StartLogShipping,
+    Reopen(u8),
 }
 
 /// A stamp: epoch, number.
@@ -258,6 +260,10 @@ pub struct Run {
     pub before: Record,
     /// Steps whose being done is in the journal.
     pub done: u8,
+    /// Steps that have given orders, a bit each.
+    pub ordered: u16,
+    /// It is being undone: `done` counts the steps of that.
+    pub undoing: bool,
     /// The journal is at its end.
     pub over: bool,
     // In memory only.
@@ -283,6 +289,8 @@ pub struct Bounds {
     pub clean_stops: u8,
     pub failovers: u8,
     pub failbacks: u8,
+    /// Runs that an administrator wants undone.
+    pub aborts: u8,
 }
 
 /// The whole pool.

@@ -137,6 +137,8 @@ pub fn order(ask: Ask) -> Order {
         Ask::SalvageTail(from) => Order::SalvageTail { database, from: name(from) },
         Ask::Rewind(from) => Order::Rewind { database, from: name(from) },
         Ask::HandOver(e) => Order::HandOver { database, epoch: epoch(e) },
+        Ask::StartLogShipping => Order::StartLogShipping { database },
+        Ask::Reopen(e) => Order::Reopen { database, epoch: epoch(e) },
     }
 }
 
@@ -154,6 +156,8 @@ pub fn from_order(order: &Order) -> Ask {
         Order::SalvageTail { from, .. } => Ask::SalvageTail(number(from)),
         Order::Rewind { from, .. } => Ask::Rewind(number(from)),
         Order::HandOver { epoch, .. } => Ask::HandOver(small(epoch)),
+        Order::StartLogShipping { .. } => Ask::StartLogShipping,
+        Order::Reopen { epoch, .. } => Ask::Reopen(small(epoch)),
         Order::Initialise { .. } | Order::Seed { .. } | Order::SeedAnew { .. } => {
             panic!("neither runbook gives {order:?}")
         }

@@ -171,6 +171,8 @@ pub enum Action {
     /// An agent carries on with its order.
     Execute(HostNumber),
     Start(Book),
+    /// An administrator wants the run undone.
+    Abort,
     /// The conductor looks, and acts on it.
     Turn,
     /// The same when the step has been waiting for long.
@@ -265,6 +267,7 @@ impl Action {
             Action::Site1Returns
             | Action::Heal
             | Action::Start(_)
+            | Action::Abort
             | Action::Post(_)
             | Action::Stream(_)
             | Action::Ship(_)
@@ -318,6 +321,9 @@ pub fn actions(world: &World, state: &State) -> Vec<Action> {
     if conductor::may_look(world, state) {
         all.push(Action::Turn);
     }
+    if state.left.aborts > 0 && state.run.is_some_and(|r| !r.over) && state.host(world.conductor()).up {
+        all.push(Action::Abort);
+    }
     if state.run.is_none_or(|r| r.over) && state.host(world.conductor()).up {
         let books = [(Book::Failover, state.left.failovers), (Book::Failback, state.left.failbacks)];
         all.extend(books.into_iter().filter(|(_, left)| *left > 0).map(|(book, _)| Action::Start(book)));
@@ -369,7 +375,7 @@ fn settle(world: &World, state: &mut State) {
             happen(world, state, Action::Stream(S1B));
         }
         for host in HOSTS {
-            let stages = |ask| matches!(ask, Ask::Promote(_) | Ask::HandOver(_) | Ask::Rewind(_));
+            let stages = |ask| matches!(ask, Ask::Promote(_) | Ask::HandOver(_) | Ask::Rewind(_) | Ask::Reopen(_));
             if state.host(host).executing.first().is_some_and(|(order, _)| !stages(order.ask)) {
                 agent::execute(world, state, host);
             }
@@ -409,6 +415,7 @@ fn happen(world: &World, state: &mut State, action: Action) {
         Action::RoundUnanswered(host) => agent::round(world, state, host, true),
         Action::Execute(host) => agent::execute(world, state, host),
         Action::Start(book) => conductor::start(world, state, book),
+        Action::Abort => conductor::abort(world, state),
         Action::Turn => conductor::turn(world, state, 0),
         Action::LateTurn => conductor::turn(world, state, 700_000),
         Action::Deliver(at) => deliver(world, state, at),
@@ -480,7 +487,8 @@ fn post(state: &mut State, host: HostNumber) {
 /// Into the folder of the writer's own epoch, as long as the share takes it.
 fn ship(world: &World, state: &mut State, host: HostNumber) {
     let h = state.host(host);
-    let epoch = h.log.writer();
+    // The folder is that of the record's epoch, which a writer that was opened again has begun without a promotion.
+    let epoch = if h.log.epoch() == h.record.epoch { h.record.epoch } else { h.log.writer() };
     let shipped = state.share[usize::from(epoch)];
     if h.postgres == Postgres::Writer && epoch >= state.share_open_from && shipped.is_prefix_of(h.log) {
         state.share[usize::from(epoch)] = h.log.first(if world.coarse { h.log.len() } else { shipped.len() + 1 });

@@ -3,11 +3,12 @@
 mod history;
 mod state;
 
-use super::run::{authority_for, start, who};
+use super::run::{authority_for, start_reported, who};
 use crate::agents::Agents;
 use crate::failure::Outcome;
 use crate::folder::Context;
 use crate::output;
+use crate::report::ReportFile;
 use cluster::name::DatabaseName;
 use cluster::record::{DatabaseRecord, PoolRecord};
 use wire::agent::PoolView;
@@ -47,6 +48,9 @@ struct Change {
     /// Show the steps, and do nothing
     #[arg(long)]
     what_if: bool,
+    /// Write a report when it ends, however it ends: a page (.html) or data (.json)
+    #[arg(long, value_name = "FILE")]
+    report: Option<std::path::PathBuf>,
 }
 
 /// Run the command.
@@ -61,6 +65,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         What::State => return state::run(context).await,
         What::History(args) => return history::run(context, args).await,
     };
+    let report = change.report.as_deref().map(ReportFile::new).transpose()?;
     let agents = Agents::new(&context.folder()?)?;
     let record = agents.record().await?;
     let at = authority_for(&agents, &record, runbook).await?;
@@ -71,7 +76,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         only_step: None,
         started_by: who(),
     };
-    start(&agents, &at, wanted, change.yes, context.json).await
+    start_reported(&agents, &at, wanted, change.yes, context.json, report.as_ref()).await
 }
 
 pub use self::state::all_alerts;

@@ -1,11 +1,12 @@
 //! `mirror install|remove|state` (Install-CsMirrorDatabase, Uninstall-CsMirrorDatabase, Get-CsDatabaseMirrorState).
 
 use super::pool::pair_word;
-use super::run::{authority_for, start, who};
+use super::run::{authority_for, start_reported, who};
 use crate::agents::Agents;
 use crate::failure::Outcome;
 use crate::folder::Context;
 use crate::output;
+use crate::report::ReportFile;
 use wire::run::StartRun;
 
 /// Arguments.
@@ -36,6 +37,9 @@ struct Change {
     /// The backup's warm mirror, not the principal's
     #[arg(long)]
     backup: bool,
+    /// Write a report when it ends, however it ends: a page (.html) or data (.json)
+    #[arg(long, value_name = "FILE")]
+    report: Option<std::path::PathBuf>,
 }
 
 /// Run the command.
@@ -48,6 +52,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         What::Install(change) => (if change.backup { "add-backup-mirror" } else { "install-mirror" }, change),
         What::Remove(change) => (if change.backup { "remove-backup-mirror" } else { "remove-mirror" }, change),
     };
+    let report = change.report.as_deref().map(ReportFile::new).transpose()?;
     let agents = Agents::new(&context.folder()?)?;
     let record = agents.record().await?;
     let at = authority_for(&agents, &record, runbook).await?;
@@ -58,7 +63,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         only_step: None,
         started_by: who(),
     };
-    start(&agents, &at, wanted, change.yes, context.json).await
+    start_reported(&agents, &at, wanted, change.yes, context.json, report.as_ref()).await
 }
 
 async fn state(context: &Context) -> Outcome {

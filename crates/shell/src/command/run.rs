@@ -3,10 +3,12 @@
 use crate::agents::{Agents, Carrier};
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
+use crate::report::ReportFile;
 use crate::{output, watch, words};
 use cluster::name::HostName;
 use cluster::record::{PoolRecord, PoolState, RunRef};
 use cluster::runbook::Unmet;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use wire::run::{Plan, RunAnswer, StartRun};
 
@@ -27,6 +29,9 @@ pub struct Args {
     /// Show what was found and the steps, and do nothing
     #[arg(long)]
     pub what_if: bool,
+    /// Write a report when it ends, however it ends: a page (.html) or data (.json)
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
 }
 
 /// Run a runbook by its name: start it at the authority, show what was found, ask, watch it to its end.
@@ -34,6 +39,7 @@ pub struct Args {
 /// # Errors
 /// When it is refused, fails, or waits for a person.
 pub async fn run(context: &Context, runbook: &str, args: Args) -> Outcome {
+    let report = args.report.as_deref().map(ReportFile::new).transpose()?;
     let agents = Agents::new(&context.folder()?)?;
     // Users wait while a failover waits, so nobody who is slow or dead is waited for.
     let seen = if runbook == "failover" && args.yes { agents.glance().await } else { None };
@@ -49,7 +55,7 @@ pub async fn run(context: &Context, runbook: &str, args: Args) -> Outcome {
         only_step: None,
         started_by: who(),
     };
-    start(&agents, &at, wanted, args.yes, context.json).await
+    start_reported(&agents, &at, wanted, args.yes, context.json, report.as_ref()).await
 }
 
 /// Begin a pool: there is no record yet, so the authority of the first site is asked.
@@ -136,7 +142,22 @@ async fn where_it_runs(agents: &Agents, run: &RunRef) -> Result<Option<HostName>
 ///
 /// # Errors
 /// When it is refused, fails, or waits for a person.
-pub async fn start(agents: &Agents, at: &At, mut wanted: StartRun, yes: bool, json: bool) -> Outcome {
+pub async fn start(agents: &Agents, at: &At, wanted: StartRun, yes: bool, json: bool) -> Outcome {
+    start_reported(agents, at, wanted, yes, json, None).await
+}
+
+/// The same, with a report of the run when it ends, however it ends. A run that is refused has none.
+///
+/// # Errors
+/// Those of `start`; or that the report could not be written.
+pub async fn start_reported(
+    agents: &Agents,
+    at: &At,
+    mut wanted: StartRun,
+    yes: bool,
+    json: bool,
+    report: Option<&ReportFile>,
+) -> Outcome {
     let what_if = wanted.what_if;
     if what_if || !yes {
         wanted.what_if = true;
@@ -164,7 +185,8 @@ pub async fn start(agents: &Agents, at: &At, mut wanted: StartRun, yes: bool, js
             if resumed {
                 output::say(&format!("the run {id} is under way already; watching it"));
             }
-            watch::to_the_end(agents, &at.host, &id, json).await
+            let outcome = watch::to_the_end(agents, &at.host, &id, json).await;
+            ReportFile::after(report, agents, &at.host, &id, outcome).await
         }
         other => over(other, json),
     }
@@ -202,7 +224,8 @@ fn over(answer: RunAnswer, json: bool) -> Outcome {
     }
 }
 
-fn refused(unmet: &[Unmet]) -> Failure {
+/// The failure of what was refused, with what can be done.
+pub fn refused(unmet: &[Unmet]) -> Failure {
     let forced = |u: &Unmet| u.can_be_forced && !u.hint.contains("--force");
     let reasons = unmet.iter().map(|u| {
         let force = if forced(u) { "; --force goes on all the same" } else { "" };

@@ -1,14 +1,16 @@
 //! `runbook`: what runs there were and are, and the steps of each runbook.
 
-use super::run::{At, start, who};
+use super::run::{At, refused, start, who};
 use super::step::runbook;
 use crate::agents::Agents;
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
+use crate::report::{self, ReportFile};
 use crate::{output, watch, words};
 use cluster::name::HostName;
 use cluster::runbook::{Runbook, Undo, named};
-use wire::run::{RunSummary, StartRun};
+use std::path::{Path, PathBuf};
+use wire::run::{AbortAnswer, AbortRun, PlannedStep, RunSummary, StartRun};
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -21,10 +23,16 @@ pub struct Args {
 enum What {
     /// List all runs, newest first
     List,
-    /// Show a run's whole journal
+    /// Show a run: who, from where to where, each step with its time and what showed that it was done
     Show {
         /// The run's id; the latest when left out
         id: Option<String>,
+        /// Show every event of the journal as it was written
+        #[arg(long)]
+        journal: bool,
+        /// Write the run's report: a page (.html) or data (.json)
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
     },
     /// List the steps of a runbook
     Steps {
@@ -35,6 +43,20 @@ enum What {
     Watch {
         /// The run's id; the latest when left out
         id: Option<String>,
+    },
+    /// Undo a run that has not come to its point of no return, and let the pool be as it was
+    Abort {
+        /// The run's id; the one under way when left out
+        id: Option<String>,
+        /// Go on without being asked
+        #[arg(long, short)]
+        yes: bool,
+        /// Show what would undo it, and do nothing
+        #[arg(long)]
+        what_if: bool,
+        /// Write a report when it is undone: a page (.html) or data (.json)
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
     },
     /// Take up a run that stands still, as one does after its steps by hand, and watch it to its end
     Resume {
@@ -51,7 +73,8 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     match args.what {
         What::Steps { runbook: name } => steps(runbook(&name)?, context.json),
         What::List => list(context).await,
-        What::Show { id } => show(context, id).await,
+        What::Show { id, journal, report } => show(context, id, journal, report.as_deref()).await,
+        What::Abort { id, yes, what_if, report } => abort(context, id, yes, what_if, report.as_deref()).await,
         What::Watch { id } => {
             let agents = Agents::new(&context.folder()?)?;
             let (host, run) = find(&agents, id).await?;
@@ -74,7 +97,7 @@ async fn resume(context: &Context, id: Option<String>) -> Outcome {
         )));
     }
     if run.complete.is_none() {
-        return watch::to_the_end(&agents, &host, &run.id, context.json).await;
+        return watch::until_undone(&agents, &host, &run.id, context.json).await;
     }
     let wanted = StartRun { runbook: run.runbook, what_if: false, force: false, only_step: None, started_by: who() };
     start(&agents, &At { host, under_way: true }, wanted, true, context.json).await
@@ -94,24 +117,37 @@ fn typed(runbook: &str) -> String {
 }
 
 async fn list(context: &Context) -> Outcome {
-    let runs = Agents::new(&context.folder()?)?.runs().await;
+    let agents = Agents::new(&context.folder()?)?;
+    let runs = agents.runs().await;
     for host in &runs.silent {
         output::say(&format!("{host} does not answer; runs that it carried are not in this list"));
     }
     if context.json {
         return output::json(&runs.all.iter().map(|(_, run)| run).collect::<Vec<_>>());
     }
+    let holder = agents.glance().await.and_then(|record| record.run).map(|run| run.id);
     let mut rows = vec![["RUN", "BY", "AT", "TOOK", "HOW IT STANDS"].map(str::to_owned).to_vec()];
     for (host, run) in runs.all {
-        let stands = match (run.complete, run.step) {
-            (Some(true), _) => "complete".to_owned(),
-            (Some(false), step) => format!("stopped after {}", step.unwrap_or_default()),
-            (None, step) => format!("under way at {host}: {}", step.unwrap_or_default()),
-        };
-        let took = format!("{:.2} s", run.elapsed_ms as f64 / 1000.0);
-        rows.push(vec![run.id, run.started_by, run.started_at, took, stands]);
+        let stands = stands(&run, &host, holder.as_deref() == Some(run.id.as_str()));
+        rows.push(vec![run.id, run.started_by, run.started_at, words::seconds(run.elapsed_ms), stands]);
     }
     output::table(&rows)
+}
+
+/// How a run stands, and what can be done about it. `holds`: the pool's record names it.
+fn stands(run: &RunSummary, host: &HostName, holds: bool) -> String {
+    let step = run.step.as_deref().unwrap_or("its beginning");
+    match (run.complete, run.aborted) {
+        (Some(true), _) => "complete".to_owned(),
+        (Some(false), true) => "undone".to_owned(),
+        (Some(false), false) if holds => format!("stands still after {step}; standfast runbook resume, or abort"),
+        (Some(false), false) => format!("ended incomplete at {step}"),
+        (None, aborted) => {
+            let doing = if aborted { "being undone" } else { "under way" };
+            let waits = run.waits_for.as_ref().map_or(String::new(), |reason| format!("; waits: {reason}"));
+            format!("{doing} at {host}: {step}{waits}")
+        }
+    }
 }
 
 async fn find(agents: &Agents, id: Option<String>) -> Result<(HostName, RunSummary), Failure> {
@@ -132,18 +168,68 @@ async fn find(agents: &Agents, id: Option<String>) -> Result<(HostName, RunSumma
     })
 }
 
-async fn show(context: &Context, id: Option<String>) -> Outcome {
+async fn show(context: &Context, id: Option<String>, journal: bool, report: Option<&Path>) -> Outcome {
+    let file = report.map(ReportFile::new).transpose()?;
     let agents = Agents::new(&context.folder()?)?;
     let (host, run) = find(&agents, id).await?;
-    let id = run.id;
-    let progress = agents.progress(&host, &id, 0, 0).await;
+    let id = &run.id;
+    if let Some(file) = file {
+        return file.write(&agents, &host, id).await;
+    }
+    let progress = agents.progress(&host, id, 0, 0).await;
     let progress = progress.map_err(|t| t.failure(&format!("read the journal of {id}"), &host))?;
     if context.json {
         return output::json(&progress);
     }
-    output::line(&format!("{id}, at {host}"))?;
     let runbook = named(&progress.runbook);
-    progress.events.iter().try_for_each(|event| output::line(&words::event(event, runbook)))
+    if journal {
+        output::line(&format!("{id}, at {host}"))?;
+        return progress.events.iter().try_for_each(|event| output::line(&words::event(event, runbook)));
+    }
+    let told = report::build(&agents.topology.pool, id, &progress.events);
+    let told = told.ok_or_else(|| Failure::Failed(format!("the journal of {id} has no beginning")))?;
+    let holds = agents.glance().await.and_then(|record| record.run).is_some_and(|holder| holder.id == *id);
+    words::report(&told).iter().try_for_each(|line| output::line(line))?;
+    output::line(&format!("now:      {}", stands(&run, &host, holds)))?;
+    output::line(&format!("journal:  runs/{id}.jsonl at {host}; standfast runbook show {id} --journal"))
+}
+
+/// Undo a run, and watch that to its end.
+async fn abort(context: &Context, id: Option<String>, yes: bool, what_if: bool, report: Option<&Path>) -> Outcome {
+    let file = report.map(ReportFile::new).transpose()?;
+    let agents = Agents::new(&context.folder()?)?;
+    let id = match id {
+        Some(id) => Some(id),
+        None => agents.record().await?.run.map(|run| run.id),
+    };
+    let nothing = || Failure::Refused("nothing is under way: there is nothing to undo".into());
+    let (host, run) = find(&agents, Some(id.ok_or_else(nothing)?)).await?;
+    let mut wanted = AbortRun { what_if: true, started_by: who() };
+    if what_if || !yes {
+        let steps = undoing(agents.abort(&host, &run.id, &wanted).await?)?;
+        if context.json && what_if {
+            return output::json(&steps);
+        }
+        output::line(&format!("{} by {}, begun {}, would be undone:", run.runbook, run.started_by, run.started_at))?;
+        words::undoing(&steps).iter().try_for_each(|line| output::line(line))?;
+        if what_if {
+            return output::line("Nothing was done.");
+        }
+        if !output::confirm("Undo it?") {
+            return Err(Failure::Refused("nothing was done".into()));
+        }
+    }
+    wanted.what_if = false;
+    undoing(agents.abort(&host, &run.id, &wanted).await?)?;
+    let outcome = watch::until_undone(&agents, &host, &run.id, context.json).await;
+    ReportFile::after(file.as_ref(), &agents, &host, &run.id, outcome).await
+}
+
+fn undoing(answer: AbortAnswer) -> Result<Vec<PlannedStep>, Failure> {
+    match answer {
+        AbortAnswer::Undoing { steps } => Ok(steps),
+        AbortAnswer::Refused { unmet } => Err(refused(&unmet)),
+    }
 }
 
 fn steps(runbook: &Runbook, json: bool) -> Outcome {

@@ -1,14 +1,16 @@
 //! `step`: one step of a runbook by itself, for those who go by hand as the reference does. Exactly the one that was
 //! named is carried out: it has to be the next one, and one that is done is not done again.
 
-use super::run::{At, authority_for, start, who};
+use super::run::{At, authority_for, start_reported, who};
 use crate::agents::Agents;
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
 use crate::output;
+use crate::report::ReportFile;
 use cluster::record::PoolRecord;
 use cluster::runbook::{ALL, Runbook, named};
 use rules::nearest::nearest;
+use std::path::PathBuf;
 use wire::run::{RunEventKind, RunProgress, StartRun};
 
 /// Arguments.
@@ -22,6 +24,9 @@ pub struct Args {
     /// Go on although something speaks against it that can be overridden
     #[arg(long)]
     pub force: bool,
+    /// Write a report of the run so far: a page (.html) or data (.json)
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
 }
 
 /// The runbooks with their steps, for the help.
@@ -59,6 +64,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     let Some((index, _)) = runbook.step(&args.step) else {
         return Err(unknown("step", &args.step, &ids(runbook)));
     };
+    let report = args.report.as_deref().map(ReportFile::new).transpose()?;
     let agents = Agents::new(&context.folder()?)?;
     let record = agents.record().await?;
     let at = authority_for(&agents, &record, runbook.name).await?;
@@ -74,14 +80,15 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         only_step: Some(args.step),
         started_by: who(),
     };
-    start(&agents, &at, wanted.clone(), true, context.json).await?;
+    start_reported(&agents, &at, wanted.clone(), true, context.json, report.as_ref()).await?;
     if index + 1 < runbook.steps.len() {
         output::say(&format!("next: standfast step {} {}", runbook.name, runbook.steps[index + 1].id));
         return Ok(());
     }
     // Steps by themselves leave the run open; with the last one it is over.
     let at = At { under_way: true, ..at };
-    start(&agents, &at, StartRun { only_step: None, ..wanted }, true, context.json).await
+    let wanted = StartRun { only_step: None, ..wanted };
+    start_reported(&agents, &at, wanted, true, context.json, report.as_ref()).await
 }
 
 /// The ids of the steps that a journal says are done.

@@ -1,0 +1,136 @@
+//! How long a run will take, from how long the last ones took. A pure function over journals.
+
+use std::collections::BTreeMap;
+use wire::run::{Estimate, RunEvent, RunEventKind};
+
+/// So many of the latest complete runs count.
+pub const RUNS_MAX: usize = 5;
+
+/// Estimates for a runbook.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Estimates {
+    /// The whole run; of runs that were carried out in one go.
+    pub total: Option<Estimate>,
+    /// Each step, by its id.
+    pub steps: BTreeMap<String, Estimate>,
+}
+
+/// Estimate from journals, newest first; those of other runbooks, and those that did not end complete, do not count.
+pub fn estimate<'a>(runbook: &str, journals: impl IntoIterator<Item = &'a [RunEvent]>) -> Estimates {
+    let complete = journals.into_iter().filter(|events| is_complete(events, runbook)).take(RUNS_MAX);
+    let mut totals = Vec::new();
+    let mut steps: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for events in complete {
+        if !by_hand(events) {
+            totals.extend(events.last().map(|e| e.elapsed_ms));
+        }
+        for (step, took) in took(events) {
+            steps.entry(step).or_default().push(took);
+        }
+    }
+    let steps = steps.into_iter().filter_map(|(step, all)| Some((step, median(all)?))).collect();
+    Estimates { total: median(totals), steps }
+}
+
+fn is_complete(events: &[RunEvent], runbook: &str) -> bool {
+    let of = events.iter().any(|e| matches!(&e.what, RunEventKind::Begun { runbook: name, .. } if name == runbook));
+    of && events.iter().any(|e| matches!(e.what, RunEventKind::Finished { complete: true, .. }))
+}
+
+/// Whether a person typed its steps: the time between them says nothing.
+fn by_hand(events: &[RunEvent]) -> bool {
+    events.iter().any(|e| matches!(e.what, RunEventKind::Begun { only_step: Some(_), .. }))
+}
+
+/// Milliseconds from when each step was first taken up until it was seen done.
+fn took(events: &[RunEvent]) -> Vec<(String, u64)> {
+    let mut began: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut all = Vec::new();
+    for event in events {
+        match &event.what {
+            RunEventKind::StepBegun { step } => {
+                began.entry(step).or_insert(event.elapsed_ms);
+            }
+            RunEventKind::StepDone { step, .. } => {
+                let since = began.get(step.as_str()).copied().unwrap_or(event.elapsed_ms);
+                all.push((step.clone(), event.elapsed_ms.saturating_sub(since)));
+            }
+            _ => {}
+        }
+    }
+    all
+}
+
+/// The middle one; of two in the middle, the longer.
+fn median(mut all: Vec<u64>) -> Option<Estimate> {
+    all.sort_unstable();
+    let median_ms = *all.get(all.len() / 2)?;
+    Some(Estimate { median_ms, runs: all.len() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cluster::Epoch;
+    use cluster::record::{PoolRecord, PoolState};
+    use cluster::runbook::Facts;
+
+    fn begun(runbook: &str, only_step: Option<&str>) -> RunEventKind {
+        let before = PoolRecord {
+            version: 1,
+            epoch: Epoch(1),
+            state: PoolState::Normal,
+            home: "site-1".into(),
+            active_servers: vec![],
+            databases: BTreeMap::new(),
+            lost_sites: BTreeMap::new(),
+            run: None,
+        };
+        let (to_site, from_site) = ("site-2".into(), "site-1".into());
+        RunEventKind::Begun {
+            runbook: runbook.into(),
+            started_by: "ines".into(),
+            facts: Box::new(Facts { before, to_site, from_site, force: false, exposure: BTreeMap::new() }),
+            only_step: only_step.map(str::to_owned),
+            found: vec![],
+        }
+    }
+
+    /// A run of one step that took so long, and a little more in all.
+    fn run(first: RunEventKind, took: u64, complete: bool) -> Vec<RunEvent> {
+        let step = || "fence-old-primary".to_owned();
+        let done = RunEventKind::StepDone { step: step(), evidence: String::new() };
+        let end = RunEventKind::Finished { complete, undone: false, message: String::new(), record: None };
+        let all = [(0, first), (10, RunEventKind::StepBegun { step: step() }), (10 + took, done), (20 + took, end)];
+        let events = all.into_iter().zip(1..);
+        events.map(|((elapsed_ms, what), number)| RunEvent { number, at: String::new(), elapsed_ms, what }).collect()
+    }
+
+    fn check(journals: &[Vec<RunEvent>], total: Option<(u64, usize)>, step: Option<(u64, usize)>) {
+        let estimates = estimate("failover", journals.iter().map(Vec::as_slice));
+        let of = |e: Option<&Estimate>| e.map(|e| (e.median_ms, e.runs));
+        assert_eq!(of(estimates.total.as_ref()), total);
+        assert_eq!(of(estimates.steps.get("fence-old-primary")), step);
+    }
+
+    #[test]
+    fn the_last_five_complete_runs_count() {
+        let whole = |took| run(begun("failover", None), took, true);
+        check(&[], None, None);
+        check(&[whole(100)], Some((120, 1)), Some((100, 1)));
+        check(&[whole(100), whole(300), whole(200)], Some((220, 3)), Some((200, 3)));
+        let six = [whole(1), whole(2), whole(3), whole(4), whole(5), whole(9_000)];
+        check(&six, Some((23, 5)), Some((3, 5)));
+    }
+
+    #[test]
+    fn other_runbooks_and_runs_that_did_not_end_well_do_not_count() {
+        let others = [run(begun("failback", None), 5, true), run(begun("failover", None), 5, false)];
+        check(&others, None, None);
+    }
+
+    #[test]
+    fn steps_that_a_person_typed_count_and_the_time_between_them_does_not() {
+        check(&[run(begun("failover", Some("fence-old-primary")), 7, true)], None, Some((7, 1)));
+    }
+}
