@@ -14,7 +14,7 @@ const ROUND: Duration = Duration::from_millis(300);
 /// Longest wait for an answer.
 const ANSWER: Duration = Duration::from_millis(800);
 /// So many rounds between two looks at an authority's topology.
-const TOPOLOGY_ROUNDS: u32 = 6;
+const TOPOLOGY_ROUNDS: u32 = 2;
 
 /// Gossip with every host of the topology, for as long as the process lives.
 pub async fn run(host: Arc<Host>) {

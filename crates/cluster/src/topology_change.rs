@@ -184,6 +184,9 @@ impl Planning<'_> {
                 format!("{host} would move from {from} to {to}, and a host keeps its site while it is part of a pool"),
                 format!("take {host} out, publish, then add it at {to} and publish again"),
             ),
+            // How it is seen from elsewhere changes nothing for whoever listens.
+            Difference::AgentAddress { from, to, .. } | Difference::InstanceAddress { from, to, .. }
+                if from.at == to.at => {}
             Difference::AgentAddress { host, .. } => {
                 if let Some((database, part)) = self.parts_on(host).first() {
                     let why =
@@ -426,6 +429,10 @@ mod tests {
         check(|t| t.pool = "talk.example.org".into(), |_| (), &[]);
         check(without_server("server-5"), |_| (), &[]);
         check(|t| t.latency = LatencyClass::Low, |_| (), &[]);
+        let seen = |t: &mut Topology| {
+            t.hosts[0].agent.seen_from.insert("site-2".into(), "198.51.100.7:9012".into());
+        };
+        check(seen, |_| (), &[]);
     }
 
     #[test]

@@ -117,6 +117,8 @@ pub struct Picture {
     pub flows: Vec<Flow>,
     /// Shares.
     pub shares: Vec<ShareBox>,
+    /// Databases that somebody else operates: name and connection string.
+    pub existing: Vec<(DatabaseName, String)>,
 }
 
 /// The picture of a pool; without `view` as the topology has it, with it as it stands.
@@ -135,8 +137,6 @@ pub fn picture(topology: &Topology, view: Option<&PoolView>) -> Picture {
     if topology.sites.len() > 1 {
         subtitle.push(line.into());
     }
-    let theirs = topology.existing_databases.iter();
-    subtitle.extend(theirs.map(|d| format!("{} operated by somebody else", d.name)));
     if let Some(run) = seen.record.and_then(|r| r.run.as_ref()) {
         subtitle.push(format!("{} is under way", run.runbook));
     }
@@ -146,6 +146,7 @@ pub fn picture(topology: &Topology, view: Option<&PoolView>) -> Picture {
         sites: topology.sites.iter().map(|site| seen.site(site)).collect(),
         flows: topology.databases.iter().flat_map(|d| seen.flows(d)).collect(),
         shares: topology.databases.iter().filter_map(|d| seen.share(d)).collect(),
+        existing: topology.existing_databases.iter().map(|d| (d.name.clone(), d.dsn.clone())).collect(),
     }
 }
 

@@ -60,9 +60,10 @@ type Places<'a> = BTreeMap<(&'a HostName, &'a DatabaseName), Place>;
 pub fn draw(picture: &Picture) -> String {
     let sites = picture.sites.len().max(1) as f64;
     let tallest = picture.sites.iter().map(site_height).fold(0.0, f64::max);
-    let shares = if picture.shares.is_empty() { 0.0 } else { 40.0 };
+    let below = picture.shares.len() + picture.existing.len();
+    let shares = if below == 0 { 0.0 } else { 40.0 };
     let wide = 2.0 * MARGIN + sites * SITE + (sites - 1.0) * GUTTER;
-    let high = TOP + tallest + shares + picture.shares.len() as f64 * (SHARE + 12.0) + MARGIN;
+    let high = TOP + tallest + shares + below as f64 * (SHARE + 12.0) + MARGIN;
     let mut out = Svg::default();
     out.line(format_args!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {wide} {high}\" width=\"{wide}\" height=\"{high}\" role=\"img\">"
@@ -88,7 +89,12 @@ pub fn draw(picture: &Picture) -> String {
     for (index, share) in picture.shares.iter().enumerate() {
         let top = TOP + tallest + shares + index as f64 * (SHARE + 12.0);
         let end = |host: &Option<HostName>| host.as_ref().and_then(|h| places.get(&(h, &share.database))).copied();
-        draw_share(&mut out, &share.path, (wide, top), TOP + tallest, [end(&share.from), end(&share.to)]);
+        draw_below(&mut out, "log share", &share.path, (wide, top), TOP + tallest, [end(&share.from), end(&share.to)]);
+    }
+    for (index, (database, dsn)) in picture.existing.iter().enumerate() {
+        let top = TOP + tallest + shares + (picture.shares.len() + index) as f64 * (SHARE + 12.0);
+        let says = format!("{database}, operated by somebody else");
+        draw_below(&mut out, &says, dsn, (wide, top), TOP + tallest, [None, None]);
     }
     for flow in &picture.flows {
         let ends = places.get(&(&flow.from, &flow.database)).zip(places.get(&(&flow.to, &flow.database)));
@@ -180,11 +186,19 @@ fn draw_flow(out: &mut Svg, flow: &Flow, from: Place, to: Place) {
     }
 }
 
-fn draw_share(out: &mut Svg, path: &str, (wide, top): (f64, f64), sites_end: f64, ends: [Option<Place>; 2]) {
+/// A box below the sites, fed from the first place and feeding the second.
+fn draw_below(
+    out: &mut Svg,
+    says: &str,
+    path: &str,
+    (wide, top): (f64, f64),
+    sites_end: f64,
+    ends: [Option<Place>; 2],
+) {
     let width = 300.0_f64.max(path.chars().count() as f64 * 8.0 + 40.0).min(wide - 2.0 * MARGIN);
     let left = (wide - width) / 2.0;
     out.rect("box", (left, top, width, SHARE), 7.0);
-    out.text("soft mid", wide / 2.0, top + 22.0, "log share");
+    out.text("soft mid", wide / 2.0, top + 22.0, says);
     out.text("mid", wide / 2.0, top + 42.0, path);
     let [from, to] = ends;
     let middle = top + SHARE / 2.0;

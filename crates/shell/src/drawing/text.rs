@@ -55,6 +55,9 @@ pub fn draw(picture: &Picture, columns: usize) -> String {
         let to = share.to.as_ref().map_or(String::new(), |h| format!(" ──▶ {h}"));
         below.push(format!("{}: {from}[ share {} ]{to}", share.database, share.path));
     }
+    for (database, dsn) in &picture.existing {
+        below.push(format!("{database}: operated by somebody else, {dsn}"));
+    }
     for (index, line) in below.iter().enumerate() {
         canvas.put(0, bottom + 1 + index, line);
     }
