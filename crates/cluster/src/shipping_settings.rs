@@ -185,6 +185,9 @@ impl LogShipping {
         let mut found = Vec::new();
         if !self.share.starts_with('/') {
             found.push(("share", format!("the share '{}' is no absolute path; write it from / on", self.share)));
+        } else if self.share.trim_matches('/').is_empty() || self.share.split('/').any(|part| part == "..") {
+            let says = "is no plain path; name a folder of its own, without '..' (ha-dr §4)";
+            found.push(("share", format!("the share '{}' {says}", self.share)));
         }
         if self.backup_every.ms < 1_000 {
             found.push(("backup_every", format!("backup_every is {}; it is at least 1s", self.backup_every)));

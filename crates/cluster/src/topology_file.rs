@@ -10,6 +10,8 @@ use std::fmt;
 pub const SERVERS_MAX: usize = 8;
 /// Most active servers (ha-dr §1).
 pub const ACTIVE_SERVERS_MAX: usize = 4;
+/// Name of the content database.
+pub const CONTENT_DATABASE: &str = "mgc";
 /// Most sites.
 pub const SITES_MAX: usize = 2;
 
@@ -154,7 +156,7 @@ impl Check<'_> {
         }
         if topology.sites.is_empty() || topology.sites.len() > SITES_MAX {
             let count = topology.sites.len();
-            self.find(1, format!("a pool has one or two sites; this one has {count}"));
+            self.find(1, format!("a pool has one or two sites; this one has {count} (ha-dr §3)"));
         }
         for site in &topology.sites {
             match topology.site_of(&site.authority) {
@@ -204,6 +206,14 @@ impl Check<'_> {
         self.twice("database", topology.databases.iter().map(|d| d.name.as_str()));
         if topology.databases.is_empty() && topology.existing_databases.is_empty() {
             self.find(1, "the pool has no database; add a [[database]] named \"mgc\"".into());
+        }
+        let names: Vec<&str> = topology.databases.iter().map(|d| d.name.as_str()).collect();
+        if !names.is_empty() && !names.contains(&CONTENT_DATABASE) {
+            let line = self.lines.named("database", "");
+            self.find(
+                line,
+                format!("there is no database named {CONTENT_DATABASE}; give the content database that name"),
+            );
         }
         self.twice("existing_database", topology.existing_databases.iter().map(|d| d.name.as_str()));
         for existing in &topology.existing_databases {
@@ -284,7 +294,10 @@ impl Check<'_> {
                 let at = self.lines.named("database", name);
                 self.find(
                     at,
-                    format!("two instances of {name} stand on {}; give each a host of its own", instance.host),
+                    format!(
+                        "two instances of {name} stand on {}; give each a host of its own (ha-dr §4)",
+                        instance.host
+                    ),
                 );
             }
         }
@@ -370,3 +383,6 @@ fn unknown_hint(unknown: &str, known: &[&str]) -> String {
         None => format!("there are: {}", known.join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests;
