@@ -167,6 +167,10 @@ pub fn advice(topology: &Topology) -> Vec<Remark> {
             let why = format!("{name} has no mirror: the loss of {} stops the pool", database.primary.host);
             say("ha-dr §2", why, "add a mirror on a second host of its site");
         }
+        let hasty = database.log_shipping.iter().flat_map(crate::topology::LogShipping::warnings);
+        for (_, why) in hasty {
+            say("ha-dr §13.1", format!("{name}: {why}"), "");
+        }
         let Some(backup) = &database.backup else {
             if topology.sites.len() > 1 {
                 let why = format!("{name} has no backup: the loss of the first site is the loss of the pool");

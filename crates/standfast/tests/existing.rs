@@ -1,6 +1,8 @@
 //! A pool on a pair of PostgreSQL that somebody else operates: chat works and follows their writer, and what is theirs is
 //! refused with a sentence that says so. Set up by hand, as an administrator without a lab does it.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 #[path = "support/pair.rs"]
 mod pair;
 mod support;
