@@ -7,13 +7,13 @@ use crate::database::{Database, Work};
 use crate::host::Host;
 use crate::jobs::steady_ms;
 use crate::postgres::conf::Conf;
-use crate::postgres::share::{SEGMENT_BYTES, Share, is_segment, start_of};
+use crate::postgres::share::{SEGMENT_BYTES, Share, is_segment, place, start_of};
 use crate::postgres::sql::{ArchiverProbe, Probe};
 use cluster::alert::{self, Currency};
 use cluster::job_history::{AgentType, Noted, SessionStatus};
 use cluster::record::PoolRecord;
 use cluster::report::BackupReport;
-use cluster::share_fault::{self, ShareFault};
+use cluster::share_fault::{self, Lack, ShareFault, Strain};
 use cluster::shipping_settings::LogShipping;
 use cluster::wal::Lsn;
 use std::path::{Path, PathBuf};
@@ -43,8 +43,10 @@ pub struct Standing {
     archiver: ArchiverProbe,
     tried_at: Option<Instant>,
     fault: Option<ShareFault>,
-    /// The share was given up here, and lacks the log from there on; up to the second place, if it takes files again.
-    hole: Option<(Lsn, Option<Lsn>)>,
+    /// What the share lacks because it was given up.
+    lack: Option<Lack>,
+    /// Segments archived at the last look.
+    files: Option<u64>,
     /// What the last trim had to say.
     trimmed: Option<String>,
 }
@@ -80,8 +82,17 @@ pub async fn round(
         Err(error) => (Err(error.to_string()), None),
     };
     examine(host, &share, work, ours.as_deref().ok(), ours.as_ref().err(), waiting.count).await;
-    give_up_or_resume(work, waiting.count, waiting.oldest, most, probe.written);
-    let given_up = matches!(work.ships.hole, Some((_, None)));
+    work.ships.lack = share_fault::lacks(
+        work.ships.lack,
+        &Strain {
+            takes_files: work.ships.fault.is_none(),
+            waiting_mb: waiting.count * SEGMENT_BYTES / 1024 / 1024,
+            most_mb: most,
+            oldest: waiting.oldest,
+            written: probe.written,
+        },
+    );
+    let given_up = work.ships.lack.is_some_and(|l| l.to.is_none());
     // While the share has a fault, the archiver goes on trying, and PostgreSQL keeps what it cannot ship.
     conf.archive_to = (!given_up).then(|| ours.clone().unwrap_or_else(|_| share.folder_of(record.epoch)));
     match stream.filter(|_| ships.to_backup && !given_up) {
@@ -95,9 +106,17 @@ pub async fn round(
     if work.ships.fault.is_none() && work.trimmed_at.is_none_or(|at| at.elapsed() > TRIM) {
         work.trimmed_at = Some(Instant::now());
         work.ships.trimmed = match share.trim(record.epoch, settings.delete_older_than.duration()) {
-            Ok(trimmed) => trimmed.lost_for.map(|needs| {
-                format!("the share is bounded, and lost {needs}, which the backup still needed: see the backup's state")
-            }),
+            Ok(trimmed) => {
+                // Whoever is fed from the share is past what it lacks.
+                let past =
+                    |lack: &Lack| lack.to.zip(trimmed.needed_from.as_ref()).is_some_and(|(to, n)| place(to) < *n);
+                work.ships.lack = work.ships.lack.filter(|lack| !past(lack));
+                trimmed.lost_for.map(|needs| {
+                    format!(
+                        "the share is bounded, and lost {needs}, which the backup still needed: see the backup's state"
+                    )
+                })
+            }
             Err(error) => Some(format!("trim the share: {error}")),
         };
     }
@@ -127,7 +146,7 @@ async fn examine(
 ) {
     let standing = &mut work.ships;
     let doubtful = standing.fault.is_some()
-        || standing.hole.is_some_and(|(_, to)| to.is_none())
+        || standing.lack.is_some_and(|l| l.to.is_none())
         || refused.is_some()
         || (standing.archiver.failing && waiting > 0)
         || work.receive.fault.is_some();
@@ -148,32 +167,17 @@ async fn examine(
     }
 }
 
-fn give_up_or_resume(work: &mut Work, waiting: u64, oldest: Option<Lsn>, most: u64, written: Lsn) {
-    let standing = &mut work.ships;
-    let waits_mb = waiting * SEGMENT_BYTES / 1024 / 1024;
-    match standing.hole {
-        Some((from, None)) if standing.fault.is_none() && standing.tried_at.is_some() => {
-            standing.hole = Some((from, Some(written)));
-        }
-        // What the share lacks is older than anything that it is still to hold.
-        Some((_, Some(to))) if written.bytes_after(to) > crate::postgres::share::BYTES_MAX => standing.hole = None,
-        Some((from, Some(_) | None)) if waits_mb > most && standing.fault.is_some() => {
-            standing.hole = Some((from, None));
-        }
-        None if waits_mb > most && standing.fault.is_some() => standing.hole = oldest.map(|from| (from, None)),
-        _ => {}
-    }
-}
-
 fn fault_now(work: &Work, settings: &LogShipping, waiting: u64, most: u64) -> Option<(SessionStatus, String)> {
     let standing = &work.ships;
     let share = &settings.share;
-    match (&standing.hole, &standing.fault) {
-        (Some((from, None)), fault) => {
-            Some((SessionStatus::Error, share_fault::given_up(share, fault.as_ref(), *from)))
+    match (standing.lack, &standing.fault) {
+        (Some(Lack { from, to: None }), fault) => {
+            Some((SessionStatus::Error, share_fault::given_up(share, fault.as_ref(), from)))
         }
         (_, Some(fault)) => Some((SessionStatus::Error, share_fault::says(fault, share, waiting, most))),
-        (Some((from, Some(_))), None) => Some((SessionStatus::Warning, share_fault::given_up(share, None, *from))),
+        (Some(Lack { from, to: Some(_) }), None) => {
+            Some((SessionStatus::Warning, share_fault::given_up(share, None, from)))
+        }
         (None, None) => {
             let interrupted = work.receive.fault.clone().map(|said| (SessionStatus::Error, said));
             interrupted.or_else(|| standing.trimmed.clone().map(|said| (SessionStatus::Warning, said)))
@@ -195,7 +199,7 @@ fn report(
     let before = database.last_backup_job().unwrap_or_default();
     let archiver = work.ships.archiver.clone();
     let finished = archiver.last_file.as_deref().and_then(end_of);
-    let given_up = matches!(work.ships.hole, Some((_, None)));
+    let given_up = work.ships.lack.is_some_and(|l| l.to.is_none());
     let shipped = if given_up { before.shipped } else { archiver.received.max(finished).max(before.shipped) };
     let now = steady_ms();
     let currency = work.ships.currency.get_or_insert_with(|| Currency::new(now));
@@ -206,12 +210,14 @@ fn report(
         shipped,
         age_ms: Some(currency.age_ms(now)),
         waiting_files,
-        hole: work.ships.hole.map(|(from, _)| from),
+        hole: work.ships.lack.map(|l| l.from),
         fault: fault.as_ref().map(|(_, says)| says.clone()),
         last_backup_file: archiver.last_file.filter(|name| is_segment(name)).or(before.last_backup_file.clone()),
     };
+    // What is let go while the share is given up counts as archived for PostgreSQL alone.
     let noted = Noted {
-        files: u64::from(job.last_backup_file != before.last_backup_file && before.last_backup_file.is_some()),
+        files: work.ships.files.replace(archiver.files).map_or(0, |before| archiver.files.saturating_sub(before))
+            * u64::from(!given_up),
         bytes: before.shipped.map_or(0, |before| shipped.unwrap_or_default().bytes_after(before)),
         file: job.last_backup_file.clone(),
         lsn: shipped,

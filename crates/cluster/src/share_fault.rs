@@ -62,6 +62,43 @@ pub fn waiting_max(volume_mb: u64) -> u64 {
     (volume_mb / 10).clamp(16, WAITING_MB_MAX)
 }
 
+/// What the share lacks because it was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lack {
+    /// Its begin.
+    pub from: Lsn,
+    /// Its end, once the share takes files again.
+    pub to: Option<Lsn>,
+}
+
+/// How the principal stands with a share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strain {
+    /// Nothing is known against the share.
+    pub takes_files: bool,
+    /// What waits for it, in MB.
+    pub waiting_mb: u64,
+    /// What may wait at most, in MB.
+    pub most_mb: u64,
+    /// Start of what waits.
+    pub oldest: Option<Lsn>,
+    /// End of the log.
+    pub written: Lsn,
+}
+
+/// What the share lacks from now on: it is given up when too much waits for it, and taken up when it takes files again.
+/// While the end is open, nothing is archived, and PostgreSQL may let the log go.
+pub fn lacks(before: Option<Lack>, strain: &Strain) -> Option<Lack> {
+    let too_much = !strain.takes_files && strain.waiting_mb > strain.most_mb;
+    match before {
+        None if too_much => strain.oldest.map(|from| Lack { from, to: None }),
+        None => None,
+        Some(Lack { from, .. }) if too_much => Some(Lack { from, to: None }),
+        Some(Lack { from, to: None }) if strain.takes_files => Some(Lack { from, to: Some(strain.written) }),
+        Some(lack) => Some(lack),
+    }
+}
+
 /// The share has been given up: what that means, for people.
 pub fn given_up(share: &str, fault: Option<&ShareFault>, from: Lsn) -> String {
     let state = match fault {
@@ -112,6 +149,22 @@ mod tests {
     #[test]
     fn what_waits_is_bounded_by_the_volume() {
         assert_eq!((waiting_max(100_000), waiting_max(1_000), waiting_max(10)), (384, 100, 16));
+    }
+
+    #[test]
+    fn a_share_is_given_up_beyond_the_bound_and_taken_up_when_it_takes_files() {
+        let strain =
+            Strain { takes_files: false, waiting_mb: 300, most_mb: 384, oldest: Some(Lsn(5)), written: Lsn(400) };
+        assert_eq!(lacks(None, &strain), None);
+        let much = Strain { waiting_mb: 385, ..strain };
+        assert_eq!(lacks(None, &Strain { takes_files: true, ..much }), None, "a healthy archiver that is behind");
+        let lack = lacks(None, &much);
+        assert_eq!(lack, Some(Lack { from: Lsn(5), to: None }));
+        let drained = Strain { waiting_mb: 0, oldest: None, ..much };
+        assert_eq!(lacks(lack, &drained), lack, "it stays given up while it takes nothing");
+        let mended = lacks(lack, &Strain { takes_files: true, ..drained });
+        assert_eq!(mended, Some(Lack { from: Lsn(5), to: Some(Lsn(400)) }));
+        assert_eq!(lacks(mended, &much), lack, "and given up again");
     }
 
     #[test]

@@ -204,6 +204,7 @@ impl Share {
                 }
             }
         }
+        trimmed.needed_from = needed;
         Ok(trimmed)
     }
 }
@@ -215,6 +216,8 @@ pub struct Trimmed {
     pub files: usize,
     /// The newest of them that somebody still needed.
     pub lost_for: Option<String>,
+    /// The first place that somebody who is fed from here still needs.
+    pub needed_from: Option<String>,
 }
 
 fn is_older(path: &Path, than: Duration) -> bool {
