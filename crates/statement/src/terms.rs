@@ -141,6 +141,13 @@ pub const TERMS: &[(&str, &str, &str)] = &[
         "log shipping, by stream and by files in the share",
         "`standfast pool status` shows how far each is",
     ),
+    (
+        "Enable this as a primary database; Add secondary",
+        "`standfast log-shipping enable`",
+        "Initialize: Yes; with `--already-initialised`: No",
+    ),
+    ("Transaction Log Shipping Status, log_shipping_monitor tables", "`standfast log-shipping state`, `history`", ""),
+    ("alerts 14420, 14421", "the same numbers", "`standfast log-shipping state`; the thresholds are in the topology"),
     ("backup share", "the share of the topology", "`log_shipping = { share = … }`"),
     ("copy destination", "folder `pg/mgc/copied` of the backup's host", ""),
     ("log backup file (.trn)", "segment of the write-ahead log", "16 MB, archived when full and streamed meanwhile"),
