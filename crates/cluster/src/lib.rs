@@ -21,6 +21,7 @@ pub mod mirror;
 pub mod mirroring;
 pub mod name;
 pub mod order;
+pub mod preflight;
 pub mod record;
 pub mod remark;
 pub mod report;

@@ -184,7 +184,10 @@ fn standing(conductor: &Conductor, runbook: &Runbook, now: &Situation) -> Standi
         let begun = conductor.all_runs().into_iter().find(|j| j.over().is_none());
         return match begun {
             Some(journal) if journal.begun().is_some_and(|b| b.0 == runbook.name) => Standing::Resume(journal),
-            Some(journal) => Standing::Taken(taken(&journal.begun().map(|b| b.0).unwrap_or_default(), "", "")),
+            Some(journal) => {
+                let run = journal.summary();
+                Standing::Taken(taken(&run.runbook, &run.started_by, &run.started_at, run.step.as_deref()))
+            }
             None => Standing::Free,
         };
     };
@@ -199,7 +202,8 @@ fn standing(conductor: &Conductor, runbook: &Runbook, now: &Situation) -> Standi
     if runbook.name == "failover" && now.record.state == PoolState::Normal && carrier_is_lost {
         return Standing::Supersede(own);
     }
-    Standing::Taken(taken(&run.runbook, &run.started_by, &run.started_at))
+    let step = own.and_then(|journal| journal.summary().step);
+    Standing::Taken(taken(&run.runbook, &run.started_by, &run.started_at, step.as_deref()))
 }
 
 fn being_undone(runbook: &Runbook) -> Unmet {
@@ -210,11 +214,15 @@ fn being_undone(runbook: &Runbook) -> Unmet {
     }
 }
 
-fn taken(runbook: &str, by: &str, at: &str) -> Unmet {
-    let by = if by.is_empty() { String::new() } else { format!(", started by {by} at {at}") };
+/// Who holds the pool, with what, since when, and how far that is.
+fn taken(runbook: &str, by: &str, since: &str, step: Option<&str>) -> Unmet {
+    let step = step.map_or(String::new(), |step| format!("; it is at step {step}"));
     Unmet {
-        why: format!("{runbook} is under way{by}"),
-        hint: "watch it with standfast runbook watch; it has to end before another one begins".into(),
+        why: format!("{runbook} is under way, begun by {by}, since {since}{step}"),
+        hint:
+            "one run at a time: watch it with standfast runbook watch, take it up with standfast runbook resume if it \
+               stands still, or undo it with standfast runbook abort"
+                .into(),
         can_be_forced: false,
     }
 }

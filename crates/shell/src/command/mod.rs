@@ -11,6 +11,7 @@ pub mod log_shipping;
 pub mod mirror;
 pub mod pool;
 pub mod post;
+pub mod preflight;
 pub mod replay;
 pub mod room;
 pub mod run;
@@ -35,6 +36,8 @@ pub enum Command {
     Step(step::Args),
     /// List the runs of runbooks, show one, or take one up again
     Runbook(runbook::Args),
+    /// Say whether a failover or a failback would begin right now, and what would make it worse; for cron
+    Preflight(preflight::Args),
     /// Show how the pool stands
     Pool(pool::Args),
     /// Install or remove the mirror of the principal, or show its state
@@ -82,6 +85,7 @@ impl Command {
             Command::Failback(args) => run::run(context, "failback", args).await,
             Command::Step(args) => step::run(context, args).await,
             Command::Runbook(args) => runbook::run(context, args).await,
+            Command::Preflight(args) => preflight::run(context, args).await,
             Command::Pool(args) => pool::run(context, args).await,
             Command::Mirror(args) => mirror::run(context, args).await,
             Command::LogShipping(args) => log_shipping::run(context, args).await,

@@ -10,7 +10,7 @@ use cluster::record::{PoolRecord, PoolState, RunRef};
 use cluster::runbook::Unmet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use wire::run::{Plan, RunAnswer, StartRun};
+use wire::run::{Plan, RunAnswer, RunEventKind, StartRun};
 
 /// How long the authority that carries the run is waited for.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -183,13 +183,26 @@ pub async fn start_reported(
                 show(&words::found(&plan), json)?;
             }
             if resumed {
-                output::say(&format!("the run {id} is under way already; watching it"));
+                output::say(&format!(
+                    "the run {id} is under way already{}; watching it",
+                    begun(agents, &at.host, &id).await
+                ));
             }
             let outcome = watch::to_the_end(agents, &at.host, &id, json).await;
             ReportFile::after(report, agents, &at.host, &id, outcome).await
         }
         other => over(other, json),
     }
+}
+
+/// Who began a run and when, where that can be had at once.
+async fn begun(agents: &Agents, host: &HostName, id: &str) -> String {
+    let Ok(progress) = agents.progress(host, id, 0, 0).await else { return String::new() };
+    let first = progress.events.iter().find_map(|e| match &e.what {
+        RunEventKind::Begun { started_by, .. } => Some(format!(", begun by {started_by} at {}", e.at)),
+        _ => None,
+    });
+    first.unwrap_or_default()
 }
 
 /// Lines for people: data, unless the data is JSON.
