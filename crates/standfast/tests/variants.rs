@@ -7,27 +7,31 @@ fn servers(numbers: &[u8]) -> serde_json::Value {
     numbers.iter().map(|n| format!("server-{n}")).collect()
 }
 
-/// Bring the variant up, lose site 1, and fail over; which servers are active before and after.
-fn check(variant: &str, before: &[u8], after: &[u8]) {
-    let lab = Lab::up_with(&["--variant", variant]);
+#[test]
+fn variant_a_has_active_servers_at_both_sites_and_fails_over() {
+    let lab = Lab::up_with(&["--variant", "a"]);
     lab.until_normal();
-    assert_eq!(lab.record()["active_servers"], servers(before));
+    assert_eq!(lab.record()["active_servers"], servers(&[1, 2, 5, 6]));
     let drawn = lab.ok(&["topology", "show"]);
     assert!(drawn.contains("server-8"), "{drawn}");
     let replay = lab.replay(&[]);
     lab.ok(&["lab", "kill", "site-1"]);
     lab.ok(&["failover", "--yes"]);
-    assert_eq!(lab.record()["active_servers"], servers(after));
+    assert_eq!(lab.record()["active_servers"], servers(&[5, 7, 6, 8]));
     replay.until_epoch(&lab, 2);
     assert_clean(&lab.audit(&replay.end()));
 }
 
 #[test]
-fn variant_a_has_active_servers_at_both_sites() {
-    check("a", &[1, 2, 5, 6], &[5, 7, 6, 8]);
-}
-
-#[test]
-fn variant_b_has_its_active_servers_near_the_database() {
-    check("b", &[1, 3, 2, 4], &[5, 7, 6, 8]);
+fn variant_b_has_its_active_servers_near_the_database_and_no_others() {
+    let lab = Lab::up_with(&["--variant", "b"]);
+    lab.until_normal();
+    assert_eq!(lab.record()["active_servers"], servers(&[1, 3, 2, 4]));
+    let far = lab.cli(&["active-servers", "set", "server-1", "server-5"]);
+    assert_eq!(far.code, Some(3), "{}", far.all());
+    assert!(far.all().contains("R4"), "{}", far.all());
+    let swapped = lab.cli(&["active-servers", "swap"]);
+    assert_eq!(swapped.code, Some(3), "{}", swapped.all());
+    lab.ok(&["active-servers", "remove", "server-4"]);
+    assert_eq!(lab.record()["active_servers"], servers(&[1, 3, 2]));
 }
