@@ -13,6 +13,7 @@ use crate::postgres::process::{Process, first_in};
 use crate::postgres::receive::Receive;
 use crate::postgres::share::{Share, is_segment, start_of};
 use crate::postgres::sql::{ChatProbe, Probe};
+use crate::rejoin::Rejoin;
 use crate::state_file::{State, StateFile};
 use cluster::alert::Alert;
 use cluster::fence::{MayOpen, may_open};
@@ -24,6 +25,7 @@ use cluster::report::{BackupReport, CleanStop, FollowsFrom, InstanceReport, Inst
 use cluster::shipping_settings::LogShipping;
 use cluster::wal::Lsn;
 use nix::sys::signal::Signal;
+use rules::id::Epoch;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -83,6 +85,10 @@ pub struct Work {
     pub unanswered: bool,
     /// Whether the other hosts are being asked who the writer is, since the instance was last seen running.
     pub asking: bool,
+    /// What is seen of a standby that cannot follow.
+    pub rejoin: Rejoin,
+    /// The epoch whose folder in the share has been given what older writers may not have shipped.
+    pub chain_begun: Option<Epoch>,
     /// The mirror that was last written into the configuration; PostgreSQL may need a moment to take it.
     pub wait_for_set: Option<Option<HostName>>,
 }
@@ -128,6 +134,8 @@ impl Database {
             wait_for_set: None,
             unanswered: true,
             asking: false,
+            rejoin: Rejoin::default(),
+            chain_begun: None,
         };
         let mut state = StateFile::open(&host.folder, name)?;
         // Whoever waits for an order that a killed agent was carrying out learns that it has to be given again.

@@ -8,6 +8,7 @@ use crate::postgres::copy::Offer;
 use crate::postgres::share::{SEGMENT_BYTES, Share, place};
 use crate::postgres::sql::Probe;
 use crate::reconcile::{settle, standby_conf};
+use crate::rejoin;
 use cluster::alert::{self, Currency};
 use cluster::job_history::{AgentType, Noted, SessionStatus};
 use cluster::log_shipping::{FeedView, feed};
@@ -69,7 +70,8 @@ pub async fn round(
     let settings = database.settings(host).unwrap_or_else(|| LogShipping::into_share("/"));
     if enabled {
         configure(host, database, work, upstream.filter(|_| wanted.stream), wanted.files, probe, &settings)?;
-        settle(database, record, probe)?;
+        settle(database, record, upstream, probe).await?;
+        rejoin::running(host, database, record, work, upstream, probe.applied).await?;
         trim_requests(database)?;
     }
     copy(host, database, work, probe, &settings, enabled);
@@ -118,7 +120,8 @@ fn trim_requests(database: &Database) -> Result<(), Error> {
 /// nothing through does not pass for one that works.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
-async fn reaches(at: &str) -> bool {
+/// Whether PostgreSQL answers at `address:port`.
+pub async fn reaches(at: &str) -> bool {
     let ask = async {
         let mut stream = TcpStream::connect(at).await?;
         stream.write_all(&SSL_REQUEST).await?;

@@ -15,6 +15,7 @@ pub mod pair;
 pub mod postgres;
 pub mod probe;
 pub mod reconcile;
+pub mod rejoin;
 pub mod shipper;
 pub mod state_file;
 

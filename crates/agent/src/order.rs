@@ -97,7 +97,7 @@ async fn carry_out(host: &Host, database: &Database, work: &mut Work, order: &Or
             let ended = database.instance.sql.disconnect_sessions().await?;
             Ok(format!("{ended} sessions ended"))
         }
-        Order::Promote { epoch, .. } => promote(database, *epoch).await,
+        Order::Promote { epoch, .. } => promote(host, database, *epoch).await,
         Order::Checkpoint { .. } => {
             database.doing(Some("writing out what is dirty"));
             database.instance.sql.checkpoint().await?;
@@ -106,7 +106,7 @@ async fn carry_out(host: &Host, database: &Database, work: &mut Work, order: &Or
         }
         Order::SalvageTail { from, .. } => salvage(host, database, from).await,
         Order::Rewind { from, .. } => rewind(host, database, work, from).await,
-        Order::HandOver { epoch, .. } => hand_over(database, work, *epoch).await,
+        Order::HandOver { epoch, .. } => hand_over(host, database, work, *epoch).await,
         Order::Reopen { epoch, .. } => reopen(database, work, *epoch).await,
     }
 }
@@ -320,25 +320,35 @@ fn requests(asked: &std::path::Path) -> (usize, usize) {
 }
 
 /// A writer that had been promoted for this epoch and was stopped before the record named it: nobody but this order may
-/// start it.
-async fn start_again(database: &Database, epoch: Epoch) -> Result<(), Error> {
+/// start it. The same goes for one that was handed over and is given back in a later epoch, because nobody took it.
+async fn start_again(host: &Host, database: &Database, epoch: Epoch) -> Result<(), Error> {
     let instance = &database.instance;
-    let promoted = instance.has_data()
-        && !instance.is_standby()
-        && database.state().history_epoch.is_some_and(|e| e >= epoch)
-        && database.state().handed_over.is_none();
-    if database.running().is_none() && promoted {
-        database.doing(Some("starting what was promoted before"));
+    let state = database.state();
+    let record = host.store.record().filter(|r| r.epoch == epoch);
+    let named =
+        record.is_some_and(|r| r.databases.get(&database.name).and_then(|d| d.principal.as_ref()) == Some(&host.name));
+    let promoted = state.history_epoch.is_some_and(|e| e >= epoch) && state.handed_over.is_none();
+    let given_back = state.handed_over.is_some_and(|e| e <= epoch) && named;
+    let writer = instance.has_data() && !instance.is_standby();
+    if database.running().is_none() && writer && (promoted || given_back) {
+        database.doing(Some("starting the writer"));
         let process = database.start(&instance.plain_conf()).await?;
         instance.until_postgres_answers(process).await?;
     }
     Ok(())
 }
 
-async fn promote(database: &Database, epoch: Epoch) -> Result<String, Error> {
+/// Where a writer of this epoch archives to; nowhere while log shipping is off.
+fn archive_of(host: &Host, database: &Database, epoch: Epoch) -> Option<std::path::PathBuf> {
+    let record = host.store.record()?;
+    let off = record.databases.get(&database.name).is_some_and(|d| d.shipping_off);
+    database.share(host).filter(|_| !off).map(|share| share.wal_folder(epoch, &host.programs))
+}
+
+async fn promote(host: &Host, database: &Database, epoch: Epoch) -> Result<String, Error> {
     let began = Instant::now();
     let sql = &database.instance.sql;
-    start_again(database, epoch).await?;
+    start_again(host, database, epoch).await?;
     let Some(probe) = database.probe().await else { return Err(not_running(database)) };
     if probe.in_recovery {
         database.doing(Some("promoting"));
@@ -347,6 +357,8 @@ async fn promote(database: &Database, epoch: Epoch) -> Result<String, Error> {
         // Whoever was waited for belongs to the old writer's pair.
         let mut conf = database.instance.plain_conf();
         conf.files_from = Some(database.instance.copied());
+        // The new timeline's history is archived at once, and a standby that is fed by the share cannot do without it.
+        conf.archive_to = archive_of(host, database, epoch);
         database.reload(&conf)?;
         sql.promote().await?;
     }
@@ -358,7 +370,7 @@ async fn promote(database: &Database, epoch: Epoch) -> Result<String, Error> {
     Ok(format!("online in epoch {epoch} after {} ms", began.elapsed().as_millis()))
 }
 
-async fn salvage(host: &Host, database: &Database, from: &HostName) -> Result<String, Error> {
+pub(crate) async fn salvage(host: &Host, database: &Database, from: &HostName) -> Result<String, Error> {
     if !database.instance.has_data() {
         return Ok("nothing here to salvage".into());
     }
@@ -368,7 +380,12 @@ async fn salvage(host: &Host, database: &Database, from: &HostName) -> Result<St
     rebuild::salvage(&database.instance, &at, present_epoch(host)).await
 }
 
-async fn rewind(host: &Host, database: &Database, work: &mut Work, from: &HostName) -> Result<String, Error> {
+pub(crate) async fn rewind(
+    host: &Host,
+    database: &Database,
+    work: &mut Work,
+    from: &HostName,
+) -> Result<String, Error> {
     let at = source(host, database, from)?;
     let epoch = present_epoch(host);
     let instance = &database.instance;
@@ -398,7 +415,7 @@ async fn rewind(host: &Host, database: &Database, work: &mut Work, from: &HostNa
     Ok(detail)
 }
 
-async fn hand_over(database: &Database, work: &mut Work, epoch: Epoch) -> Result<String, Error> {
+async fn hand_over(host: &Host, database: &Database, work: &mut Work, epoch: Epoch) -> Result<String, Error> {
     if database.state().handed_over == Some(epoch) && database.running().is_none() {
         database.note_clean_stop().await?;
         return Ok("handed over already".into());
@@ -408,11 +425,21 @@ async fn hand_over(database: &Database, work: &mut Work, epoch: Epoch) -> Result
             return Err(Error::Unfit(format!("{} is no writer here; there is nothing to hand over", database.name)));
         }
         database.doing(Some("stopping cleanly"));
-        // A stop must not hang on a mirror.
-        database.reload(&database.instance.plain_conf())?;
-        database.instance.sql.call_chat("refuse_writers_before", epoch).await?;
-        // Nobody waits for pg_receivewal at a clean stop.
+        let record = host.store.record();
+        let pair = record.as_ref().and_then(|r| r.databases.get(&database.name));
+        let mirror = pair.and_then(|d| d.mirror.as_ref()).filter(|m| m.synchronised).map(|m| m.host.clone());
+        if mirror.is_none() {
+            // A stop must not hang on a mirror that nothing is promised of.
+            let mut conf = database.instance.plain_conf();
+            conf.archive_to = record.as_ref().and_then(|r| archive_of(host, database, r.epoch));
+            database.reload(&conf)?;
+        }
+        database.instance.sql.refuse_writers_before(epoch).await?;
+        // Nobody waits for pg_receivewal at a clean stop, nor for standbys that the mirror can feed.
         crate::shipper::stop(work).await;
+        if let Some(mirror) = mirror {
+            database.instance.sql.end_streams_except(&mirror).await?;
+        }
     }
     database.stop(Signal::SIGINT).await?;
     let end = database.instance.clean_stop().await?;

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::host::Host;
 use crate::postgres::conf::Conf;
 use crate::postgres::sql::Probe;
-use crate::{feed, pair, shipper};
+use crate::{feed, pair, rejoin, shipper};
 use cluster::fence::MayOpen;
 use cluster::goal::{Goal, goal, rests};
 use cluster::name::HostName;
@@ -99,7 +99,7 @@ async fn standby(
     work.wait_for_set = None;
     let state = database.state();
     if database.running().is_none() {
-        return start_standby(host, database, record, part, upstream.as_ref()).await;
+        return start_standby(host, database, record, work, part, upstream.as_ref()).await;
     }
     let Some(probe) = database.probe().await else { return Ok(false) };
     if !probe.in_recovery {
@@ -116,14 +116,26 @@ async fn standby(
     }
     let conf = conf_of(host, database, record, part, upstream.as_ref());
     database.reload(&conf)?;
-    settle(database, record, &probe)?;
+    settle(database, record, upstream.as_ref(), &probe).await?;
+    rejoin::running(host, database, record, work, upstream.as_ref(), probe.applied).await?;
     database.shipping(Some(feed::plain_report(&probe)), false);
     Ok(probe.streaming || upstream.is_none())
 }
 
-/// A standby that streams is on the history of the present writer.
-pub fn settle(database: &Database, record: &PoolRecord, probe: &Probe) -> Result<(), Error> {
-    if !probe.streaming {
+/// A standby that streams, and has applied the beginning of the epoch, is on the history of the present writer. A stream
+/// alone may come up for a moment and break again, or be that of an older writer.
+pub async fn settle(
+    database: &Database,
+    record: &PoolRecord,
+    upstream: Option<&HostName>,
+    probe: &Probe,
+) -> Result<(), Error> {
+    let state = database.state();
+    let settled = state.history_epoch.is_some_and(|e| e >= record.epoch) && state.handed_over.is_none();
+    if settled || !probe.streaming || upstream.is_none() {
+        return Ok(());
+    }
+    if database.chat().await.epoch.is_some_and(|e| e < record.epoch) {
         return Ok(());
     }
     database.remember(|s| {
@@ -136,6 +148,7 @@ async fn start_standby(
     host: &Arc<Host>,
     database: &Database,
     record: &PoolRecord,
+    work: &mut Work,
     part: Part,
     upstream: Option<&HostName>,
 ) -> Result<bool, Error> {
@@ -146,6 +159,9 @@ async fn start_standby(
     if !database.instance.is_standby() {
         // Only a writer that was stopped cleanly for a hand-over holds nothing that its successor has not.
         if database.state().handed_over.is_none_or(|e| e > record.epoch) {
+            if rejoin::stopped_writer(host, database, record, work).await? {
+                return Ok(false);
+            }
             let why = format!(
                 "{}: this was a writer of an older epoch; standfast failback or mirror install makes it a standby",
                 database.name
@@ -154,6 +170,9 @@ async fn start_standby(
             return Ok(true);
         }
         database.instance.become_standby()?;
+    }
+    if rejoin::starting(host, database, record, work).await? {
+        return Ok(false);
     }
     let archive = database.share(host).map(|share| share.root().to_owned());
     let conf = Conf { archive, ..conf_of(host, database, record, part, upstream) };

@@ -7,6 +7,7 @@ use crate::database::{Database, Work};
 use crate::host::Host;
 use crate::jobs::steady_ms;
 use crate::postgres::conf::Conf;
+use crate::postgres::programs::Programs;
 use crate::postgres::share::{SEGMENT_BYTES, Share, is_segment, place, start_of};
 use crate::postgres::sql::{ArchiverProbe, Probe};
 use cluster::alert::{self, Currency};
@@ -95,6 +96,7 @@ pub async fn round(
     let given_up = work.ships.lack.is_some_and(|l| l.to.is_none());
     // While the share has a fault, the archiver goes on trying, and PostgreSQL keeps what it cannot ship.
     conf.archive_to = (!given_up).then(|| ours.clone().unwrap_or_else(|_| share.folder_of(record.epoch)));
+    begin_chain(database, record, work, &share, ours.as_deref().ok(), &host.programs);
     match stream.filter(|_| ships.to_backup && !given_up) {
         Some(stream) => {
             if let Err(error) = work.receive.ensure(&database.instance, &stream).await {
@@ -122,6 +124,22 @@ pub async fn round(
     }
     let fault = fault_now(work, &settings, waiting.count, most);
     report(host, database, work, &settings, probe, waiting.count, fault, ships.to_backup)
+}
+
+/// Once in an epoch: the chain goes on without a gap. What cannot be added now is tried again in the next round.
+fn begin_chain(
+    database: &Database,
+    record: &PoolRecord,
+    work: &mut Work,
+    share: &Share,
+    to: Option<&Path>,
+    programs: &Programs,
+) {
+    let Some(to) = to.filter(|_| work.chain_begun != Some(record.epoch)) else { return };
+    match share.begin_chain(&database.instance.data().join("pg_wal"), to, programs) {
+        Ok(()) => work.chain_begun = Some(record.epoch),
+        Err(error) => tracing::warn!(database = %database.name, %error, "older writers' log is not in the share yet"),
+    }
 }
 
 /// Look at the archiver, now and then.

@@ -4,7 +4,7 @@
 //! up, the servers leave the database, the writer is stopped cleanly, and the primary, which then holds every byte,
 //! is brought online in a new epoch. Mirror and log shipping are as they were before the disaster.
 
-mod standing;
+pub(crate) mod standing;
 
 use self::standing::{
     answering, databases, each_returning, end_of, handed_over, has_part, is_principal, knows, needs_rewind, order_over,

@@ -73,7 +73,7 @@ fn fenced(view: &View<'_>, database: &DatabaseName, backup: &HostName) -> Done {
 
 /// What keeps an old host that answers from being fenced. It is not enough that its instance is closed: one that is about
 /// to start would open on what its agent heard before the epoch was raised.
-fn unfenced(view: &View<'_>, host: &HostName, database: &DatabaseName) -> Option<String> {
+pub(crate) fn unfenced(view: &View<'_>, host: &HostName, database: &DatabaseName) -> Option<String> {
     use crate::order::Outcome;
     let report = view.reports.get(host)?;
     let instance = report.instances.get(database)?;

@@ -30,6 +30,7 @@ pub mod secret;
 pub mod share_fault;
 pub mod shipping;
 pub mod shipping_settings;
+pub mod switching;
 pub mod topology;
 pub mod topology_change;
 pub mod topology_diff;

@@ -97,7 +97,7 @@ pub struct InstanceReport {
     pub applied: Option<Lsn>,
     /// Sum of the last numbers of all rooms, as visible in this instance: how many entries it holds.
     pub entries: Option<u64>,
-    /// The epoch that the database itself carries.
+    /// The newest epoch that has begun in the database itself.
     pub database_epoch: Option<Epoch>,
     /// Writer: names in `synchronous_standby_names`; empty when commits wait for nobody.
     pub synchronous: Vec<HostName>,

@@ -8,6 +8,7 @@ use crate::name::{DatabaseName, HostName, SiteName};
 use crate::order::Order;
 use crate::record::{PoolRecord, RunRef};
 use crate::report::{HostReport, InstanceReport};
+use crate::switching::Partner;
 use crate::topology::Topology;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -53,6 +54,9 @@ pub struct Facts {
     pub force: bool,
     /// What each database stands to lose, as last seen.
     pub exposure: BTreeMap<DatabaseName, Exposure>,
+    /// Which partner of the mirror pair is to be principal; `None` where the runbook has no such choice, or for the mirror.
+    #[serde(default)]
+    pub new_principal: Option<Partner>,
 }
 
 /// What is at the principal and not yet at the backup, as far as anybody at the backup's site knows.
@@ -165,6 +169,8 @@ pub const ALL: &[&Runbook] = &[
     crate::initialise::INITIALISE,
     crate::mirroring::INSTALL_MIRROR,
     crate::mirroring::REMOVE_MIRROR,
+    crate::switching::SWITCH_MIRROR,
+    crate::switching::FORCE_MIRROR,
     crate::growing::ADD_BACKUP_MIRROR,
     crate::growing::REMOVE_BACKUP_MIRROR,
     crate::shipping::ENABLE_LOG_SHIPPING,

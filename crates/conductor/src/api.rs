@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use cluster::name::DatabaseName;
 use cluster::record::PoolState;
 use cluster::runbook::{Exposure, Runbook, Unmet, named};
+use cluster::switching::{FORCE_MIRROR, SWITCH_MIRROR};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -98,7 +99,7 @@ async fn start(
         return Err((StatusCode::NOT_FOUND, Json(AgentError { message })).into_response());
     }
     let _one_at_a_time = conductor.starting.lock().await;
-    let now = situation(&conductor, wanted.force).await.map_err(failed)?;
+    let now = situation(&conductor, wanted.force, wanted.new_principal).await.map_err(failed)?;
     answer(&conductor, runbook, wanted, &now).map(Json).map_err(failed)
 }
 
@@ -199,7 +200,11 @@ fn standing(conductor: &Conductor, runbook: &Runbook, now: &Situation) -> Standi
     // it returns, that the pool has moved on.
     let home = now.topology.site(&now.record.home).map(|s| &s.authority);
     let carrier_is_lost = own.is_some() || home.is_some_and(|h| now.look.silent.contains_key(h));
-    if runbook.name == "failover" && now.record.state == PoolState::Normal && carrier_is_lost {
+    // A switch that stands still without a writer, because the mirror went too, must not either.
+    let switching = [SWITCH_MIRROR.name, FORCE_MIRROR.name].contains(&run.runbook.as_str());
+    let no_writer = now.record.databases.values().any(|d| d.principal.is_none());
+    let may_be_replaced = carrier_is_lost || (switching && no_writer);
+    if runbook.name == "failover" && now.record.state == PoolState::Normal && may_be_replaced {
         return Standing::Supersede(own);
     }
     let step = own.and_then(|journal| journal.summary().step);

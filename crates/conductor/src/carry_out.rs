@@ -147,6 +147,11 @@ impl Run<'_> {
                 }
                 None => {}
             }
+            if let Some(message) = self.refused_meanwhile(&now) {
+                let record = Some(Box::new(now.record));
+                self.journal.add(RunEventKind::Finished { complete: false, undone: false, message, record })?;
+                return Ok(false);
+            }
             let started_at = self.journal.events().first().map(|e| e.at.clone()).unwrap_or_default();
             let run = RunRef {
                 id: self.journal.id.clone(),
@@ -162,6 +167,17 @@ impl Run<'_> {
                 RecordAnswer::NotAuthority { message } | RecordAnswer::Refused { message } => return Err(message),
             }
         }
+    }
+
+    /// What speaks against a run that has not claimed the pool yet, where the record has changed since it was looked at: a
+    /// pair that was synchronised then may not be any more.
+    fn refused_meanwhile(&self, now: &Now) -> Option<String> {
+        if now.record.version == self.facts.before.version {
+            return None;
+        }
+        let view = self.view(now, 0);
+        let unmet = (self.runbook.preflight)(&view).into_iter().find(|u| !(u.can_be_forced && self.facts.force));
+        unmet.map(|u| format!("things changed while the run began, and nothing was done: {}; {}", u.why, u.hint))
     }
 
     fn past_first_step(&self) -> bool {

@@ -8,6 +8,7 @@ use cluster::Epoch;
 use cluster::name::SiteName;
 use cluster::record::{PoolRecord, PoolState};
 use cluster::runbook::{Done, Facts, Runbook, Step, Undo, View};
+use cluster::switching::{self, FORCE_MIRROR, Partner};
 use cluster::topology::Topology;
 use std::collections::BTreeMap;
 use wire::run::{Estimate, Plan, PlannedStep};
@@ -25,7 +26,11 @@ pub struct Situation {
 }
 
 /// Look at everybody, and note what a run would work on.
-pub async fn situation(conductor: &Conductor, force: bool) -> Result<Situation, String> {
+pub async fn situation(
+    conductor: &Conductor,
+    force: bool,
+    new_principal: Option<Partner>,
+) -> Result<Situation, String> {
     let topology = conductor.agents.topology()?;
     let look = ask(&conductor.agents, &topology, all_hosts(&topology)).await;
     // Steps pass over hosts that were silent; one that has just returned must not count as such.
@@ -37,7 +42,7 @@ pub async fn situation(conductor: &Conductor, force: bool) -> Result<Situation, 
         (None, seen) => seen,
     };
     let record = newest.map_or_else(|| first_record(&topology), Ok)?;
-    let facts = facts(&topology, &record, conductor, force);
+    let facts = Facts { force, new_principal, ..facts(&topology, &record, conductor) };
     Ok(Situation { topology, record, look, facts })
 }
 
@@ -55,10 +60,11 @@ fn first_record(topology: &Topology) -> Result<PoolRecord, String> {
     })
 }
 
-fn facts(topology: &Topology, record: &PoolRecord, conductor: &Conductor, force: bool) -> Facts {
+fn facts(topology: &Topology, record: &PoolRecord, conductor: &Conductor) -> Facts {
     let from_site: SiteName = record.home.clone();
     let to_site = topology.other_site(&from_site).map_or_else(|| from_site.clone(), |s| s.name.clone());
-    Facts { before: record.clone(), to_site, from_site, force, exposure: conductor.observer.exposure() }
+    let exposure = conductor.observer.exposure();
+    Facts { before: record.clone(), to_site, from_site, force: false, exposure, new_principal: None }
 }
 
 impl Situation {
@@ -80,6 +86,9 @@ impl Situation {
         let mut found = found::sentences(&self.topology, &self.record, &self.look, &self.facts);
         if runbook.name == "failover" {
             found.extend(found::loss(&self.facts).into_iter().map(|l| format!("would be lost: {l}")));
+        }
+        if runbook.name == FORCE_MIRROR.name {
+            found.extend(switching::loss(&view).into_iter().map(|l| format!("would be lost: {l}")));
         }
         let steps = runbook.steps.iter().map(|step| planned(step, &view, estimates.steps.get(step.id).copied()));
         let steps = steps.collect();

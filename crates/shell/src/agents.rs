@@ -169,6 +169,11 @@ impl Agents {
     /// The newest record that is known at once: no host that is slow or dead is waited for, once an authority has
     /// answered. Good enough to choose whom to ask, because who is asked looks for itself.
     pub async fn glance(&self) -> Option<PoolRecord> {
+        self.glance_at_all().await.map(|(record, _)| record)
+    }
+
+    /// The same, with the reports of those who answered at once.
+    pub async fn glance_at_all(&self) -> Option<(PoolRecord, Vec<HostReport>)> {
         let asked = self.topology.hosts.iter().map(|h| async { (h.name.clone(), self.report(&h.name).await) });
         let mut answers: FuturesUnordered<_> = asked.collect();
         let mut waited_for: Vec<&HostName> = self.topology.sites.iter().map(|s| &s.authority).collect();
@@ -186,7 +191,7 @@ impl Agents {
                 reports.push(report);
             }
         }
-        newest(&reports)
+        newest(&reports).map(|record| (record, reports))
     }
 
     /// What each database stands to lose, as each site's authority knows it.

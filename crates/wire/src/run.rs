@@ -9,6 +9,7 @@
 
 use cluster::record::PoolRecord;
 use cluster::runbook::{Deed, Facts, Unmet};
+use cluster::switching::Partner;
 use serde::{Deserialize, Serialize};
 
 /// Start a runbook, or only plan it.
@@ -24,6 +25,9 @@ pub struct StartRun {
     /// Only this step, by its id; all when left out.
     #[serde(default)]
     pub only_step: Option<String>,
+    /// Which partner of the mirror pair is to be principal, for the runbooks that switch it.
+    #[serde(default)]
+    pub new_principal: Option<Partner>,
     /// Who asks, for the record and the audit log.
     pub started_by: String,
 }

@@ -88,6 +88,12 @@ impl Share {
         Ok((folder.join("wal"), folder.join("stream")))
     }
 
+    /// The folder that a writer of this epoch archives finished segments to. Where the share does not take them the archiver
+    /// goes on trying, and PostgreSQL keeps what it cannot ship.
+    pub fn wal_folder(&self, epoch: Epoch, programs: &Programs) -> PathBuf {
+        self.writer_folders(epoch, programs).map_or_else(|_| self.folder_of(epoch), |(wal, _)| wal)
+    }
+
     /// The folder of finished segments of an epoch, whether it is there or not.
     pub fn folder_of(&self, epoch: Epoch) -> PathBuf {
         self.root.join(epoch.to_string()).join("wal")
@@ -102,7 +108,17 @@ impl Share {
         programs.give(&self.root)?;
         let marker = self.root.join("open-from");
         crate::files::replace(&marker, epoch.to_string().as_bytes(), 0o644).map_err(Error::file(what()))?;
-        for (older, path) in epochs(&self.root).map_err(Error::file(what()))? {
+        let open = epochs(&self.root).map_err(Error::file(what()))?;
+        // Switches within a site leave the share open: what they shipped one after the other is one chain.
+        if let Some(first) = open.keys().next().filter(|first| **first < epoch) {
+            let chain = closed.join(CHAIN);
+            let begun = fs::read_to_string(&chain).ok().and_then(|text| chain_of(&text)).filter(|(_, of)| *of == epoch);
+            if begun.is_none() {
+                let text = format!("{first} {epoch}");
+                crate::files::replace(&chain, text.as_bytes(), 0o644).map_err(Error::file(what()))?;
+            }
+        }
+        for (older, path) in open {
             if older < epoch {
                 fs::rename(&path, closed.join(older.to_string())).map_err(Error::file(what()))?;
             }
@@ -110,15 +126,42 @@ impl Share {
         Ok(())
     }
 
+    /// Let the chain go on without a gap: put what a new writer has of the timelines before its own, and the share has not,
+    /// into the folder that it archives to. An old writer may have died before it had shipped its last segments.
+    pub fn begin_chain(&self, pg_wal: &Path, to: &Path, programs: &Programs) -> Result<(), Error> {
+        let what = || format!("add to {}", to.display());
+        let mut there = self.shipped(false).map_err(Error::file(what()))?;
+        there.extend(self.shipped(true).map_err(Error::file(what()))?);
+        there.retain(|_, file| !file.partial);
+        let mut own = BTreeMap::new();
+        list(pg_wal, false, &mut own).map_err(Error::file(format!("list {}", pg_wal.display())))?;
+        let newest = own.keys().rfind(|name| is_history(name));
+        let Some(newest) = newest else { return Ok(()) };
+        let history = fs::read_to_string(pg_wal.join(newest)).map_err(Error::file(format!("read {newest}")))?;
+        for (name, file) in &own {
+            if there.contains_key(name) || !(is_history(name) || is_of(name, &history)) {
+                continue;
+            }
+            let aside = to.join(format!(".{name}.new"));
+            fs::copy(&file.path, &aside).map_err(Error::file(what()))?;
+            fs::File::open(&aside).and_then(|f| f.sync_all()).map_err(Error::file(what()))?;
+            programs.give(&aside)?;
+            fs::rename(&aside, to.join(name)).map_err(Error::file(what()))?;
+        }
+        Ok(())
+    }
+
     /// Everything that was shipped, by the names that PostgreSQL asks for. Later epochs win, and finished segments win
-    /// over partial ones. With `closed`, of the newest closed epoch alone.
+    /// over partial ones. With `closed`, of the epochs that were closed last.
     pub fn shipped(&self, closed: bool) -> io::Result<BTreeMap<String, Shipped>> {
         fs::metadata(self.top())?;
         let folder = if closed { self.root.join("closed") } else { self.root.clone() };
         let all = epochs(&folder)?;
         let mut files = BTreeMap::new();
         let newest = all.keys().next_back().copied();
-        for (_, path) in all.into_iter().filter(|(epoch, _)| !closed || Some(*epoch) == newest) {
+        let chain = fs::read_to_string(folder.join(CHAIN)).ok().and_then(|text| chain_of(&text));
+        let first = chain.map(|(first, _)| first).min(newest).or(newest);
+        for (_, path) in all.into_iter().filter(|(epoch, _)| !closed || Some(*epoch) >= first) {
             for (part, partial) in [("stream", true), ("stream", false), ("wal", false)] {
                 list(&path.join(part), partial, &mut files)?;
             }
@@ -225,6 +268,14 @@ fn is_older(path: &Path, than: Duration) -> bool {
     modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > than))
 }
 
+/// In the folder of closed epochs: the first one of those that were closed last, and the epoch that closed them.
+const CHAIN: &str = "chain-from";
+
+fn chain_of(text: &str) -> Option<(Epoch, Epoch)> {
+    let mut numbers = text.split_whitespace().map(|n| n.parse().ok().map(Epoch));
+    Some((numbers.next()??, numbers.next()??))
+}
+
 /// The folders of epochs in a folder.
 fn epochs(folder: &Path) -> io::Result<BTreeMap<Epoch, PathBuf>> {
     let entries = match fs::read_dir(folder) {
@@ -273,6 +324,17 @@ fn list(folder: &Path, partial: bool, files: &mut BTreeMap<String, Shipped>) -> 
 
 fn is_history(name: &str) -> bool {
     name.strip_suffix(".history").is_some_and(|timeline| timeline.len() == 8)
+}
+
+/// Whether a segment belongs to a timeline of this history, and ends before that timeline was left.
+fn is_of(name: &str, history: &str) -> bool {
+    let Some(start) = start_of(name).filter(|_| is_segment(name)) else { return false };
+    history.lines().any(|line| {
+        let mut fields = line.split_whitespace();
+        let timeline = fields.next().and_then(|t| t.parse::<u32>().ok());
+        let left = fields.next().and_then(|lsn| lsn.parse::<Lsn>().ok());
+        timeline == u32::from_str_radix(&name[..8], 16).ok() && left.is_some_and(|lsn| start.0 + SEGMENT_BYTES <= lsn.0)
+    })
 }
 
 /// Whether a file name is that of a segment.

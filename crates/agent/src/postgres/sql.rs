@@ -90,7 +90,7 @@ pub struct ArchiverProbe {
 pub struct ChatProbe {
     /// Entries in all rooms.
     pub entries: Option<u64>,
-    /// The database's epoch.
+    /// The newest epoch that has begun in the database.
     pub epoch: Option<Epoch>,
 }
 
@@ -251,6 +251,31 @@ impl Sql {
         Ok(())
     }
 
+    /// Let the chat schema, if it is there, refuse writers of epochs before `epoch`. Waits for no mirror: writers in flight
+    /// may be waiting for one that is gone.
+    pub async fn refuse_writers_before(&self, epoch: Epoch) -> Result<(), Error> {
+        let function = "refuse_writers_before";
+        let there = format!("SELECT to_regprocedure('standfast.{function}(bigint)') IS NOT NULL");
+        let rows = self.act("look for the chat schema", &there, LOOK).await?;
+        if rows.first().and_then(|r| r.get(0)) == Some("t") {
+            let call = format!(
+                "BEGIN; SET LOCAL lock_timeout = '2s'; SET LOCAL synchronous_commit = local; \
+                 SELECT standfast.{function}({epoch}); COMMIT"
+            );
+            self.act(&format!("call {function}"), &call, Duration::from_secs(30)).await?;
+        }
+        Ok(())
+    }
+
+    /// End every stream but that to `host`: a clean stop waits for each of them.
+    pub async fn end_streams_except(&self, host: &HostName) -> Result<(), Error> {
+        let statement = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name <> '{}'",
+            host.as_str().replace('\'', "''")
+        );
+        self.act("end streams", &statement, LOOK).await.map(|_| ())
+    }
+
     /// Write out everything that is dirty.
     pub async fn checkpoint(&self) -> Result<(), Error> {
         // On a connection of its own: it may take long, and nobody should wait behind it.
@@ -374,9 +399,9 @@ const RECEIVERS: &str =
     "SELECT application_name, state, flush_lsn::text, replay_lsn::text, sync_state IN ('sync', 'quorum')
      FROM pg_stat_replication WHERE application_name NOT IN ('pg_receivewal', 'pg_basebackup', 'pg_rewind')";
 
-/// How many entries there are, and the epoch.
+/// How many entries there are, and the newest epoch that has begun here.
 const CHAT: &str = "SELECT (SELECT coalesce(sum(last_seq), 0)::bigint FROM standfast.room_heads), \
-                    (SELECT epoch FROM standfast.pool_epoch)";
+                    coalesce((SELECT max(epoch) FROM standfast.epochs), (SELECT epoch FROM standfast.pool_epoch))";
 
 fn rows(messages: Vec<SimpleQueryMessage>) -> Vec<SimpleQueryRow> {
     messages

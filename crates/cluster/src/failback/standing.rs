@@ -124,7 +124,7 @@ pub(super) fn each_returning(
 }
 
 /// Done when the host's latest order is of this kind and over.
-pub(super) fn order_over(
+pub(crate) fn order_over(
     view: &View<'_>,
     host: &HostName,
     database: &DatabaseName,

@@ -57,6 +57,7 @@ fn look(world: &World, state: &State, before: Option<&Run>, age_ms: u64) -> Look
         to_site: crate::state::SITES[usize::from(1 - first.home)].into(),
         force: world.force,
         exposure: BTreeMap::new(),
+        new_principal: None,
     };
     Look { topology: world.topology.clone(), record: words::record(&newest), reports, silent, facts, age_ms }
 }

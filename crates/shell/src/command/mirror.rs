@@ -61,6 +61,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         what_if: change.what_if,
         force: false,
         only_step: None,
+        new_principal: None,
         started_by: who(),
     };
     start_reported(&agents, &at, wanted, change.yes, context.json, report.as_ref()).await

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod bench;
 pub mod category;
 pub mod chat;
+pub mod database;
 pub mod history;
 pub mod lab;
 pub mod log_shipping;
@@ -40,6 +41,8 @@ pub enum Command {
     Preflight(preflight::Args),
     /// Show how the pool stands
     Pool(pool::Args),
+    /// Let principal and mirror of a site change places, as planned or forced
+    Database(database::Args),
     /// Install or remove the mirror of the principal, or show its state
     Mirror(mirror::Args),
     /// Turn log shipping to the backup off and on, or show its state and its history
@@ -87,6 +90,7 @@ impl Command {
             Command::Runbook(args) => runbook::run(context, args).await,
             Command::Preflight(args) => preflight::run(context, args).await,
             Command::Pool(args) => pool::run(context, args).await,
+            Command::Database(args) => database::run(context, args).await,
             Command::Mirror(args) => mirror::run(context, args).await,
             Command::LogShipping(args) => log_shipping::run(context, args).await,
             Command::ActiveServers(args) => active_servers::run(context, args).await,

@@ -53,6 +53,7 @@ pub async fn run(context: &Context, runbook: &str, args: Args) -> Outcome {
         what_if: args.what_if,
         force: args.force,
         only_step: None,
+        new_principal: None,
         started_by: who(),
     };
     start_reported(&agents, &at, wanted, args.yes, context.json, report.as_ref()).await

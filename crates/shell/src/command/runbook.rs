@@ -99,7 +99,14 @@ async fn resume(context: &Context, id: Option<String>) -> Outcome {
     if run.complete.is_none() {
         return watch::until_undone(&agents, &host, &run.id, context.json).await;
     }
-    let wanted = StartRun { runbook: run.runbook, what_if: false, force: false, only_step: None, started_by: who() };
+    let wanted = StartRun {
+        runbook: run.runbook,
+        what_if: false,
+        force: false,
+        only_step: None,
+        new_principal: None,
+        started_by: who(),
+    };
     start(&agents, &At { host, under_way: true }, wanted, true, context.json).await
 }
 
@@ -107,6 +114,8 @@ async fn resume(context: &Context, id: Option<String>) -> Outcome {
 fn typed(runbook: &str) -> String {
     match runbook {
         "install-mirror" => "mirror install".into(),
+        "switch-mirror" => "database failover --new-principal mirror|primary".into(),
+        "force-mirror" => "database failover --new-principal mirror|primary --force".into(),
         "remove-mirror" => "mirror remove".into(),
         "enable-log-shipping" => "log-shipping enable".into(),
         "enable-log-shipping-initialised" => "log-shipping enable --already-initialised".into(),

@@ -78,6 +78,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         what_if: false,
         force: args.force,
         only_step: Some(args.step),
+        new_principal: None,
         started_by: who(),
     };
     start_reported(&agents, &at, wanted.clone(), true, context.json, report.as_ref()).await?;

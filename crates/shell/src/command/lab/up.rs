@@ -212,8 +212,14 @@ async fn agents_answer(agents: &Agents, dir: &Path) -> Result<bool, Failure> {
 async fn initialise(agents: &Agents, json: bool) -> Outcome {
     let home = agents.topology.primary_site().ok_or_else(|| Failure::Failed("the topology has no site".into()))?;
     let host = home.authority.clone();
-    let wanted =
-        StartRun { runbook: "initialise".into(), what_if: false, force: false, only_step: None, started_by: who() };
+    let wanted = StartRun {
+        runbook: "initialise".into(),
+        what_if: false,
+        force: false,
+        only_step: None,
+        new_principal: None,
+        started_by: who(),
+    };
     match agents.start_run(&host, &wanted, false).await? {
         RunAnswer::Started { id, .. } => watch::to_the_end(agents, &host, &id, json).await,
         RunAnswer::AlreadyThere { .. } | RunAnswer::Plan(_) => Ok(()),

@@ -194,8 +194,14 @@ async fn before(context: &Context, compared: &Compared, consequence: &Consequenc
 async fn carry_out(context: &Context, agents: &Agents, runbook: &str) -> Outcome {
     let record = agents.record().await?;
     let at = authority_for(agents, &record, runbook).await?;
-    let wanted =
-        StartRun { runbook: runbook.to_owned(), what_if: false, force: false, only_step: None, started_by: who() };
+    let wanted = StartRun {
+        runbook: runbook.to_owned(),
+        what_if: false,
+        force: false,
+        only_step: None,
+        new_principal: None,
+        started_by: who(),
+    };
     start(agents, &at, wanted, true, context.json).await
 }
 

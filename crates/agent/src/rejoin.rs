@@ -1,0 +1,135 @@
+//! Joining the present principal's history again: what a host does by itself when the record gives it the part of a standby
+//! and its data has gone another way.
+//!
+//! So it is with a principal that a forced switch has replaced, when its host returns; and with a standby that had received
+//! more from an old principal than the new one has: PostgreSQL cannot follow then, and log shipping would stand still
+//! without a word. What the new principal never had is salvaged first, so nothing is discarded silently.
+
+use crate::database::{Database, Work};
+use crate::error::Error;
+use crate::feed::reaches;
+use crate::host::Host;
+use crate::order;
+use cluster::name::HostName;
+use cluster::record::PoolRecord;
+use cluster::wal::Lsn;
+use std::time::{Duration, Instant};
+
+/// A standby that has applied nothing for so long, although its source answers and the epoch's beginning is missing, cannot
+/// follow.
+const STUCK: Duration = Duration::from_secs(2);
+/// Time between two attempts.
+const AGAIN: Duration = Duration::from_secs(10);
+/// So many starts in one epoch, with no look at a running instance in between, show that it cannot follow either.
+const STARTS: u32 = 3;
+
+/// What is kept between two looks.
+#[derive(Debug, Default)]
+pub struct Rejoin {
+    stuck: Option<(Lsn, Instant)>,
+    tried: Option<Instant>,
+    starts: u32,
+}
+
+/// The present principal, if this instance has to join its history: it knows an older epoch alone, and somebody else is
+/// the writer of the present one. One that was promoted for the present epoch, before the record names it, never has to.
+fn principal_to_join(host: &Host, database: &Database, record: &PoolRecord) -> Option<HostName> {
+    let older = database.state().history_epoch.is_none_or(|e| e < record.epoch);
+    let principal = record.databases.get(&database.name)?.principal.clone()?;
+    (older && principal != host.name).then_some(principal)
+}
+
+/// A stopped instance with a writer's data, in the part of a standby: join. Tells whether it is one that may.
+pub async fn stopped_writer(
+    host: &Host,
+    database: &Database,
+    record: &PoolRecord,
+    work: &mut Work,
+) -> Result<bool, Error> {
+    let Some(principal) = principal_to_join(host, database, record) else { return Ok(false) };
+    join(host, database, work, &principal, "it was the writer of an older epoch").await?;
+    Ok(true)
+}
+
+/// A standby is about to be started. One that ends again and again cannot follow: join. Tells whether it did.
+pub async fn starting(host: &Host, database: &Database, record: &PoolRecord, work: &mut Work) -> Result<bool, Error> {
+    let Some(principal) = principal_to_join(host, database, record) else { return Ok(false) };
+    work.rejoin.starts += 1;
+    if work.rejoin.starts <= STARTS {
+        return Ok(false);
+    }
+    join(host, database, work, &principal, "its database ends whenever it is started").await
+}
+
+/// A look at a running standby. One that stands still although its source answers cannot follow: join.
+pub async fn running(
+    host: &Host,
+    database: &Database,
+    record: &PoolRecord,
+    work: &mut Work,
+    upstream: Option<&HostName>,
+    applied: Lsn,
+) -> Result<(), Error> {
+    work.rejoin.starts = 0;
+    let (Some(principal), Some(upstream)) = (principal_to_join(host, database, record), upstream) else {
+        work.rejoin.stuck = None;
+        return Ok(());
+    };
+    let since = match work.rejoin.stuck {
+        Some((at, since)) if at == applied => since,
+        _ => {
+            work.rejoin.stuck = Some((applied, Instant::now()));
+            return Ok(());
+        }
+    };
+    // The beginning of an epoch is written as soon as it has a writer; a database without the chat schema shows none.
+    if since.elapsed() < STUCK || database.chat().await.epoch.is_none_or(|e| e >= record.epoch) {
+        return Ok(());
+    }
+    let at = host.postgres_of(&database.name, upstream);
+    if match &at {
+        Some(at) => reaches(at).await,
+        None => false,
+    } {
+        join(host, database, work, &principal, "its log goes beyond where the epoch begins").await?;
+    }
+    Ok(())
+}
+
+async fn join(
+    host: &Host,
+    database: &Database,
+    work: &mut Work,
+    principal: &HostName,
+    why: &str,
+) -> Result<bool, Error> {
+    let name = &database.name;
+    let says = |rest: &str| format!("{name}: it does not follow {principal}, because {why}; {rest}");
+    if work.rejoin.tried.is_some_and(|at| at.elapsed() < AGAIN) {
+        database.waits_for(Some(says("it is rewound soon")));
+        return Ok(false);
+    }
+    let at = host.postgres_of(name, principal);
+    let reached = match &at {
+        Some(at) => reaches(at).await,
+        None => false,
+    };
+    if !reached {
+        database.waits_for(Some(says("it is rewound by itself as soon as that host can be reached")));
+        return Ok(false);
+    }
+    work.rejoin.tried = Some(Instant::now());
+    tracing::warn!(database = %name, %principal, why, "joining the present principal's history");
+    let joined = match order::salvage(host, database, principal).await {
+        Ok(kept) => order::rewind(host, database, work, principal).await.map(|detail| format!("{kept}; {detail}")),
+        Err(error) => Err(error),
+    };
+    database.doing(None);
+    database.forget_count();
+    host.changed();
+    let detail = joined?;
+    work.rejoin = Rejoin::default();
+    tracing::info!(database = %name, detail, "joined the present principal's history");
+    database.waits_for(None);
+    Ok(true)
+}
