@@ -479,3 +479,6 @@ fn says_at_end(view: &View<'_>) -> String {
     });
     says.collect::<Vec<_>>().join("; ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,9 +52,123 @@ fn principal_and_mirror_change_places_to_and_fro_while_people_chat() {
         assert_eq!(again.code, Some(0), "{}", again.all());
         assert!(again.all().contains("already"), "{}", again.all());
         assert_eq!(lab.record()["epoch"], epoch);
+        lab.ok(&["mirror", "remove", "--yes"]);
+        let alone = switch(&lab, if to == "mirror" { "primary" } else { "mirror" }, &[]);
+        assert_eq!(alone.code, Some(3), "{}", alone.all());
+        lab.ok(&["mirror", "install", "--yes"]);
+        until_pair(&lab, principal, mirror);
     }
     replay.until_acknowledged(&lab, 5);
     println!("longest gap: {} ms", longest_gap(&replay));
+    let ledger = replay.end();
+    let (_, rewound) = assert_clean(&lab.audit(&ledger));
+    assert_eq!(rewound, 0);
+}
+
+/// A lab in which site 1's authority is the mirror's host: it outlives the principal's.
+fn with_the_authority_at_the_mirror() -> Lab {
+    let lab = Lab::up();
+    lab.until_normal();
+    let text = std::fs::read_to_string(lab.dir.join("topology.toml")).expect("a lab has a topology");
+    let file = lab.dir.join("wanted.toml");
+    std::fs::write(&file, text.replace("authority = \"s1a\"", "authority = \"s1b\"")).expect("the folder takes files");
+    lab.ok(&["topology", "publish", file.to_str().expect("the path is text"), "--yes"]);
+    lab
+}
+
+#[test]
+fn a_principal_that_is_gone_is_replaced_by_its_mirror_and_comes_back_as_the_mirror() {
+    let lab = with_the_authority_at_the_mirror();
+    let replay = lab.replay(&[]);
+    lab.ok(&["lab", "kill", "s1a"]);
+    // Nothing that was acknowledged can be lost, so nothing has to be forced.
+    let said = switch(&lab, "mirror", &[]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert!(said.all().contains("nothing that was acknowledged"), "{}", said.all());
+    replay.until_epoch(&lab, 2);
+    assert_eq!(lab.record()["databases"]["mgc"]["principal"], "s1b");
+    replay.until_acknowledged(&lab, 5);
+    lab.ok(&["lab", "start", "s1a"]);
+    until_pair(&lab, "s1b", "s1a");
+    until_shipped(&lab, "s1b");
+    println!("longest gap: {} ms", longest_gap(&replay));
+
+    // The site is lost in turn, and comes home to where it was before everything.
+    lab.ok(&["lab", "kill", "site-1"]);
+    let said = lab.cli(&["failover", "--yes"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    replay.until_epoch(&lab, 3);
+    lab.ok(&["lab", "start", "site-1"]);
+    let said = lab.cli(&["failback", "--yes"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    replay.until_epoch(&lab, 4);
+    until_pair(&lab, "s1a", "s1b");
+    let ledger = replay.end();
+    assert_clean(&lab.audit(&ledger));
+}
+
+#[test]
+fn a_backup_that_is_ahead_of_the_new_principal_is_rewound_by_itself() {
+    use nix::sys::signal::{Signal, kill};
+    let lab = with_the_authority_at_the_mirror();
+    let replay = lab.replay(&[]);
+    lab.until("the backup streams", |lab| lab.instance("s2a")["shipping"]["streaming"] == true);
+    let receiver = lab.sql("s1b", "SELECT pid FROM pg_stat_wal_receiver");
+    let receiver = nix::unistd::Pid::from_raw(receiver.parse().expect("a pid is a number"));
+    kill(receiver, Signal::SIGSTOP).expect("the mirror's receiver can be stopped");
+    let before = lab.sql("s1a", "SELECT pg_current_wal_lsn()");
+    lab.write_log("s1a", 24);
+    lab.until("the backup has more than the mirror", |lab| {
+        lab.sql("s2a", &format!("SELECT pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '{before}') > 24000000")) == "t"
+    });
+    lab.ok(&["lab", "kill", "s1a"]);
+    kill(receiver, Signal::SIGCONT).expect("the mirror's receiver goes on");
+    let said = switch(&lab, "mirror", &["--force"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    replay.until_epoch(&lab, 2);
+    until_shipped(&lab, "s1b");
+    for host in ["s2a", "s2b"] {
+        let salvaged = lab.dir.join(format!("hosts/{host}/pg/mgc/salvage/left-behind-by-2/complete"));
+        assert!(salvaged.exists(), "{host} kept what the new principal never had");
+    }
+    lab.ok(&["lab", "start", "s1a"]);
+    until_pair(&lab, "s1b", "s1a");
+    let ledger = replay.end();
+    assert_clean(&lab.audit(&ledger));
+}
+
+#[test]
+fn the_agent_that_carries_a_switch_is_killed_at_every_step_and_the_switch_goes_on() {
+    let lab = Lab::up();
+    let replay = lab.replay(&[]);
+    lab.until_normal();
+    for step in cluster::switching::SWITCH_MIRROR.steps {
+        let point = |when: &str| format!("switch-mirror.{}.{when}", step.id);
+        let armed = format!("STANDFAST_FAILPOINTS={}=pause,{}=pause", point("during"), point("after"));
+        lab.ok(&["lab", "kill", "s1a/agent"]);
+        lab.ok(&["lab", "start", "s1a", "--env", &armed]);
+        let mut typed: Option<std::process::Child> = None;
+        lab.until(&format!("the switch stands at {}", step.id), |_| {
+            if typed.as_mut().is_none_or(|child| child.try_wait().expect("a child can be asked").is_some()) {
+                let mut command = lab.command(&["database", "failover", "--new-principal", "mirror", "--yes"]);
+                let command = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+                typed = Some(command.spawn().expect("the program runs"));
+            }
+            ["during", "after"]
+                .iter()
+                .any(|when| lab.dir.join("hosts/s1a/failpoint.".to_owned() + &point(when)).exists())
+        });
+        if let Some(mut child) = typed {
+            child.kill().ok();
+            child.wait().expect("a child ends");
+        }
+    }
+    lab.ok(&["lab", "kill", "s1a/agent"]);
+    lab.ok(&["lab", "start", "s1a"]);
+    lab.until("the command finds the run, or what it came to", |lab| switch(lab, "mirror", &[]).code == Some(0));
+    until_pair(&lab, "s1b", "s1a");
+    until_shipped(&lab, "s1b");
+    replay.until_acknowledged(&lab, 5);
     let ledger = replay.end();
     let (_, rewound) = assert_clean(&lab.audit(&ledger));
     assert_eq!(rewound, 0);

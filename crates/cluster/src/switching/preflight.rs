@@ -100,12 +100,21 @@ pub(super) fn preflight_force(view: &View<'_>) -> Vec<Unmet> {
                 can_be_forced: false,
             });
         }
-        if view.instance(from, database).is_some_and(|i| i.state == InstanceState::Online) {
-            unmet.push(Unmet {
+        match view.instance(from, database).map(|i| i.state) {
+            None => {}
+            Some(InstanceState::Online) => unmet.push(Unmet {
                 why: format!("{database} on {from} is online and answers"),
                 hint: "without --force the two change places with no loss; to stop it the hard way, add --force".into(),
                 can_be_forced: true,
-            });
+            }),
+            // It may be starting at this moment.
+            Some(_) => unmet.push(Unmet {
+                why: format!(
+                    "{database} on {from} is not online, and its agent, which answers, holds it to be principal"
+                ),
+                hint: "look at standfast pool status; if it cannot come online, add --force".into(),
+                can_be_forced: true,
+            }),
         }
         if !synchronised(view, &pair) {
             unmet.push(Unmet { why: exposed(view, &pair), hint: less_loss(view, &pair), can_be_forced: true });

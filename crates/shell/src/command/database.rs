@@ -4,10 +4,17 @@ use super::run::{authority_for, start, who};
 use crate::agents::Agents;
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
+use cluster::name::HostName;
 use cluster::record::PoolRecord;
 use cluster::report::{HostReport, InstanceState};
 use cluster::switching::{FORCE_MIRROR, Partner, SWITCH_MIRROR};
+use std::time::{Duration, Instant};
 use wire::run::StartRun;
+
+/// How long a principal that does not answer is asked again before it counts as gone.
+const MOMENT: Duration = Duration::from_millis(500);
+/// Time between two tries.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -82,17 +89,20 @@ pub async fn failover(context: &Context, args: Failover) -> Outcome {
         let look = agents.look().await;
         (look.view.record.clone().ok_or_else(|| look.nobody())?, look.view.reports)
     };
-    for host in record.databases.values().filter_map(|d| d.principal.as_ref()) {
-        if !args.force
-            && !reports.iter().any(|r| r.host == *host)
-            && let Ok(report) = agents.report(host).await
-        {
-            reports.push(report);
+    let began = Instant::now();
+    // An agent that has just been started, or a database, is given a moment before the principal counts as gone.
+    while !args.force && record.run.is_none() && !online(&record, &reports) && began.elapsed() < MOMENT {
+        for host in record.databases.values().filter_map(|d| d.principal.as_ref()) {
+            if let Ok(report) = agents.report(host).await {
+                reports.retain(|r| r.host != *host);
+                reports.push(report);
+            }
         }
+        tokio::time::sleep(AGAIN).await;
     }
     let runbook = runbook(&record, &reports, args.force);
     let at = authority_for(&agents, &record, runbook).await?;
-    if !at.under_way && !reports.iter().any(|r| r.host == at.host) && agents.report(&at.host).await.is_err() {
+    if !at.under_way && !answers(&reports, &at.host) && agents.report(&at.host).await.is_err() {
         let other = agents.topology.other_site(&record.home);
         let rest = match other.filter(|_| record.state == cluster::record::PoolState::Normal) {
             Some(other) => format!("if that host is gone, standfast failover moves the pool to {}", other.name),
@@ -114,7 +124,7 @@ pub async fn failover(context: &Context, args: Failover) -> Outcome {
     start(&agents, &at, wanted, args.yes, context.json).await
 }
 
-/// Which runbook leads there: the one that is under way, if any; the forced one where a principal is not online.
+/// Which runbook leads there: the one that is under way, if any; the forced one where a principal's host does not answer.
 fn runbook(record: &PoolRecord, reports: &[HostReport], force: bool) -> &'static str {
     let both = [SWITCH_MIRROR.name, FORCE_MIRROR.name];
     if let Some(run) = &record.run
@@ -122,9 +132,19 @@ fn runbook(record: &PoolRecord, reports: &[HostReport], force: bool) -> &'static
     {
         return name;
     }
-    let online = record.databases.iter().all(|(name, d)| {
+    // Where the principal's agent answers, it takes --force to do without its database.
+    let answers = record.databases.values().all(|d| d.principal.as_ref().is_some_and(|host| answers(reports, host)));
+    if force || !answers { FORCE_MIRROR.name } else { SWITCH_MIRROR.name }
+}
+
+fn answers(reports: &[HostReport], host: &HostName) -> bool {
+    reports.iter().any(|r| r.host == *host)
+}
+
+/// Whether every principal is online.
+fn online(record: &PoolRecord, reports: &[HostReport]) -> bool {
+    record.databases.iter().all(|(name, d)| {
         let report = d.principal.as_ref().and_then(|host| reports.iter().find(|r| r.host == *host));
         report.and_then(|r| r.instances.get(name)).is_some_and(|i| i.state == InstanceState::Online)
-    });
-    if force || !online { FORCE_MIRROR.name } else { SWITCH_MIRROR.name }
+    })
 }

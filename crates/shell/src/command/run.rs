@@ -77,6 +77,7 @@ pub async fn initialise(context: &Context, args: &Args) -> Outcome {
         what_if: args.what_if,
         force: args.force,
         only_step: None,
+        new_principal: None,
         started_by: who(),
     };
     start(&agents, &at, wanted, args.yes, context.json).await
