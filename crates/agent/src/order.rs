@@ -320,18 +320,14 @@ fn requests(asked: &std::path::Path) -> (usize, usize) {
 }
 
 /// A writer that had been promoted for this epoch and was stopped before the record named it: nobody but this order may
-/// start it. The same goes for one that was handed over and is given back in a later epoch, because nobody took it.
-async fn start_again(host: &Host, database: &Database, epoch: Epoch) -> Result<(), Error> {
+/// start it.
+async fn start_again(database: &Database, epoch: Epoch) -> Result<(), Error> {
     let instance = &database.instance;
     let state = database.state();
-    let record = host.store.record().filter(|r| r.epoch == epoch);
-    let named =
-        record.is_some_and(|r| r.databases.get(&database.name).and_then(|d| d.principal.as_ref()) == Some(&host.name));
     let promoted = state.history_epoch.is_some_and(|e| e >= epoch) && state.handed_over.is_none();
-    let given_back = state.handed_over.is_some_and(|e| e <= epoch) && named;
     let writer = instance.has_data() && !instance.is_standby();
-    if database.running().is_none() && writer && (promoted || given_back) {
-        database.doing(Some("starting the writer"));
+    if database.running().is_none() && writer && promoted {
+        database.doing(Some("starting what was promoted before"));
         let process = database.start(&instance.plain_conf()).await?;
         instance.until_postgres_answers(process).await?;
     }
@@ -348,7 +344,7 @@ fn archive_of(host: &Host, database: &Database, epoch: Epoch) -> Option<std::pat
 async fn promote(host: &Host, database: &Database, epoch: Epoch) -> Result<String, Error> {
     let began = Instant::now();
     let sql = &database.instance.sql;
-    start_again(host, database, epoch).await?;
+    start_again(database, epoch).await?;
     let Some(probe) = database.probe().await else { return Err(not_running(database)) };
     if probe.in_recovery {
         database.doing(Some("promoting"));

@@ -79,7 +79,7 @@ async fn abort(
 ) -> Result<Json<AbortAnswer>, Response> {
     let journal = conductor.run(&id).ok_or_else(|| no_such_run(&id))?;
     let _one_at_a_time = conductor.starting.lock().await;
-    let now = situation(&conductor, true).await.map_err(failed)?;
+    let now = situation(&conductor, true, None).await.map_err(failed)?;
     crate::abort::abort(&conductor, &journal, wanted, &now).map(Json).map_err(failed)
 }
 

@@ -90,7 +90,14 @@ mod tests {
         RunEventKind::Begun {
             runbook: runbook.into(),
             started_by: "ines".into(),
-            facts: Box::new(Facts { before, to_site, from_site, force: false, exposure: BTreeMap::new() }),
+            facts: Box::new(Facts {
+                before,
+                to_site,
+                from_site,
+                force: false,
+                exposure: BTreeMap::new(),
+                new_principal: None,
+            }),
             only_step: only_step.map(str::to_owned),
             found: vec![],
         }

@@ -193,6 +193,7 @@ fn told(deed: &Deed) -> String {
             format!("epoch {}: {principal}, mirror {mirror}", record.epoch)
         }
         Deed::Give { host, order: Order::Promote { epoch, .. } } => format!("promote {host} for {epoch}"),
+        Deed::Give { host, order: Order::Reopen { epoch, .. } } => format!("reopen {host} for {epoch}"),
         Deed::Give { host, order: Order::HandOver { epoch, .. } } => format!("hand over {host} for {epoch}"),
         Deed::Give { host, order: Order::Fence { epoch, .. } } => format!("fence {host} for {epoch}"),
         Deed::Give { host, order } => format!("{host}: {order:?}"),
@@ -270,7 +271,7 @@ fn the_writer_goes_back_when_the_mirror_does_not_get_the_last_bytes_or_is_lost()
     assert_eq!(world.acts(&PROMOTE_MIRROR), ["epoch 3: s1a, mirror nobody"]);
     world.record.epoch = Epoch(3);
     world.mgc().principal = Some("s1a".into());
-    assert_eq!(world.acts(&PROMOTE_MIRROR), ["promote s1a for 3"]);
+    assert_eq!(world.acts(&PROMOTE_MIRROR), ["reopen s1a for 3"]);
     assert_eq!(world.acts(&RECORD_PRINCIPAL), ["done"]);
 }
 

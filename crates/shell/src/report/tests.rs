@@ -33,6 +33,7 @@ fn begun(by: &str) -> RunEventKind {
         from_site: "site-1".into(),
         force: true,
         exposure: [("mgc".into(), exposure)].into(),
+        new_principal: None,
     };
     RunEventKind::Begun {
         runbook: "failover".into(),
