@@ -87,6 +87,7 @@ fn judged(runbook: &Runbook, pool: &Pool) -> Readiness {
         from_site: home.clone(),
         force: false,
         exposure: pool.exposure.clone(),
+        new_principal: None,
     };
     let view = View {
         topology: &pool.topology,

@@ -96,6 +96,7 @@ async fn look(agents: &Agents, runbook: &Runbook, told: &mut Told) -> Outcome {
         to_site,
         force: false,
         exposure: told.exposure.clone(),
+        new_principal: None,
     };
     let reports = look.view.reports.iter().map(|r| (r.host.clone(), r.clone())).collect();
     let silent = look.view.silent.iter().cloned().collect();
