@@ -132,6 +132,16 @@ fn the_shell_shows_ends_and_refuses() {
     assert!(named.stdout.contains(&format!("PersistentChatServer:{POOL}")), "{}", named.stdout);
     assert!(rows(&lab, "Get-CsManagementStoreReplicationStatus | ? UpToDate -eq $False").is_empty());
 
+    // Principal and mirror change places, and back by the database statement.
+    let switch = format!("Invoke-CsDatabaseFailover -PoolFqdn {POOL} -DatabaseType PersistentChat -NewPrincipal");
+    ok(&lab, &format!("{switch} mirror -WhatIf"));
+    assert_eq!(lab.record()["databases"]["mgc"]["principal"], "s1a");
+    ok(&lab, &format!("{switch} mirror -Verbose"));
+    assert_eq!(lab.record()["databases"]["mgc"]["principal"], "s1b");
+    lab.until("the pair is synchronised", |lab| lab.record()["databases"]["mgc"]["mirror"]["synchronised"] == true);
+    ok(&lab, "alter database mgc set partner failover");
+    assert_eq!(lab.record()["databases"]["mgc"]["principal"], "s1a");
+
     // Names of other pools are not this one.
     let other = typed(&lab, "Set-CsPersistentChatState -Identity \"service:other.example.org\" -PoolState FailedOver");
     assert_eq!(other.code, Some(2), "{}", other.all());
