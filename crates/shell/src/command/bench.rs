@@ -7,6 +7,7 @@ mod post;
 mod postgres;
 mod processor;
 mod spread;
+mod switch;
 
 use crate::failure::Outcome;
 use crate::folder::Context;
@@ -27,6 +28,8 @@ enum What {
     Post(post::Args),
     /// How long people notice a failover and a failback; in a lab only
     Failover(failover::Args),
+    /// How long people notice a planned and a forced switch within a mirror pair; in a lab only
+    Switch(switch::Args),
     /// How far the backup is behind while people post, by stream and by the share alone
     Exposure(exposure::Args),
     /// What people notice while log shipping is turned off and on
@@ -44,6 +47,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     match args.what {
         What::Post(args) => post::run(context, &args).await,
         What::Failover(args) => failover::run(context, &args).await,
+        What::Switch(args) => switch::run(context, &args).await,
         What::Exposure(args) => exposure::run(context, &args).await,
         What::LogShipping(args) => log_shipping::run(context, &args).await,
     }

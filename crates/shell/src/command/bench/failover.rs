@@ -140,7 +140,7 @@ async fn measure(context: &Context, http: &Arc<Http>, args: &Args) -> Result<Rou
     })
 }
 
-fn ms(duration: Duration) -> f64 {
+pub(super) fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
@@ -178,7 +178,7 @@ pub(super) fn command(context: &Context, arguments: &[&str]) -> Result<tokio::pr
 }
 
 /// Wait until the pool is in state Normal, nothing is under way, and the mirror is synchronised.
-async fn until_normal(context: &Context) -> Outcome {
+pub(super) async fn until_normal(context: &Context) -> Outcome {
     within(
         async {
             while !is_normal(context).await? {
