@@ -173,3 +173,39 @@ fn the_agent_that_carries_a_switch_is_killed_at_every_step_and_the_switch_goes_o
     let (_, rewound) = assert_clean(&lab.audit(&ledger));
     assert_eq!(rewound, 0);
 }
+
+#[test]
+fn the_writer_goes_back_when_the_mirror_dies_amid_the_switch() {
+    let lab = Lab::up();
+    let replay = lab.replay(&[]);
+    lab.until_normal();
+    lab.ok(&["lab", "kill", "s1a/agent"]);
+    lab.ok(&["lab", "start", "s1a", "--env", "STANDFAST_FAILPOINTS=switch-mirror.promote-mirror.before=pause"]);
+    let mut typed: Option<std::process::Child> = None;
+    lab.until("the principal is handed over", |lab| {
+        if typed.as_mut().is_none_or(|child| child.try_wait().expect("a child can be asked").is_some()) {
+            let mut command = lab.command(&["database", "failover", "--new-principal", "mirror", "--yes"]);
+            let command = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+            typed = Some(command.spawn().expect("the program runs"));
+        }
+        lab.dir.join("hosts/s1a/failpoint.switch-mirror.promote-mirror.before").exists()
+    });
+    lab.ok(&["lab", "kill", "s1b"]);
+    lab.ok(&["lab", "kill", "s1a/agent"]);
+    lab.ok(&["lab", "start", "s1a"]);
+    if let Some(mut child) = typed {
+        child.kill().ok();
+        child.wait().expect("a child ends");
+    }
+    // An epoch further, so that a mirror which is promoted all the same is left behind.
+    replay.until_epoch(&lab, 3);
+    lab.until("the switch is over", |lab| lab.record()["run"].is_null());
+    let record = lab.record();
+    assert_eq!((&record["databases"]["mgc"]["principal"], &record["epoch"]), (&"s1a".into(), &3.into()));
+    lab.ok(&["lab", "start", "s1b"]);
+    lab.ok(&["mirror", "install", "--yes"]);
+    until_pair(&lab, "s1a", "s1b");
+    let ledger = replay.end();
+    let (_, rewound) = assert_clean(&lab.audit(&ledger));
+    assert_eq!(rewound, 0);
+}
