@@ -47,7 +47,12 @@ fn both_procedures_typed_line_by_line_as_the_reference_prints_them() {
     ok(&lab, "restore database mgc with recovery");
     ok(&lab, &format!("Set-CsPersistentChatState -Identity \"service:{POOL}\" -PoolState FailedOver"));
     assert_eq!(state(), "FailedOver");
-    ok(&lab, "Install-CsMirrorDatabase -ConfiguredDatabases -FileShare \\\\SHARE\\logs -SqlServerFqdn s2a -Verbose");
+    let install =
+        "Install-CsMirrorDatabase -ConfiguredDatabases -FileShare \\\\SHARE\\logs -SqlServerFqdn s2a -Verbose";
+    let report = lab.dir.join("mirror.html");
+    ok(&lab, &format!("{install} -Report '{}'", report.display()));
+    // It is the run's own report, with all that was done so far.
+    assert!(std::fs::read_to_string(&report).unwrap().contains("bring-backup-online"));
     let set = format!("Set-CsPersistentChatActiveServer -Identity \"PersistentChatServer:{POOL}\" -ActiveServers");
     let far = typed(&lab, &format!("{set} @{{Add=\"server-1\"}}"));
     assert_eq!(far.code, Some(3), "{}", far.all());

@@ -39,6 +39,21 @@ enum Found {
     Nothing,
 }
 
+/// How a statement is to be carried out.
+#[derive(Clone, Copy, Default)]
+struct How<'a> {
+    what_if: bool,
+    confirm: bool,
+    force: bool,
+    report: Option<&'a str>,
+}
+
+impl<'a> How<'a> {
+    fn of(call: &'a Call) -> Self {
+        Self { what_if: call.what_if, confirm: call.confirm, force: call.force, report: call.report.as_deref() }
+    }
+}
+
 impl Session {
     pub(super) fn new(context: Context) -> Self {
         Self { context, connected: None, database: None }
@@ -134,7 +149,7 @@ impl Session {
                         let host = agents.authority(&record.home)?;
                         write(file, &agents.published_text(&host).await?)?;
                     }
-                    self.counterpart(&agents, counterpart, call.what_if, call.confirm, call.force).await?;
+                    self.counterpart(&agents, counterpart, How::of(call)).await?;
                 }
                 Ok(Found::Nothing)
             }
@@ -279,7 +294,7 @@ impl Session {
                 let record = agents.record().await?;
                 let situation = situation(&agents, &record).await?;
                 match of_database(statement, &situation)? {
-                    Some(counterpart) => self.counterpart(&agents, counterpart, false, false, false).await,
+                    Some(counterpart) => self.counterpart(&agents, counterpart, How::default()).await,
                     None => Ok(()),
                 }
             }
@@ -293,14 +308,8 @@ impl Session {
         table::instance(agents, self.connected.as_deref(), self.database.as_deref()).await
     }
 
-    async fn counterpart(
-        &self,
-        agents: &Agents,
-        counterpart: Counterpart,
-        what_if: bool,
-        confirm: bool,
-        force: bool,
-    ) -> Outcome {
+    async fn counterpart(&self, agents: &Agents, counterpart: Counterpart, how: How<'_>) -> Outcome {
+        let How { what_if, confirm, force, report } = how;
         let asked = |what: &str| {
             if !confirm || what_if { Ok(()) } else { ask(what) }
         };
@@ -313,6 +322,9 @@ impl Session {
                 let shown = format!("standfast {}", words.join(" "));
                 asked(&shown)?;
                 if !what_if {
+                    if words[0] == "mirror" {
+                        words.extend(log::of_run(report));
+                    }
                     return plain(&self.context, &words).await;
                 }
                 if matches!(words[0].as_str(), "mirror" | "database") {
@@ -333,6 +345,7 @@ impl Session {
                     if force {
                         words.push("--force".into());
                     }
+                    words.extend(log::of_run(report));
                     plain(&self.context, &words).await.map_err(in_the_shell)?;
                 }
                 if let Some(next) = steps.last().and_then(|step| next_statement(runbook, step)) {
