@@ -1,5 +1,7 @@
 //! Two administrators at once, each with a folder of their own; and what one asks before anything is begun.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod support;
 use serde_json::Value;
 use std::path::PathBuf;
