@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use wire::agent::RecordAnswer;
-use wire::run::RunEventKind;
+use wire::run::{CLAIM, RunEventKind};
 
 /// Time between two looks while something is waited for.
 const LOOK: Duration = Duration::from_millis(8);
@@ -160,6 +160,11 @@ impl Run<'_> {
                 started_at,
             };
             let (record, at) = (self.runbook.claim)(&self.view(&now, 0), run);
+            self.note(RunEventKind::Ordered {
+                step: CLAIM.to_owned(),
+                stamp_number: self.journal.next_stamp(),
+                deeds: vec![Deed::SetRecord { record: Box::new(record.clone()), at: at.clone() }],
+            })?;
             let answer = self.conductor.agents.set_record(&now.topology, &at, &record).await?;
             match answer {
                 RecordAnswer::Taken => return Ok(true),

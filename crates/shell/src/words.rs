@@ -118,6 +118,7 @@ pub fn event(event: &RunEvent, runbook: Option<&Runbook>) -> String {
         }
         RunEventKind::StepDone { evidence, .. } => format!("{at}      done: {evidence}"),
         RunEventKind::Finished { complete: true, message, .. } => format!("{at}  finished: {message}"),
+        RunEventKind::Finished { undone: true, message, .. } => format!("{at}  undone: {message}"),
         RunEventKind::Finished { complete: false, message, .. } => format!("{at}  stopped: {message}"),
     }
 }

@@ -106,6 +106,9 @@ pub struct Estimate {
     pub runs: usize,
 }
 
+/// In place of a step's id in [`RunEventKind::Ordered`]: the change of the record by which the run claims the pool.
+pub const CLAIM: &str = "claim";
+
 /// An event of a run, as journalled.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunEvent {

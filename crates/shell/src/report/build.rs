@@ -4,7 +4,7 @@ use crate::words;
 use cluster::abort::abort_of;
 use cluster::record::PoolRecord;
 use cluster::runbook::{Deed, Step, Undo, named};
-use wire::run::{RunEvent, RunEventKind};
+use wire::run::{CLAIM, RunEvent, RunEventKind};
 use wire::run_report::{GivenOrder, Note, ReportedStep, RunReport, Standing, Wait};
 
 /// The report of a run from its whole journal; `None` when the journal has no beginning.
@@ -78,6 +78,12 @@ fn take(
         RunEventKind::StepBegun { step: id } => {
             began_ms.entry(id.clone()).or_insert(event.elapsed_ms);
             of(report, id, &undoes).began_at.get_or_insert_with(at);
+        }
+        RunEventKind::Ordered { step: id, deeds, .. } if id == CLAIM => {
+            for deed in deeds {
+                let order = given(deed, &mut report.after, &event.at);
+                report.notes.push(Note { at: at(), says: format!("to claim the pool: {}", order.says) });
+            }
         }
         RunEventKind::Ordered { step: id, deeds, .. } => {
             let orders = deeds.iter().map(|deed| given(deed, &mut report.after, &event.at)).collect::<Vec<_>>();

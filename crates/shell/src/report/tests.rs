@@ -130,6 +130,14 @@ fn a_run_that_was_undone_tells_who_wanted_it_and_what_undid_it() {
 }
 
 #[test]
+fn the_claim_is_told_apart_from_the_steps() {
+    let claim = Deed::SetRecord { record: Box::new(record(2)), at: "site-2".into() };
+    let report = report(vec![begun("ines"), ordered(wire::run::CLAIM, claim), step("fence-old-primary")]);
+    assert_eq!(report.notes[0].says, "to claim the pool: change the pool's record: epoch 2");
+    assert_eq!((report.after.epoch, report.steps.len()), (Epoch(2), cluster::failover::FAILOVER.steps.len()));
+}
+
+#[test]
 fn a_step_that_this_program_does_not_know_is_told_all_the_same() {
     let report = report(vec![begun("ines"), step("of-tomorrow"), done("of-tomorrow", "seen")]);
     assert!(report.steps.iter().any(|s| s.id == "of-tomorrow" && s.evidence.as_deref() == Some("seen")));
