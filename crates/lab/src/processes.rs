@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Parent and start time of every process.
+/// Parent, start time and state of every process. One whose first thread is over while others still end is not gone: it
+/// holds its ports.
 fn table() -> BTreeMap<i32, (i32, u64, char)> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
@@ -16,6 +17,8 @@ fn table() -> BTreeMap<i32, (i32, u64, char)> {
         let rest = text.rsplit_once(')')?.1;
         let fields: Vec<&str> = rest.split_whitespace().collect();
         let state = fields.first()?.chars().next()?;
+        let threads: u32 = fields.get(17)?.parse().ok()?;
+        let state = if state == 'Z' && threads > 1 { 'D' } else { state };
         Some((pid, (fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?, state)))
     })
     .collect()
