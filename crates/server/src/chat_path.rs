@@ -237,7 +237,9 @@ fn not_active(app: &App, posts: Vec<Post>) {
     for post in posts {
         app.poster.resolved(&post);
         match post.answer {
-            Answer::Session { .. } => {}
+            // It may have become active again before the session saw that it was not: the client connects again, here or
+            // elsewhere, and offers what was not answered.
+            Answer::Session { outbox, .. } => outbox.resume(),
             Answer::Call(call) => {
                 let _ = call.send(Outcome::Refused { code: RefusalCode::NotActive, message: message.clone() });
             }
