@@ -150,7 +150,7 @@ pub const TERMS: &[(&str, &str, &str)] = &[
     ("alerts 14420, 14421", "the same numbers", "`standfast log-shipping state`; the thresholds are in the topology"),
     ("backup share", "the share of the topology", "`log_shipping = { share = … }`"),
     ("copy destination", "folder `pg/mgc/copied` of the backup's host", ""),
-    ("log backup file (.trn)", "segment of the write-ahead log", "16 MB, archived when full and streamed meanwhile"),
+    ("log backup file (.trn)", "segment of the write-ahead log", "1 MB, archived when full and streamed meanwhile"),
     ("LSN", "position in the log", ""),
     ("secondary, backup database", "backup", "at the other site, fed by log shipping"),
     ("mirror of the secondary", "backup mirror", "kept warm, so that step 6 of a failover copies nothing"),
@@ -171,5 +171,5 @@ pub const TERMS: &[(&str, &str, &str)] = &[
     ("SPID", "process id of a session in PostgreSQL", "exec sp_who2 shows it"),
     ("RPO: transactions after the last log backup", "exposure", "`standfast pool status` says how many posts"),
     ("Front End pool, next hop, SIP", "none", "clients connect to the chat servers directly"),
-    ("file store", "files lie in the content database", "so they fail over with it"),
+    ("file store", "none yet", "files cannot be attached to posts yet"),
 ];

@@ -3,16 +3,13 @@
 mod history;
 mod state;
 
-use super::run::{authority_for, start_reported, who};
-use crate::agents::Agents;
+use super::run::{self, Change};
 use crate::failure::Outcome;
 use crate::folder::Context;
 use crate::output;
-use crate::report::ReportFile;
 use cluster::name::DatabaseName;
 use cluster::record::{DatabaseRecord, PoolRecord};
 use wire::agent::PoolView;
-use wire::run::StartRun;
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,19 +37,6 @@ enum What {
     History(history::Args),
 }
 
-#[derive(Clone, Debug, clap::Args)]
-struct Change {
-    /// Go on without being asked
-    #[arg(long, short)]
-    yes: bool,
-    /// Show the steps, and do nothing
-    #[arg(long)]
-    what_if: bool,
-    /// Write a report when it ends, however it ends: a page (.html) or data (.json)
-    #[arg(long, value_name = "FILE")]
-    report: Option<std::path::PathBuf>,
-}
-
 /// Run the command.
 ///
 /// # Errors
@@ -65,19 +49,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         What::State => return state::run(context).await,
         What::History(args) => return history::run(context, args).await,
     };
-    let report = change.report.as_deref().map(ReportFile::new).transpose()?;
-    let agents = Agents::new(&context.folder()?)?;
-    let record = agents.record().await?;
-    let at = authority_for(&agents, &record, runbook).await?;
-    let wanted = StartRun {
-        runbook: runbook.to_owned(),
-        what_if: change.what_if,
-        force: false,
-        only_step: None,
-        new_principal: None,
-        started_by: who(),
-    };
-    start_reported(&agents, &at, wanted, change.yes, context.json, report.as_ref()).await
+    run::run(context, runbook, change.into()).await
 }
 
 pub use self::state::all_alerts;

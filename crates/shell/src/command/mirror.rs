@@ -1,13 +1,11 @@
 //! `mirror install|remove|state` (Install-CsMirrorDatabase, Uninstall-CsMirrorDatabase, Get-CsDatabaseMirrorState).
 
 use super::pool::pair_word;
-use super::run::{authority_for, start_reported, who};
+use super::run;
 use crate::agents::Agents;
 use crate::failure::Outcome;
 use crate::folder::Context;
 use crate::output;
-use crate::report::ReportFile;
-use wire::run::StartRun;
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -19,27 +17,20 @@ pub struct Args {
 #[derive(Clone, Debug, clap::Subcommand)]
 enum What {
     /// Give the principal the mirror that the topology names at its site
-    Install(Change),
+    Install(MirrorChange),
     /// Take the mirror out of the pool; the principal serves alone
-    Remove(Change),
+    Remove(MirrorChange),
     /// Show the state of each mirror pair
     State,
 }
 
 #[derive(Clone, Debug, clap::Args)]
-struct Change {
-    /// Go on without being asked
-    #[arg(long, short)]
-    yes: bool,
-    /// Show the steps, and do nothing
-    #[arg(long)]
-    what_if: bool,
+struct MirrorChange {
     /// The backup's warm mirror, not the principal's
     #[arg(long)]
     backup: bool,
-    /// Write a report when it ends, however it ends: a page (.html) or data (.json)
-    #[arg(long, value_name = "FILE")]
-    report: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    change: run::Change,
 }
 
 /// Run the command.
@@ -52,19 +43,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         What::Install(change) => (if change.backup { "add-backup-mirror" } else { "install-mirror" }, change),
         What::Remove(change) => (if change.backup { "remove-backup-mirror" } else { "remove-mirror" }, change),
     };
-    let report = change.report.as_deref().map(ReportFile::new).transpose()?;
-    let agents = Agents::new(&context.folder()?)?;
-    let record = agents.record().await?;
-    let at = authority_for(&agents, &record, runbook).await?;
-    let wanted = StartRun {
-        runbook: runbook.to_owned(),
-        what_if: change.what_if,
-        force: false,
-        only_step: None,
-        new_principal: None,
-        started_by: who(),
-    };
-    start_reported(&agents, &at, wanted, change.yes, context.json, report.as_ref()).await
+    run::run(context, runbook, change.change.into()).await
 }
 
 async fn state(context: &Context) -> Outcome {

@@ -34,6 +34,27 @@ pub struct Args {
     pub report: Option<PathBuf>,
 }
 
+/// Arguments of a change that nothing stands against which could be overridden.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Change {
+    /// Go on without being asked
+    #[arg(long, short)]
+    yes: bool,
+    /// Show the steps, and do nothing
+    #[arg(long)]
+    what_if: bool,
+    /// Write a report when it ends, however it ends: a page (.html) or data (.json)
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+impl From<Change> for Args {
+    fn from(change: Change) -> Self {
+        let Change { yes, what_if, report } = change;
+        Self { yes, force: false, what_if, report }
+    }
+}
+
 /// Run a runbook by its name: start it at the authority, show what was found, ask, watch it to its end.
 ///
 /// # Errors
