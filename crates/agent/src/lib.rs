@@ -26,6 +26,7 @@ use crate::management_store::ManagementStore;
 use crate::postgres::programs::Programs;
 use cluster::name::HostName;
 use cluster::secret::{PoolSecret, SECRET_FILE};
+use cluster::topology::Topology;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -57,43 +58,45 @@ pub async fn run(config: Config, extra: axum::Router) -> Result<(), Error> {
     let host = Arc::new(host);
     let failed = |cause: std::io::Error| Error::Listen { at: at.clone(), cause: cause.to_string() };
     let listener = tokio::net::TcpListener::bind(&at).await.map_err(failed)?;
+    // Before anybody is answered: an answer without its databases would look as if they were gone.
+    let mut topology = host.store.watch_topology();
+    let first = topology.borrow_and_update().clone();
+    take_up_databases(&host, &first).await;
     tokio::spawn(gossip::run(host.clone()));
-    tokio::spawn(keep_databases(host.clone()));
+    tokio::spawn(keep_databases(host.clone(), topology));
     tracing::info!(host = %host.name, %at, "agent is ready");
     let app = api::router(host, extra);
     axum::serve(listener, app).with_graceful_shutdown(asked_to_end()).await.map_err(failed)
 }
 
 /// Have a reconciler for each database of the topology that has an instance here, also when that changes.
-async fn keep_databases(host: Arc<Host>) {
-    let mut topology = host.store.watch_topology();
-    loop {
-        let wanted: Vec<_> = topology
-            .borrow_and_update()
-            .databases
-            .iter()
-            .filter_map(|d| d.instance_on(&host.name).map(|i| (d.name.clone(), i.postgres.at.clone())))
-            .collect();
-        for (name, at) in wanted {
-            if host.database(&name).is_some() {
-                continue;
-            }
-            match Database::new(&host, &name, address(&at)) {
-                Ok(database) => {
-                    let database = Arc::new(database);
-                    if let Err(error) = database.note_clean_stop().await {
-                        tracing::warn!(database = %name, %error, "cannot tell how it was stopped");
-                    }
-                    let mut all = host.databases.write().expect("nothing panics while it holds the databases");
-                    all.insert(name, database.clone());
-                    drop(all);
-                    tokio::spawn(reconcile::run(host.clone(), database));
-                }
-                Err(error) => tracing::error!(database = %name, %error, "cannot look after this database"),
-            }
+async fn keep_databases(host: Arc<Host>, mut topology: tokio::sync::watch::Receiver<Topology>) {
+    while topology.changed().await.is_ok() {
+        let topology = topology.borrow_and_update().clone();
+        take_up_databases(&host, &topology).await;
+    }
+}
+
+/// Look after each database of the topology that has an instance here and is not looked after yet.
+async fn take_up_databases(host: &Arc<Host>, topology: &Topology) {
+    for database in &topology.databases {
+        let name = &database.name;
+        let Some(instance) = database.instance_on(&host.name) else { continue };
+        if host.database(name).is_some() {
+            continue;
         }
-        if topology.changed().await.is_err() {
-            return;
+        match Database::new(host, name, address(&instance.postgres.at)) {
+            Ok(database) => {
+                let database = Arc::new(database);
+                if let Err(error) = database.note_clean_stop().await {
+                    tracing::warn!(database = %name, %error, "cannot tell how it was stopped");
+                }
+                let mut all = host.databases.write().expect("nothing panics while it holds the databases");
+                all.insert(name.clone(), database.clone());
+                drop(all);
+                tokio::spawn(reconcile::run(host.clone(), database));
+            }
+            Err(error) => tracing::error!(database = %name, %error, "cannot look after this database"),
         }
     }
 }

@@ -12,6 +12,14 @@ fn mgc() -> cluster::name::DatabaseName {
     "mgc".into()
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_answer_of_an_agent_names_its_databases() {
+    let world = World::two_sites(None).await;
+    for (host, first) in &world.first_answers {
+        assert!(first.instances.contains_key(&mgc()), "{host}: {first:#?}");
+    }
+}
+
 /// A pool whose backup was copied over the relay; the line is open.
 async fn copied(relay: &Relay) -> World {
     let world = World::two_sites(Some(relay.port)).await;

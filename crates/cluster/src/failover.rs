@@ -353,10 +353,14 @@ fn preflight(view: &View<'_>) -> Vec<Unmet> {
     }
     for (database, backup) in backups(view) {
         if view.instance(&backup, &database).is_none() {
-            let silence = view.silence(&backup);
+            let (why, hint) = if view.reports.contains_key(&backup) {
+                ("answers, and knows nothing of it".to_owned(), "look at the log of the agent on")
+            } else {
+                (format!("does not answer ({})", view.silence(&backup)), "start the agent on")
+            };
             unmet.push(Unmet {
-                why: format!("{backup}, which holds the backup of {database}, does not answer ({silence})"),
-                hint: format!("start the agent on {backup}, then fail over again"),
+                why: format!("{backup}, which holds the backup of {database}, {why}"),
+                hint: format!("{hint} {backup}, then fail over again"),
                 can_be_forced: false,
             });
         }

@@ -34,8 +34,31 @@ impl<'a> Administrator<'a> {
         self.command(arguments).output().unwrap().into()
     }
 
-    fn begin(&self, arguments: &[&str]) -> Child {
-        self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    /// Begin a command that is to be watched.
+    fn begin(&self, arguments: &[&str]) -> Watched {
+        let (out, talk) = (self.dir.join("out"), self.dir.join("talk"));
+        let file = |path: &PathBuf| std::fs::File::create(path).unwrap();
+        let child = self.command(arguments).stdout(file(&out)).stderr(file(&talk)).spawn().unwrap();
+        Watched { child, out, talk }
+    }
+}
+
+/// A command under way, and what it has printed so far.
+struct Watched {
+    child: Child,
+    out: PathBuf,
+    talk: PathBuf,
+}
+
+impl Watched {
+    fn stdout(&self) -> String {
+        std::fs::read_to_string(&self.out).unwrap()
+    }
+
+    /// Wait for its end.
+    fn ended(mut self) -> Ran {
+        let code = self.child.wait().unwrap().code();
+        Ran { code, stdout: self.stdout(), stderr: std::fs::read_to_string(&self.talk).unwrap() }
     }
 }
 
@@ -70,6 +93,7 @@ fn of_two_administrators_one_begins_and_the_other_is_told_who_what_and_since_whe
     let marker = lab.dir.join("hosts/s2a/failpoint.failover.fence-old-primary.before");
     lab.until("the run stands still", |_| marker.exists());
     lab.until("the record names the run", |lab| lab.record()["run"]["runbook"] == "failover");
+    lab.until("both watch it", |_| both.iter().all(|w| w.stdout().contains("failover begun by")));
     let all = runs(&lab, "failover");
     assert_eq!(all.len(), 1, "one run: {all:#?}");
     let winner = lab.record()["run"]["started_by"].as_str().unwrap().to_owned();
@@ -88,7 +112,7 @@ fn of_two_administrators_one_begins_and_the_other_is_told_who_what_and_since_whe
 
     lab.ok(&["lab", "kill", "s2a"]);
     lab.ok(&["lab", "start", "s2a"]);
-    let ended = both.map(|child| Ran::from(child.wait_with_output().unwrap()));
+    let ended = both.map(Watched::ended);
     let told = |ran: &&Ran| ran.stderr.contains(&format!("begun by {winner}"));
     assert!(ended.iter().all(|ran| ran.code == Some(0)), "both see its end: {ended:#?}");
     assert_eq!(ended.iter().filter(told).count(), 1, "the other one was told who had begun it: {ended:#?}");

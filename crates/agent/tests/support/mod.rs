@@ -34,6 +34,8 @@ pub struct World {
     hosts: Vec<At>,
     http: reqwest::Client,
     stamp: AtomicU64,
+    /// What each agent said when it answered for the first time.
+    pub first_answers: BTreeMap<&'static str, HostReport>,
 }
 
 fn free_port() -> u16 {
@@ -52,7 +54,8 @@ impl World {
             ["a", "b"].map(|name| At { name, agent: free_port(), postgres: free_port() }).into_iter().collect();
         let topology = topology(&dir, &hosts, stream_port.unwrap_or(hosts[0].postgres));
         std::fs::create_dir_all(dir.join("share")).expect("a folder for the share");
-        let world = Self { dir, hosts, http: reqwest::Client::new(), stamp: AtomicU64::new(1) };
+        let (http, stamp) = (reqwest::Client::new(), AtomicU64::new(1));
+        let mut world = Self { dir, hosts, http, stamp, first_answers: BTreeMap::new() };
         for host in &world.hosts {
             let folder = world.dir.join(host.name);
             std::fs::create_dir_all(&folder).expect("a folder for the host");
@@ -62,7 +65,15 @@ impl World {
             tokio::spawn(async move { agent::run(config, axum::Router::new()).await.expect("the agent runs") });
         }
         for host in ["a", "b"] {
-            world.until(&format!("the agent of {host} answers"), async |w| w.report(host).await.is_some()).await;
+            let began = Instant::now();
+            let first = loop {
+                if let Some(report) = world.report(host).await {
+                    break report;
+                }
+                assert!(began.elapsed() < PATIENCE, "the agent of {host} does not answer");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            };
+            world.first_answers.insert(host, first);
         }
         world
     }
