@@ -11,11 +11,12 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use cluster::job_history::JobRun;
-use cluster::name::{DatabaseName, ServerName};
+use cluster::name::{DatabaseName, HostName, ServerName};
 use cluster::order::StampedOrder;
 use cluster::record::PoolRecord;
 use cluster::report::{HostReport, OrderReport, ServerReport};
 use cluster::secret::Purpose;
+use cluster::witness::Reach;
 use rules::id::Epoch;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -27,6 +28,9 @@ use wire::agent::{
 
 /// Longest time that a request may wait.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Longest time for looking whether another host's instance answers.
+const REACH_MAX: Duration = Duration::from_secs(5);
 
 /// The routes, behind the check of the caller's key. `extra` is served under the same check.
 pub fn router(host: Arc<Host>, extra: Router) -> Router {
@@ -40,6 +44,7 @@ pub fn router(host: Arc<Host>, extra: Router) -> Router {
         .route("/v1/orders", post(take_order))
         .route("/v1/servers/{name}", post(server_report))
         .route("/v1/probe", post(probe))
+        .route("/v1/reach/{database}/{host}", get(reach))
         .route("/v1/jobs/{database}", get(jobs))
         .route("/v1/without-peer", post(without_peer))
         .route("/v1/sessions/{database}", get(sessions))
@@ -199,6 +204,23 @@ async fn server_report(
 
 async fn probe(State(host): State<Arc<Host>>, Json(asked): Json<Probe>) -> Result<Json<Probed>, Error> {
     crate::probe::show(&host, &asked).await.map(Json)
+}
+
+#[derive(Deserialize)]
+struct Limit {
+    limit_ms: u64,
+}
+
+async fn reach(
+    State(host): State<Arc<Host>>,
+    Path((database, other)): Path<(String, String)>,
+    Query(limit): Query<Limit>,
+) -> Result<Json<Reach>, Error> {
+    let (database, other) = (DatabaseName(database), HostName(other));
+    let none = || Error::Unfit(format!("the topology has no instance of {database} on {other}"));
+    let at = host.postgres_of(&database, &other).ok_or_else(none)?;
+    let limit = Duration::from_millis(limit.limit_ms).min(REACH_MAX);
+    Ok(Json(crate::feed::reach(&at, limit).await))
 }
 
 async fn jobs(State(host): State<Arc<Host>>, Path(name): Path<String>) -> Result<Json<Vec<JobRun>>, Error> {

@@ -16,13 +16,13 @@ use crate::postgres::sql::{ChatProbe, Probe};
 use crate::rejoin::Rejoin;
 use crate::state_file::{State, StateFile};
 use cluster::alert::Alert;
-use cluster::fence::{MayOpen, may_open};
+use cluster::fence::{Askable, MayOpen, may_open};
 use cluster::goal::{Goal, goal};
 use cluster::name::{DatabaseName, HostName};
 use cluster::order::{Outcome, Stamp};
 use cluster::record::PoolRecord;
 use cluster::report::{BackupReport, CleanStop, FollowsFrom, InstanceReport, InstanceState, ShippingReport};
-use cluster::shipping_settings::LogShipping;
+use cluster::shipping_settings::{LogShipping, Span};
 use cluster::wal::Lsn;
 use nix::sys::signal::Signal;
 use rules::id::Epoch;
@@ -71,8 +71,10 @@ pub struct Work {
     pub stream_down_since: Option<Instant>,
     /// Whether the source of the stream took a connection, and when that was tried.
     pub reached: Option<(bool, Instant)>,
-    /// When the mirror was last seen connected.
+    /// When the mirror was last heard.
     pub mirror_seen: Option<Instant>,
+    /// Its last reply: another one shows that it has been heard again.
+    pub mirror_reply: Option<String>,
     /// Since when this pair is watched, and which.
     pub watching: Option<(HostName, Instant)>,
     /// When the share was last trimmed.
@@ -98,6 +100,8 @@ pub struct Work {
 struct Seen {
     doing: Option<String>,
     waiting_for: Option<String>,
+    /// What the mirror's lookout says.
+    lookout: Option<String>,
     shipping: Option<ShippingReport>,
     share_in_order_at: Option<Instant>,
     chat: Option<(ChatProbe, Instant)>,
@@ -127,6 +131,7 @@ impl Database {
             stream_down_since: None,
             reached: None,
             mirror_seen: None,
+            mirror_reply: None,
             watching: None,
             trimmed_at: None,
             ships: crate::shipper::Standing::default(),
@@ -186,9 +191,14 @@ impl Database {
         self.seen(|s| s.waiting_for = what);
     }
 
-    /// What holds the agent back.
-    pub fn waiting_for(&self) -> Option<String> {
-        self.seen(|s| s.waiting_for.clone())
+    /// Say what the mirror's lookout sees, for people.
+    pub fn lookout(&self, what: Option<String>) {
+        self.seen(|s| s.lookout = what);
+    }
+
+    /// What holds the agent back, and what its lookout sees.
+    pub fn waiting_for(&self) -> Vec<String> {
+        self.seen(|s| s.waiting_for.iter().chain(&s.lookout).cloned().collect())
     }
 
     /// Say how the log arrives.
@@ -328,8 +338,16 @@ impl Database {
     /// Whether the data may become a writer under the newest record.
     pub fn may_open(&self, host: &Host, record: &PoolRecord) -> MayOpen {
         let topology = host.store.topology();
-        let other = topology.other_site(host.store.site()).map(|s| s.name.clone());
-        may_open(&self.name, &host.name, record, other.as_ref(), &host.answers())
+        let site = host.store.site();
+        let other_site = topology.other_site(site).map(|s| &s.name);
+        let ask = Askable { other_site, witness: topology.site(site).and_then(|s| s.witness()) };
+        may_open(&self.name, &host.name, record, ask, &host.answers())
+    }
+
+    /// How long a partner of the mirror pair may be silent.
+    pub fn partner_timeout(&self, host: &Host) -> Span {
+        let topology = host.store.topology();
+        topology.database(&self.name).map(|d| d.partner_timeout).unwrap_or_default().0
     }
 
     /// How the instance stands, given what a look showed.
@@ -350,7 +368,7 @@ impl Database {
             Goal::Principal { .. } if self.instance.is_standby() => InstanceState::Stopped,
             Goal::Principal { .. } => match self.may_open(host, &record) {
                 MayOpen::Open => InstanceState::Stopped,
-                MayOpen::Ask { .. } => InstanceState::AskingPeer,
+                MayOpen::Ask { .. } | MayOpen::NoQuorum { .. } => InstanceState::AskingPeer,
                 MayOpen::LeftBehind { .. } => InstanceState::LeftBehind,
             },
             Goal::Standby { .. } if self.instance.is_standby() || state.handed_over.is_some() => InstanceState::Stopped,

@@ -18,6 +18,7 @@ use cluster::report::ShippingReport;
 use cluster::share_fault::{self, ShareFault};
 use cluster::shipping_settings::LogShipping;
 use cluster::wal::Lsn;
+use cluster::witness::Reach;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -122,12 +123,21 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 /// Whether PostgreSQL answers at `address:port`.
 pub async fn reaches(at: &str) -> bool {
+    reach(at, REACH_LIMIT).await == Reach::Answers
+}
+
+/// How PostgreSQL at `address:port` looks from here.
+pub async fn reach(at: &str, limit: Duration) -> Reach {
     let ask = async {
         let mut stream = TcpStream::connect(at).await?;
         stream.write_all(&SSL_REQUEST).await?;
         stream.read_u8().await
     };
-    matches!(tokio::time::timeout(REACH_LIMIT, ask).await, Ok(Ok(_)))
+    match tokio::time::timeout(limit, ask).await {
+        Ok(Ok(_)) => Reach::Answers,
+        Ok(Err(_)) => Reach::Refused,
+        Err(_) => Reach::Silent,
+    }
 }
 
 /// How the restore job stands, between two rounds.

@@ -65,6 +65,7 @@ async fn with_one(host: Arc<Host>, other: HostName) {
 /// Tell a host the newest record, and keep its own if that is newer. Tells whether it answered.
 async fn hear(host: &Host, other: &HostName, site: &SiteName, own: Option<&PoolRecord>) -> bool {
     let Some(answer) = exchange(host, other, own).await else { return false };
+    host.answered(other);
     let Some(said) = answer else { return true };
     host.heard(other, site, said.clone());
     if let Err(error) = host.store.adopt(said) {

@@ -36,6 +36,9 @@ pub struct Host {
     pub servers: Mutex<BTreeMap<ServerName, (ServerReport, Instant)>>,
     /// What other hosts have said since this agent started.
     pub answers: Mutex<Answers>,
+    /// When each other host last answered.
+    answered: Mutex<BTreeMap<HostName, Instant>>,
+    began: Instant,
     changes: AtomicU64,
 }
 
@@ -71,6 +74,8 @@ impl Host {
             databases: RwLock::default(),
             servers: Mutex::default(),
             answers: Mutex::new(Answers { without_peer, ..Answers::default() }),
+            answered: Mutex::default(),
+            began: Instant::now(),
             changes: AtomicU64::new(1),
         })
     }
@@ -98,14 +103,31 @@ impl Host {
     /// Base address of another agent, as this host reaches it.
     pub fn agent_of(&self, host: &HostName) -> Option<String> {
         let topology = self.store.topology();
-        topology.host(host).map(|h| format!("http://{}", h.agent.from_site(self.store.site())))
+        topology.host(host).map(|h| format!("http://{}", h.agent.seen_by(&self.name, self.store.site())))
     }
 
     /// `address:port` of an instance, as this host reaches it.
     pub fn postgres_of(&self, database: &DatabaseName, host: &HostName) -> Option<String> {
         let topology = self.store.topology();
         let instance = topology.database(database)?.instance_on(host)?;
-        Some(instance.postgres.from_site(self.store.site()).to_owned())
+        Some(instance.postgres.seen_by(&self.name, self.store.site()).to_owned())
+    }
+
+    /// Another host has answered, whatever it said.
+    pub fn answered(&self, host: &HostName) {
+        self.answered.lock().expect("nothing panics while it holds the answers").insert(host.clone(), Instant::now());
+    }
+
+    /// Milliseconds since a host last answered, or since this agent started if it never did.
+    pub fn silent_ms(&self, host: &HostName) -> u64 {
+        let answered = self.answered.lock().expect("nothing panics while it holds the answers");
+        answered.get(host).unwrap_or(&self.began).elapsed().as_millis() as u64
+    }
+
+    /// The witness of this host's site, if it has one and this host is not it.
+    pub fn witness(&self) -> Option<HostName> {
+        let topology = self.store.topology();
+        topology.site(self.store.site())?.witness().filter(|w| **w != self.name).cloned()
     }
 
     /// Another host has said what it knows.

@@ -9,6 +9,7 @@ pub mod files;
 pub mod gossip;
 pub mod host;
 mod jobs;
+pub mod lookout;
 pub mod management_store;
 pub mod order;
 pub mod pair;
@@ -94,6 +95,7 @@ async fn take_up_databases(host: &Arc<Host>, topology: &Topology) {
                 let mut all = host.databases.write().expect("nothing panics while it holds the databases");
                 all.insert(name.clone(), database.clone());
                 drop(all);
+                tokio::spawn(lookout::run(host.clone(), database.clone()));
                 tokio::spawn(reconcile::run(host.clone(), database));
             }
             Err(error) => tracing::error!(database = %name, %error, "cannot look after this database"),

@@ -8,6 +8,7 @@ use crate::postgres::sql::Probe;
 use cluster::mirror::{PairAction, PairView, advance, advance_unanswered};
 use cluster::name::HostName;
 use cluster::record::PoolRecord;
+use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 
 /// Longest wait for the mirror to confirm what was there when commits began to wait for it.
@@ -42,6 +43,11 @@ pub async fn round(
             work.wait_for_set = Some(None);
             database.reload(&Conf { wait_for: None, ..conf })?;
         }
+        PairAction::StopServing => {
+            tracing::error!(database = %database.name, "neither mirror nor witness is seen: stopping until one of them is");
+            work.wait_for_set = None;
+            database.stop(Signal::SIGINT).await?;
+        }
         PairAction::RecordNotSynchronised => {
             set_synchronised(host, database, record, false).await?;
             work.unanswered = false;
@@ -71,13 +77,18 @@ async fn look(
         (Some(mirror), Some((watched, _))) if mirror == watched => {}
         (Some(mirror), _) => {
             work.watching = Some((mirror.clone(), Instant::now()));
-            work.mirror_seen = None;
+            (work.mirror_seen, work.mirror_reply) = (None, None);
         }
         (None, _) => work.watching = None,
     }
     let receiver = mirror.as_ref().and_then(|m| probe.receivers.iter().find(|r| r.host == *m));
-    if receiver.is_some() {
+    let reply = mirror.as_ref().and_then(|m| probe.replies.iter().find(|(h, _)| h == m)).map(|(_, at)| at.clone());
+    // A connection alone shows nothing: that of a frozen mirror stands open for a while. It replies once a second.
+    if let Some(reply) = reply
+        && (work.mirror_seen.is_none() || work.mirror_reply != reply)
+    {
         work.mirror_seen = Some(Instant::now());
+        work.mirror_reply = reply;
     }
     let recorded = record.databases.get(&database.name).and_then(|d| d.mirror.as_ref());
     let evidently_dead = match &mirror {
@@ -92,6 +103,8 @@ async fn look(
         silent_ms: work.mirror_seen.map(|at| at.elapsed().as_millis() as u64),
         watched_ms: work.watching.as_ref().map_or(0, |(_, at)| at.elapsed().as_millis() as u64),
         evidently_dead,
+        timeout_ms: database.partner_timeout(host).ms,
+        witness_silent_ms: host.witness().map(|witness| host.silent_ms(&witness)),
         mirror,
     }
 }

@@ -192,7 +192,9 @@ fn conf_of(host: &Host, database: &Database, record: &PoolRecord, part: Part, up
     };
     let held_back = part == Part::Backup && database.state().shipping_stopped_in != Some(record.epoch);
     let delay = database.settings(host).filter(|_| held_back).map_or(0, |s| s.restore_delay.ms);
-    Conf { files_from, apply_delay_ms: delay, ..standby_conf(host, database, upstream) }
+    let conf = standby_conf(host, database, upstream);
+    let silence_ms = if part == Part::Mirror { database.partner_timeout(host).ms } else { conf.silence_ms };
+    Conf { files_from, apply_delay_ms: delay, silence_ms, ..conf }
 }
 
 /// The configuration of a standby that streams from a host.
@@ -260,6 +262,15 @@ async fn start_principal(
             MayOpen::Open => {}
             MayOpen::LeftBehind { epoch } => {
                 database.waits_for(Some(format!("{}: left behind by epoch {epoch}", database.name)));
+                return Ok(false);
+            }
+            MayOpen::NoQuorum { witness, mirror } => {
+                database.waits_for(Some(format!(
+                    "{}: neither the witness {witness} nor the mirror {mirror} has answered since it stopped, and the mirror \
+                     may have taken over; start one of the two; if both are gone for good, start this host alone: \
+                     standfast agent --without-peer",
+                    database.name
+                )));
                 return Ok(false);
             }
             MayOpen::Ask { site } => {

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 pub struct Answers {
     /// The record of each host that answered, with the host's site.
     pub records: BTreeMap<HostName, (SiteName, PoolRecord)>,
-    /// An administrator has told this site to start without its peer (`--without-peer`).
+    /// An administrator has told this host to start without those who would have to answer (`--without-peer`): the other
+    /// site, and where the site has a witness, witness and mirror.
     pub without_peer: bool,
 }
 
@@ -29,24 +30,46 @@ pub enum MayOpen {
         /// The site that must be asked.
         site: SiteName,
     },
+    /// Of mirror and witness neither has answered yet, and the mirror may have taken over (ha-dr §13.3).
+    NoQuorum {
+        /// The witness.
+        witness: HostName,
+        /// The mirror.
+        mirror: HostName,
+    },
 }
 
-/// May the instance of `database` on `host`, of `site`, open for writing? `own` is the newest record on this host's disk,
-/// `other_site` the pool's other site, `None` in a pool of one.
+/// Who is to be asked before a writer opens.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Askable<'a> {
+    /// The pool's other site; `None` in a pool of one.
+    pub other_site: Option<&'a SiteName>,
+    /// The witness of the own site, if it has one.
+    pub witness: Option<&'a HostName>,
+}
+
+/// May the instance of `database` on `host` open for writing? `own` is the newest record on this host's disk.
 pub fn may_open(
     database: &DatabaseName,
     host: &HostName,
     own: &PoolRecord,
-    other_site: Option<&SiteName>,
+    ask: Askable<'_>,
     answers: &Answers,
 ) -> MayOpen {
     let newest =
         answers.records.values().map(|(_, r)| r).fold(own, |best, r| if r.supersedes(best) { r } else { best });
-    let principal = newest.databases.get(database).and_then(|d| d.part_of(host)) == Some(Part::Principal);
-    if !principal {
+    let parts = newest.databases.get(database);
+    if parts.and_then(|d| d.part_of(host)) != Some(Part::Principal) {
         return MayOpen::LeftBehind { epoch: newest.epoch };
     }
-    let Some(other) = other_site else { return MayOpen::Open };
+    let mirror = parts.and_then(|d| d.mirror.as_ref()).map(|m| &m.host);
+    if let (Some(witness), Some(mirror)) = (ask.witness, mirror)
+        && ![witness, mirror].iter().any(|h| answers.records.contains_key(*h))
+        && !answers.without_peer
+    {
+        return MayOpen::NoQuorum { witness: witness.clone(), mirror: mirror.clone() };
+    }
+    let Some(other) = ask.other_site else { return MayOpen::Open };
     // A site that has declared the other one lost needs no answer from it: the other can only have an older epoch,
     // because only this site's authority can raise it now.
     let declared_lost = newest.lost_sites.contains_key(other);
@@ -76,7 +99,8 @@ mod tests {
 
     fn check(own: &PoolRecord, other: Option<&str>, answers: &Answers, expect: &MayOpen) {
         let other = other.map(SiteName::from);
-        assert_eq!(&may_open(&"mgc".into(), &"a".into(), own, other.as_ref(), answers), expect);
+        let ask = Askable { other_site: other.as_ref(), witness: None };
+        assert_eq!(&may_open(&"mgc".into(), &"a".into(), own, ask, answers), expect);
     }
 
     fn said(record: PoolRecord) -> Answers {
@@ -113,5 +137,27 @@ mod tests {
         let mut own = record(2, "a");
         own.lost_sites.insert("site-2".into(), Epoch(2));
         check(&own, Some("site-2"), &Answers::default(), &MayOpen::Open);
+    }
+
+    #[test]
+    fn with_a_witness_a_principal_opens_only_with_one_of_the_other_two() {
+        let mut own = record(1, "a");
+        let mgc = own.databases.get_mut(&DatabaseName::from("mgc")).expect("it is there");
+        mgc.mirror = Some(crate::record::MirrorRecord { host: "b".into(), synchronised: true });
+        let witness = HostName::from("w");
+        let ask = Askable { other_site: None, witness: Some(&witness) };
+        let opens = |own: &PoolRecord, who: &[&str], said: &PoolRecord| {
+            let records = who.iter().map(|h| ((*h).into(), ("site-1".into(), said.clone()))).collect();
+            may_open(&"mgc".into(), &"a".into(), own, ask, &Answers { records, without_peer: false })
+        };
+        let alone = MayOpen::NoQuorum { witness: "w".into(), mirror: "b".into() };
+        assert_eq!(opens(&own, &[], &own), alone);
+        assert_eq!(opens(&own, &["c"], &own), alone, "somebody else is neither");
+        assert_eq!(opens(&own, &["b"], &own), MayOpen::Open);
+        assert_eq!(opens(&own, &["w"], &own), MayOpen::Open);
+        let told = Answers { without_peer: true, ..Answers::default() };
+        assert_eq!(may_open(&"mgc".into(), &"a".into(), &own, ask, &told), MayOpen::Open);
+        assert_eq!(opens(&own, &["w"], &record(2, "b")), MayOpen::LeftBehind { epoch: Epoch(2) });
+        assert_eq!(opens(&record(1, "a"), &[], &own), MayOpen::Open, "without a mirror nobody can have taken over");
     }
 }

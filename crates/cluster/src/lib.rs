@@ -38,5 +38,6 @@ pub mod topology_draft;
 pub mod topology_file;
 pub mod topology_live;
 pub mod wal;
+pub mod witness;
 
 pub use rules::id::Epoch;

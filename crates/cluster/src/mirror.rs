@@ -5,6 +5,8 @@
 //! *after* PostgreSQL waits and the mirror has confirmed everything that was there before.
 
 use crate::name::HostName;
+use crate::record::DatabaseRecord;
+use crate::report::{InstanceReport, InstanceState};
 use crate::wal::Lsn;
 
 /// What the principal's agent sees of its pair.
@@ -27,6 +29,11 @@ pub struct PairView {
     /// Whether there is evidence that the mirror is dead, not merely silent: its host's agent says that the instance is
     /// stopped, or connections to it are refused.
     pub evidently_dead: bool,
+    /// The partner time-out, in milliseconds.
+    pub timeout_ms: u64,
+    /// Milliseconds since the site's witness was last heard; `None` where the site has none. With a witness, of the three
+    /// two must see each other for anybody to serve (ha-dr §13.3).
+    pub witness_silent_ms: Option<u64>,
 }
 
 /// What to do about the pair. One thing at a time; the next view decides what follows.
@@ -42,14 +49,12 @@ pub enum PairAction {
     RecordNotSynchronised,
     /// Let commits wait for nobody; the record says "not synchronised" already.
     WaitForNobody,
+    /// Neither mirror nor witness is seen: stop serving until one of them is. The mirror may have taken over.
+    StopServing,
 }
 
-/// Silence after which a connected-then-lost mirror counts as lost, in milliseconds. The reference's partner time-out is
-/// 10 s, with less not recommended on its networks (ha-dr §13.3); PostgreSQL sees a closed connection at once, and
-/// clients wait for commits meanwhile, so ours is shorter.
-pub const PARTNER_TIMEOUT_MS: u64 = 3_000;
-
-/// The same where there is evidence of death.
+/// Silence after which a connected-then-lost mirror counts as lost where there is evidence of death, in milliseconds: clients
+/// wait for commits meanwhile. Without it the database's partner time-out is waited for.
 pub const PARTNER_TIMEOUT_DEAD_MS: u64 = 300;
 
 /// How far behind a mirror may be for commits to begin waiting for it, in bytes: what streams in a few milliseconds.
@@ -61,6 +66,9 @@ pub fn advance(view: &PairView) -> PairAction {
         // No mirror in the record: nothing recorded can be contradicted.
         return if view.waits_for.is_some() { PairAction::WaitForNobody } else { PairAction::Nothing };
     };
+    if alone(view) {
+        return PairAction::StopServing;
+    }
     let waits = view.waits_for.as_ref() == Some(mirror);
     let streaming = view.connection.filter(|(streaming, _)| *streaming).map(|(_, flushed)| flushed);
     match (view.recorded_synchronised, waits, streaming) {
@@ -104,22 +112,63 @@ fn lost(view: &PairView) -> bool {
         return false;
     }
     let silent = view.silent_ms.unwrap_or(view.watched_ms);
-    silent >= if view.evidently_dead { PARTNER_TIMEOUT_DEAD_MS } else { PARTNER_TIMEOUT_MS }
+    silent >= if view.evidently_dead { PARTNER_TIMEOUT_DEAD_MS } else { view.timeout_ms }
 }
 
-/// The pair's state in the reference's words (ha-dr §13.3).
-pub fn state_in_words(view: &PairView) -> &'static str {
-    match (&view.mirror, view.recorded_synchronised, view.connection) {
-        (None, _, _) => "NONE",
-        (Some(_), true, Some(_)) => "SYNCHRONIZED",
-        (Some(_), false, Some(_)) => "SYNCHRONIZING",
-        (Some(_), _, None) => "DISCONNECTED",
+/// Whether a principal with a witness sees neither of the other two, for as long as a partner may be silent.
+fn alone(view: &PairView) -> bool {
+    let mirror_silent = view.silent_ms.unwrap_or(view.watched_ms) >= view.timeout_ms;
+    view.connection.is_none() && mirror_silent && view.witness_silent_ms.is_some_and(|ms| ms >= view.timeout_ms)
+}
+
+/// The state of a pair in the reference's words (ha-dr §13.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PairState {
+    /// The record has no mirror.
+    None,
+    /// The mirror receives, and commits do not wait for it yet.
+    Synchronizing,
+    /// Commits wait for the mirror, and it receives.
+    Synchronized,
+    /// The mirror's host answers, and its database takes no log: it has yet to be rewound, or is stopped.
+    Suspended,
+    /// The two are changing places.
+    PendingFailover,
+    /// One of the two has lost the other.
+    Disconnected,
+}
+
+impl std::fmt::Display for PairState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            PairState::None => "NONE",
+            PairState::Synchronizing => "SYNCHRONIZING",
+            PairState::Synchronized => "SYNCHRONIZED",
+            PairState::Suspended => "SUSPENDED",
+            PairState::PendingFailover => "PENDING_FAILOVER",
+            PairState::Disconnected => "DISCONNECTED",
+        })
+    }
+}
+
+/// The state of a database's pair, from the record and from what the agents of both hosts say of their instances.
+pub fn state<'a>(record: &DatabaseRecord, instance: impl Fn(&HostName) -> Option<&'a InstanceReport>) -> PairState {
+    let Some(mirror) = &record.mirror else { return PairState::None };
+    let Some(principal) = &record.principal else { return PairState::PendingFailover };
+    let receives = instance(principal).is_some_and(|i| i.receivers.iter().any(|r| r.host == mirror.host));
+    match (receives, mirror.synchronised, instance(&mirror.host)) {
+        (true, true, _) => PairState::Synchronized,
+        (true, false, _) => PairState::Synchronizing,
+        (false, _, Some(there)) if there.state != InstanceState::Standby => PairState::Suspended,
+        (false, ..) => PairState::Disconnected,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TIMEOUT: u64 = 2_500;
 
     fn view() -> PairView {
         PairView {
@@ -131,6 +180,8 @@ mod tests {
             silent_ms: Some(0),
             watched_ms: 60_000,
             evidently_dead: false,
+            timeout_ms: TIMEOUT,
+            witness_silent_ms: None,
         }
     }
 
@@ -150,7 +201,7 @@ mod tests {
         check(
             |v| {
                 v.connection = None;
-                v.silent_ms = Some(PARTNER_TIMEOUT_MS - 1);
+                v.silent_ms = Some(TIMEOUT - 1);
             },
             &PairAction::Nothing,
         );
@@ -161,14 +212,14 @@ mod tests {
         check(
             |v| {
                 v.connection = None;
-                v.silent_ms = Some(PARTNER_TIMEOUT_MS);
+                v.silent_ms = Some(TIMEOUT);
             },
             &PairAction::RecordNotSynchronised,
         );
         check(
             |v| {
                 v.connection = None;
-                v.silent_ms = Some(PARTNER_TIMEOUT_MS);
+                v.silent_ms = Some(TIMEOUT);
                 v.recorded_synchronised = false;
             },
             &PairAction::WaitForNobody,
@@ -184,6 +235,58 @@ mod tests {
                 v.evidently_dead = true;
             },
             &PairAction::RecordNotSynchronised,
+        );
+    }
+
+    /// The quorum of ha-dr §13.3, as the principal sees it: which connections are lost, and what it does.
+    #[test]
+    fn a_principal_that_sees_neither_mirror_nor_witness_stops_serving() {
+        let mirror_lost = |v: &mut PairView| {
+            v.connection = None;
+            v.silent_ms = Some(TIMEOUT);
+        };
+        // Mirror lost, witness in touch: exposed, once the witness has recorded it.
+        check(
+            |v| {
+                mirror_lost(v);
+                v.witness_silent_ms = Some(0);
+            },
+            &PairAction::RecordNotSynchronised,
+        );
+        // Witness lost, mirror in touch: it serves.
+        check(|v| v.witness_silent_ms = Some(60_000), &PairAction::Nothing);
+        // Both lost, synchronised or exposed.
+        for synchronised in [true, false] {
+            check(
+                |v| {
+                    mirror_lost(v);
+                    v.recorded_synchronised = synchronised;
+                    v.witness_silent_ms = Some(TIMEOUT);
+                },
+                &PairAction::StopServing,
+            );
+        }
+        // A moment of silence of either is waited out, also where the mirror is evidently dead.
+        check(
+            |v| {
+                v.connection = None;
+                v.silent_ms = Some(PARTNER_TIMEOUT_DEAD_MS);
+                v.evidently_dead = true;
+                v.witness_silent_ms = Some(TIMEOUT);
+            },
+            &PairAction::RecordNotSynchronised,
+        );
+        // Without a witness the principal serves as long as it runs.
+        check(mirror_lost, &PairAction::RecordNotSynchronised);
+        // Without a mirror in the record nobody can take over.
+        check(
+            |v| {
+                mirror_lost(v);
+                v.mirror = None;
+                v.waits_for = None;
+                v.witness_silent_ms = Some(TIMEOUT);
+            },
+            &PairAction::Nothing,
         );
     }
 

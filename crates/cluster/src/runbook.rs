@@ -10,6 +10,7 @@ use crate::record::{PoolRecord, RunRef};
 use crate::report::{HostReport, InstanceReport};
 use crate::switching::Partner;
 use crate::topology::Topology;
+use crate::witness::TakeOver;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -57,6 +58,9 @@ pub struct Facts {
     /// Which partner of the mirror pair is to be principal; `None` where the runbook has no such choice, or for the mirror.
     #[serde(default)]
     pub new_principal: Option<Partner>,
+    /// The witness has begun the run by itself: an automatic failover to the mirror (ha-dr §13.3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub automatic: Option<TakeOver>,
 }
 
 /// What is at the principal and not yet at the backup, as far as anybody at the backup's site knows.

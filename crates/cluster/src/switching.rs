@@ -111,7 +111,8 @@ fn wanted(view: &View<'_>, database: &DatabaseName, before: &DatabaseRecord) -> 
 /// The pairs that change places, as things stood when the run began.
 fn pairs(view: &View<'_>) -> Vec<Pair> {
     let mut pairs = Vec::new();
-    for (name, d) in &view.facts.before.databases {
+    let concerned = |name: &DatabaseName| view.facts.automatic.as_ref().is_none_or(|t| t.database == *name);
+    for (name, d) in view.facts.before.databases.iter().filter(|(name, _)| concerned(name)) {
         let (Some(from), Some(to)) = (d.principal.clone(), wanted(view, name, d)) else { continue };
         if from != to {
             pairs.push(Pair { database: name.clone(), from, to });

@@ -4,6 +4,7 @@
 pub use crate::shipping_settings::LogShipping;
 
 use crate::name::{DatabaseName, HostName, ServerName, SiteName};
+use crate::shipping_settings::Span;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -49,29 +50,78 @@ pub enum LatencyClass {
 
 /// A site.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "SiteText", into = "SiteText")]
 pub struct Site {
     /// Its name.
     pub name: SiteName,
-    /// The host whose agent keeps this site's management store.
+    /// The host whose agent keeps this site's management store: the witness, where there is one.
     pub authority: HostName,
+    /// Whether the authority is the witness of the site's mirror pairs: it stands on a host without a part in them, and
+    /// only it gives automatic failover (ha-dr §4, §13.3).
+    pub witnessed: bool,
 }
 
-/// An address with a port, and how other sites reach the same thing where that differs (VPN, NAT).
+/// A site as the file has it: one host is named, as witness or as authority alone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SiteText {
+    name: SiteName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    authority: Option<HostName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    witness: Option<HostName>,
+}
+
+impl TryFrom<SiteText> for Site {
+    type Error = String;
+    fn try_from(text: SiteText) -> Result<Self, String> {
+        let SiteText { name, authority, witness } = text;
+        match (authority, witness) {
+            (Some(authority), None) => Ok(Site { name, authority, witnessed: false }),
+            (None, Some(authority)) => Ok(Site { name, authority, witnessed: true }),
+            (Some(authority), Some(witness)) => Err(format!(
+                "the site {name} names an authority ({authority}) and a witness ({witness}); the witness keeps the \
+                 management store too: take authority away"
+            )),
+            (None, None) => Err(format!(
+                "the site {name} names nobody who keeps its management store; add authority = \"a host\", or \
+                 witness = \"a host without a database\" for automatic failover"
+            )),
+        }
+    }
+}
+
+impl From<Site> for SiteText {
+    fn from(site: Site) -> SiteText {
+        let Site { name, authority, witnessed } = site;
+        let (authority, witness) = if witnessed { (None, Some(authority)) } else { (Some(authority), None) };
+        SiteText { name, authority, witness }
+    }
+}
+
+impl Site {
+    /// The witness, if there is one.
+    pub fn witness(&self) -> Option<&HostName> {
+        self.witnessed.then_some(&self.authority)
+    }
+}
+
+/// An address with a port, and how other sites or single hosts reach the same thing where that differs (VPN, NAT).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
     /// `address:port` within the site, and elsewhere unless `seen_from` says otherwise.
     pub at: String,
-    /// `address:port` for hosts of the named site.
+    /// `address:port` for hosts of the named site, or for the named host, which counts more.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub seen_from: BTreeMap<SiteName, String>,
+    pub seen_from: BTreeMap<String, String>,
 }
 
 impl Endpoint {
-    /// The `address:port` under which hosts of `site` reach this.
-    pub fn from_site(&self, site: &SiteName) -> &str {
-        self.seen_from.get(site).unwrap_or(&self.at)
+    /// The `address:port` under which a host of a site reaches this.
+    pub fn seen_by(&self, host: &HostName, site: &SiteName) -> &str {
+        let seen = self.seen_from.get(host.as_str()).or_else(|| self.seen_from.get(site.as_str()));
+        seen.unwrap_or(&self.at)
     }
 
     /// The port that the thing itself listens on.
@@ -112,6 +162,34 @@ pub struct Database {
     /// Log shipping from the principal to the backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_shipping: Option<LogShipping>,
+    /// How long a partner of a mirror pair may be silent before it counts as lost (ha-dr §13.3: 10 s there). Where death is
+    /// evident nobody waits for it.
+    #[serde(default, skip_serializing_if = "PartnerTimeout::is_default")]
+    pub partner_timeout: PartnerTimeout,
+}
+
+/// The partner time-out of mirror pairs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PartnerTimeout(pub Span);
+
+impl PartnerTimeout {
+    /// Least that is taken: a quarter of it is how long an answer may take.
+    pub const MIN: Span = Span::ms(500);
+    /// Most that is taken: clients wait meanwhile.
+    pub const MAX: Span = Span::minutes(1);
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for PartnerTimeout {
+    /// Shorter than the reference's, whose networks and servers were slower; clients wait for commits meanwhile.
+    fn default() -> Self {
+        Self(Span::ms(2_500))
+    }
 }
 
 /// An instance of PostgreSQL.

@@ -229,6 +229,8 @@ impl Planning<'_> {
             | Difference::DatabaseAdded { .. }
             | Difference::Share { .. }
             | Difference::ShippingSettings { .. }
+            | Difference::PartnerTimeout { .. }
+            | Difference::Witness { .. }
             | Difference::ServerAdded { .. }
             | Difference::ServerRemoved { .. }
             | Difference::ServerMoved { .. }

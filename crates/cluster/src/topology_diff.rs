@@ -5,7 +5,7 @@ mod words;
 
 use crate::existing::ExistingDatabase;
 use crate::name::{DatabaseName, HostName, ServerName, SiteName};
-use crate::topology::{Database, Endpoint, Host, LatencyClass, Role, Server, Site, Topology};
+use crate::topology::{Database, Endpoint, Host, LatencyClass, PartnerTimeout, Role, Server, Site, Topology};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -52,6 +52,13 @@ pub enum Difference {
         from: HostName,
         /// In the file.
         to: HostName,
+    },
+    /// A site has another witness, one for the first time, or none any more.
+    Witness {
+        /// The site.
+        site: SiteName,
+        /// In the file.
+        to: Option<HostName>,
     },
     /// A new host.
     HostAdded {
@@ -150,6 +157,15 @@ pub enum Difference {
         from: Option<String>,
         /// In the file.
         to: Option<String>,
+    },
+    /// How long a partner of a mirror pair may be silent.
+    PartnerTimeout {
+        /// The database.
+        database: DatabaseName,
+        /// Published.
+        from: PartnerTimeout,
+        /// In the file.
+        to: PartnerTimeout,
     },
     /// A database that somebody else operates; `None` where there is none of the name.
     ExistingDatabase {
@@ -289,12 +305,17 @@ fn sites(published: &Topology, wanted: &Topology, found: &mut Vec<Difference>) {
         match (old, new) {
             (None, Some(new)) => found.push(Difference::SiteAdded { site: new.name.clone() }),
             (Some(old), None) => found.push(Difference::SiteRemoved { site: old.name.clone() }),
-            (Some(old), Some(new)) if old.authority != new.authority => found.push(Difference::Authority {
-                site: new.name.clone(),
-                from: old.authority.clone(),
-                to: new.authority.clone(),
-            }),
-            _ => {}
+            (Some(old), Some(new)) => {
+                let site = || new.name.clone();
+                if old.authority != new.authority {
+                    let (from, to) = (old.authority.clone(), new.authority.clone());
+                    found.push(Difference::Authority { site: site(), from, to });
+                }
+                if old.witness() != new.witness() {
+                    found.push(Difference::Witness { site: site(), to: new.witness().cloned() });
+                }
+            }
+            (None, None) => {}
         }
     }
     if let (Some(from), Some(to)) = (published.primary_site(), wanted.primary_site())
@@ -360,6 +381,10 @@ fn database(old: &Database, new: &Database, found: &mut Vec<Difference>) {
             found.push(Difference::ShippingSettings { database: database.clone(), changed });
         }
     }
+    if old.partner_timeout != new.partner_timeout {
+        let (from, to) = (old.partner_timeout, new.partner_timeout);
+        found.push(Difference::PartnerTimeout { database: database.clone(), from, to });
+    }
 }
 
 fn server(old: Option<&Server>, new: Option<&Server>, found: &mut Vec<Difference>) {
@@ -415,6 +440,20 @@ mod tests {
         check("chat.example.org", "talk.example.org", &["the pool is named talk.example.org, not chat.example.org"]);
         check("\"high\"", "\"low\"", &["the line between the sites counts as fast"]);
         check("authority = \"s1a\"", "authority = \"s1b\"", &["s1b keeps the management store of site-1, not s1a"]);
+        check(
+            "authority = \"s2a\"\n\n[[host]]\n",
+            "witness = \"s2w\"\n\n[[host]]\nname = \"s2w\"\nsite = \"site-2\"\nagent = { at = \"10.2.0.13:8012\" }\n\n[[host]]\n",
+            &[
+                "s2w keeps the management store of site-2, not s2a",
+                "s2w is the witness of site-2: its mirror pairs fail over by themselves",
+                "the host s2w is added at site-2",
+            ],
+        );
+        check(
+            "name = \"mgc\"",
+            "name = \"mgc\"\npartner_timeout = \"1s\"",
+            &["a partner of mgc counts as lost after 1s of silence, not 2500ms"],
+        );
         check(
             "10.1.0.12:8012",
             "10.1.0.13:8012",

@@ -1,7 +1,7 @@
 //! Reading a topology file: every finding names the line, what is wrong and what would be right.
 
 use crate::name::{HostName, SiteName};
-use crate::topology::{Database, Endpoint, LatencyClass, Topology};
+use crate::topology::{Database, Endpoint, LatencyClass, PartnerTimeout, Topology};
 pub use rules::nearest::nearest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -159,19 +159,30 @@ impl Check<'_> {
             self.find(1, format!("a pool has one or two sites; this one has {count} (ha-dr §3)"));
         }
         for site in &topology.sites {
+            let part = if site.witnessed { "witness" } else { "authority" };
+            let line = self.lines.key("site", site.name.as_str(), part);
             match topology.site_of(&site.authority) {
                 Some(at) if *at == site.name => {}
                 Some(at) => {
-                    let line = self.lines.key("site", site.name.as_str(), "authority");
                     let (authority, name) = (&site.authority, &site.name);
-                    self.find(line, format!("the authority '{authority}' stands in {at}; name a host of {name}"));
+                    self.find(line, format!("the {part} '{authority}' stands in {at}; name a host of {name}"));
                 }
                 None => {
-                    let line = self.lines.key("site", site.name.as_str(), "authority");
                     let hosts: Vec<&str> = topology.hosts.iter().map(|h| h.name.as_str()).collect();
                     let hint = unknown_hint(site.authority.as_str(), &hosts);
-                    self.find(line, format!("there is no host '{}' for the authority; {hint}", site.authority));
+                    self.find(line, format!("there is no host '{}' for the {part}; {hint}", site.authority));
                 }
+            }
+            let partner = topology.databases.iter().find(|d| d.instance_on(&site.authority).is_some());
+            if let Some(partner) = partner.filter(|_| site.witnessed) {
+                self.find(
+                    line,
+                    format!(
+                        "the witness '{}' has an instance of {} itself and would be lost with it; put the witness on a host \
+                         without a database, or write authority in place of witness (ha-dr §4)",
+                        site.authority, partner.name
+                    ),
+                );
             }
         }
     }
@@ -288,6 +299,12 @@ impl Check<'_> {
                 self.find(at, says);
             }
         }
+        let PartnerTimeout(timeout) = database.partner_timeout;
+        if !(PartnerTimeout::MIN..=PartnerTimeout::MAX).contains(&timeout) {
+            let at = line(self, "partner_timeout");
+            let (least, most) = (PartnerTimeout::MIN, PartnerTimeout::MAX);
+            self.find(at, format!("a partner time-out of {timeout} is not taken; write one from {least} to {most}"));
+        }
         let mut hosts = BTreeSet::new();
         for instance in database.instances() {
             if !hosts.insert(&instance.host) {
@@ -370,8 +387,12 @@ impl Check<'_> {
             if let Some(other) = taken.insert(&endpoint.at, what.clone()) {
                 self.find(line, format!("{} is the address of two things: {other}, and {what}", endpoint.at));
             }
-            for site in endpoint.seen_from.keys().filter(|site| topology.site(site).is_none()) {
-                self.find(line, format!("seen_from names the site '{site}', which there is not ({what})"));
+            let known = |name: &&String| {
+                topology.sites.iter().any(|s| s.name.as_str() == **name)
+                    || topology.hosts.iter().any(|h| h.name.as_str() == **name)
+            };
+            for from in endpoint.seen_from.keys().filter(|name| !known(name)) {
+                self.find(line, format!("seen_from names '{from}', which is no site and no host ({what})"));
             }
         }
     }

@@ -59,7 +59,7 @@ pub fn judge(
     for (host, shown) in &answered {
         for other in shown.unreached.iter().filter(|other| answered.contains_key(other)) {
             let site = topology.site_of(host);
-            let at = topology.host(other).zip(site).map_or("", |(h, site)| h.agent.from_site(site));
+            let at = topology.host(other).zip(site).map_or("", |(h, site)| h.agent.seen_by(host, site));
             remarks.push(Remark::new(
                 "ha-dr §3",
                 format!("{host} does not reach the agent of {other} at {at}"),

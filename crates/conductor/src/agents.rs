@@ -1,12 +1,13 @@
 //! Talking to agents, this host's own included, over the same API.
 
-use cluster::name::{HostName, SiteName};
+use cluster::name::{DatabaseName, HostName, SiteName};
 use cluster::order::StampedOrder;
 use cluster::record::PoolRecord;
 use cluster::report::{HostReport, OrderReport};
 use cluster::runbook::Silence;
 use cluster::secret::{PoolSecret, Purpose};
 use cluster::topology::Topology;
+use cluster::witness::Reach;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use wire::agent::{AgentError, RecordAnswer, SetRecord, Watched};
@@ -59,13 +60,13 @@ impl Agents {
 
     fn base(&self, topology: &Topology, host: &HostName) -> Result<String, String> {
         let host = topology.host(host).ok_or_else(|| format!("the topology has no host {host}"))?;
-        Ok(format!("http://{}", host.agent.from_site(&self.site)))
+        Ok(format!("http://{}", host.agent.seen_by(&self.host, &self.site)))
     }
 
-    /// A fresh report of a host.
-    pub async fn report(&self, topology: &Topology, host: &HostName) -> Result<HostReport, Silence> {
+    /// A fresh report of a host, waited for no longer than `limit`.
+    pub async fn report(&self, topology: &Topology, host: &HostName, limit: Duration) -> Result<HostReport, Silence> {
         let Ok(base) = self.base(topology, host) else { return Err(Silence::Refused) };
-        let request = self.http.get(format!("{base}/v1/report")).timeout(REPORT);
+        let request = self.http.get(format!("{base}/v1/report")).timeout(limit);
         let response = request.send().await.map_err(|e| silence(&e))?;
         response.json().await.map_err(|e| silence(&e))
     }
@@ -77,6 +78,19 @@ impl Agents {
         let request = self.http.get(format!("{base}/v1/watch?epoch=9223372036854775807")).timeout(REPORT);
         let watched: Watched = answer(request.send().await, &self.host).await?;
         Ok(watched.record)
+    }
+
+    /// How the instance of a database on another host looks from this one.
+    pub async fn reach(
+        &self,
+        topology: &Topology,
+        database: &DatabaseName,
+        host: &HostName,
+        limit: Duration,
+    ) -> Result<Reach, String> {
+        let base = self.base(topology, &self.host)?;
+        let path = format!("{base}/v1/reach/{database}/{host}?limit_ms={}", limit.as_millis());
+        answer(self.http.get(path).timeout(limit + REPORT).send().await, &self.host).await
     }
 
     /// Change the record by compare-and-swap at the authority of a site.

@@ -14,11 +14,12 @@ use cluster::name::DatabaseName;
 use cluster::record::PoolState;
 use cluster::runbook::{Exposure, Runbook, Unmet, named};
 use cluster::switching::{FORCE_MIRROR, SWITCH_MIRROR};
+use cluster::witness::TakeOverRequest;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use wire::agent::AgentError;
+use wire::agent::{AgentError, TakeOverAnswer};
 use wire::run::{AbortAnswer, AbortRun, RunAnswer, RunEventKind, RunProgress, RunSummary, StartRun};
 
 /// Longest time that a request may wait.
@@ -31,6 +32,7 @@ pub fn router(conductor: Arc<Conductor>) -> Router {
         .route("/v1/runs/{id}", get(progress))
         .route("/v1/runs/{id}/abort", post(abort))
         .route("/v1/exposure", get(exposure))
+        .route("/v1/take-over", post(take_over))
         .with_state(conductor)
 }
 
@@ -45,6 +47,13 @@ fn no_such_run(id: &str) -> Response {
 
 async fn list(State(conductor): State<Arc<Conductor>>) -> Json<Vec<RunSummary>> {
     Json(conductor.all_runs().iter().map(|j| j.summary()).collect())
+}
+
+async fn take_over(
+    State(conductor): State<Arc<Conductor>>,
+    Json(request): Json<TakeOverRequest>,
+) -> Result<Json<TakeOverAnswer>, Response> {
+    crate::witness::take_over(&conductor, &request).await.map(Json).map_err(failed)
 }
 
 async fn exposure(State(conductor): State<Arc<Conductor>>) -> Json<BTreeMap<DatabaseName, Exposure>> {
@@ -103,7 +112,8 @@ async fn start(
     answer(&conductor, runbook, wanted, &now).map(Json).map_err(failed)
 }
 
-fn answer(
+/// Start a run, take one up again, or say what speaks against it. The caller holds `starting`.
+pub(crate) fn answer(
     conductor: &Arc<Conductor>,
     runbook: &'static Runbook,
     wanted: StartRun,

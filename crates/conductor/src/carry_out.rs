@@ -1,6 +1,7 @@
 //! Carrying a run forward: look, decide, journal, act. And taking up a run that its process left.
 
 use crate::Conductor;
+use crate::agents::REPORT;
 use crate::failpoint;
 use crate::journal::Journal;
 use crate::observe::{all_hosts, ask};
@@ -205,7 +206,7 @@ impl Run<'_> {
         let topology = self.conductor.agents.topology()?;
         let silent = self.conductor.observer.silent();
         let hosts: BTreeSet<HostName> = all_hosts(&topology).into_iter().filter(|h| !silent.contains_key(h)).collect();
-        let mut look = ask(&self.conductor.agents, &topology, hosts).await;
+        let mut look = ask(&self.conductor.agents, &topology, hosts, REPORT).await;
         for (host, silence) in silent {
             if !look.reports.contains_key(&host) {
                 look.silent.entry(host).or_insert(silence);

@@ -97,6 +97,7 @@ mod tests {
                 force: false,
                 exposure: BTreeMap::new(),
                 new_principal: None,
+                automatic: None,
             }),
             only_step: only_step.map(str::to_owned),
             found: vec![],

@@ -14,6 +14,7 @@ pub mod found;
 pub mod journal;
 pub mod observe;
 pub mod plan;
+pub mod witness;
 
 use crate::agents::Agents;
 use crate::journal::Journal;

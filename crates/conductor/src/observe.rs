@@ -1,7 +1,7 @@
 //! Looking at all hosts: fresh for a step, and all the time for the exposure.
 
 use crate::Conductor;
-use crate::agents::Agents;
+use crate::agents::{Agents, REPORT};
 use cluster::Epoch;
 use cluster::exposure::{History, Sample};
 use cluster::name::{DatabaseName, HostName};
@@ -63,6 +63,11 @@ impl Observer {
         self.with(|s| s.silent.clone())
     }
 
+    /// A host was just found silent: looks of a run pass over it until the next round.
+    pub fn found_silent(&self, host: &HostName, silence: Silence) {
+        self.with(|s| s.silent.insert(host.clone(), silence));
+    }
+
     /// What each database stands to lose now, as far as is known here.
     pub fn exposure(&self) -> BTreeMap<DatabaseName, Exposure> {
         self.with(|s| {
@@ -96,13 +101,18 @@ impl Observer {
     }
 }
 
-/// Ask these hosts for fresh reports, all at once.
-pub async fn ask(agents: &Agents, topology: &Topology, hosts: impl IntoIterator<Item = HostName>) -> Look {
+/// Ask these hosts for fresh reports, all at once, and wait no longer than `limit` for any.
+pub async fn ask(
+    agents: &Agents,
+    topology: &Topology,
+    hosts: impl IntoIterator<Item = HostName>,
+    limit: Duration,
+) -> Look {
     let mut asked = JoinSet::new();
     for host in hosts {
         let (agents, topology) = (agents.clone(), topology.clone());
         asked.spawn(async move {
-            let report = agents.report(&topology, &host).await;
+            let report = agents.report(&topology, &host, limit).await;
             (host, report)
         });
     }
@@ -130,7 +140,7 @@ pub async fn watch(conductor: Arc<Conductor>) {
     loop {
         let mut at_home = false;
         if let Ok(topology) = conductor.agents.topology() {
-            let look = ask(&conductor.agents, &topology, all_hosts(&topology)).await;
+            let look = ask(&conductor.agents, &topology, all_hosts(&topology), REPORT).await;
             at_home = look.newest_record().is_some_and(|r| r.home == conductor.agents.site);
             conductor.observer.note(&look);
         }

@@ -1,6 +1,7 @@
 //! Plans: what was found and what would be done, as a value. Printed, sent as JSON, or carried out.
 
 use crate::Conductor;
+use crate::agents::REPORT;
 use crate::estimate::Estimates;
 use crate::found;
 use crate::observe::{Look, all_hosts, ask};
@@ -32,7 +33,7 @@ pub async fn situation(
     new_principal: Option<Partner>,
 ) -> Result<Situation, String> {
     let topology = conductor.agents.topology()?;
-    let look = ask(&conductor.agents, &topology, all_hosts(&topology)).await;
+    let look = ask(&conductor.agents, &topology, all_hosts(&topology), REPORT).await;
     // Steps pass over hosts that were silent; one that has just returned must not count as such.
     conductor.observer.note(&look);
     let own = conductor.agents.own_record().await?;
@@ -60,11 +61,11 @@ fn first_record(topology: &Topology) -> Result<PoolRecord, String> {
     })
 }
 
-fn facts(topology: &Topology, record: &PoolRecord, conductor: &Conductor) -> Facts {
+pub(crate) fn facts(topology: &Topology, record: &PoolRecord, conductor: &Conductor) -> Facts {
     let from_site: SiteName = record.home.clone();
     let to_site = topology.other_site(&from_site).map_or_else(|| from_site.clone(), |s| s.name.clone());
     let exposure = conductor.observer.exposure();
-    Facts { before: record.clone(), to_site, from_site, force: false, exposure, new_principal: None }
+    Facts { before: record.clone(), to_site, from_site, force: false, exposure, new_principal: None, automatic: None }
 }
 
 impl Situation {
@@ -89,6 +90,9 @@ impl Situation {
         }
         if runbook.name == FORCE_MIRROR.name {
             found.extend(switching::loss(&view).into_iter().map(|l| format!("would be lost: {l}")));
+        }
+        if let Some(take_over) = &self.facts.automatic {
+            found.push(cluster::witness::found(&self.record, take_over));
         }
         let steps = runbook.steps.iter().map(|step| planned(step, &view, estimates.steps.get(step.id).copied()));
         let steps = steps.collect();

@@ -24,15 +24,23 @@ pub enum Shape {
     VariantA,
     /// The reference's variant B: four servers at each site, those of the first active, and a slow line (ha-dr §3).
     VariantB,
+    /// Like `Stretched`, with a witness at each site on a host of its own; and every link between two hosts can be cut.
+    Witnessed,
     /// One site, one host, one database, one server.
     Single,
 }
 
-/// A link between the sites: who listens in the relay, and where it leads.
+/// A link: who listens in the relay, and where it leads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
-    /// What it is, for people: `s1a/agent seen from site-2`.
+    /// What it leads to, for people: `s1a/agent`.
     pub name: String,
+    /// The site or the host that it is seen from.
+    pub from: String,
+    /// The host that it leads to.
+    pub host: String,
+    /// Both ends are at the same site.
+    pub within_site: bool,
     /// The relay's port.
     pub listen: u16,
     /// The real port.
@@ -48,6 +56,9 @@ pub struct HostLayout {
     pub site: String,
     /// Its chat servers.
     pub servers: Vec<String>,
+    /// It has no database.
+    #[serde(default)]
+    pub witness: bool,
 }
 
 /// What the supervisor has to know.
@@ -57,7 +68,7 @@ pub struct Layout {
     pub shape: Shape,
     /// The hosts.
     pub hosts: Vec<HostLayout>,
-    /// The links between the sites.
+    /// The links that can be cut.
     pub links: Vec<Link>,
 }
 
@@ -80,7 +91,7 @@ pub fn exists(dir: &Path) -> bool {
 struct Ports {
     next: u16,
     links: Vec<Link>,
-    stretched: bool,
+    shape: Shape,
 }
 
 impl Ports {
@@ -89,26 +100,45 @@ impl Ports {
         self.next - 1
     }
 
-    /// An endpoint as TOML, with the relay's port for the other site.
-    fn endpoint(&mut self, what: &str, site: &str) -> (u16, String) {
-        let port = self.take();
-        if !self.stretched {
-            return (port, format!("{{ at = \"127.0.0.1:{port}\" }}"));
+    /// An endpoint on a host as TOML, with the relay's port for everybody who reaches it over a link.
+    fn endpoint(&mut self, what: &str, host: &Planned) -> String {
+        let to = self.take();
+        let mut seen = Vec::new();
+        for (from, site) in seen_from(self.shape, host) {
+            let listen = self.take();
+            let (name, host_name) = (what.to_owned(), host.name.to_owned());
+            let within_site = site == host.site;
+            self.links.push(Link { name, from: from.to_owned(), host: host_name, within_site, listen, to });
+            seen.push(format!("\"{from}\" = \"127.0.0.1:{listen}\""));
         }
-        let other = if site == "site-1" { "site-2" } else { "site-1" };
-        let relay = self.take();
-        self.links.push(Link { name: format!("{what} seen from {other}"), listen: relay, to: port });
-        (port, format!("{{ at = \"127.0.0.1:{port}\", seen_from = {{ \"{other}\" = \"127.0.0.1:{relay}\" }} }}"))
+        if seen.is_empty() {
+            return format!("{{ at = \"127.0.0.1:{to}\" }}");
+        }
+        format!("{{ at = \"127.0.0.1:{to}\", seen_from = {{ {} }} }}", seen.join(", "))
+    }
+}
+
+/// Who reaches what is on a host over a link: sites or hosts, with the site of each.
+fn seen_from(shape: Shape, host: &Planned) -> Vec<(&'static str, &'static str)> {
+    match shape {
+        Shape::Single => Vec::new(),
+        Shape::Witnessed => hosts(shape).iter().filter(|h| h.name != host.name).map(|h| (h.name, h.site)).collect(),
+        Shape::Stretched | Shape::VariantA | Shape::VariantB => {
+            let other = if host.site == "site-1" { "site-2" } else { "site-1" };
+            vec![(other, other)]
+        }
     }
 }
 
 /// The ports that a lab takes.
 pub fn ports(shape: Shape, base_port: u16) -> std::ops::Range<u16> {
-    let endpoints = if shape == Shape::Single { 1 } else { 2 };
-    // A server has an address for clients and a link, a host an agent and a PostgreSQL; links between sites count twice.
-    let of_hosts = hosts(shape).len() * 2 * endpoints;
-    let of_servers = hosts(shape).iter().map(|h| h.servers.len()).sum::<usize>() * (1 + endpoints);
-    base_port..base_port.saturating_add((of_hosts + of_servers) as u16)
+    let of_host = |host: &Planned| {
+        let endpoint = 1 + seen_from(shape, host).len();
+        // A server has an address for clients and a link, a host an agent, and a PostgreSQL unless it is a witness.
+        endpoint + host.role.map_or(0, |_| endpoint) + host.servers.len() * (1 + endpoint)
+    };
+    let all: usize = hosts(shape).iter().map(of_host).sum();
+    base_port..base_port.saturating_add(all as u16)
 }
 
 /// Create a lab's folder.
@@ -150,8 +180,8 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), String> {
 struct Planned {
     name: &'static str,
     site: &'static str,
-    /// The role of its instance, as the topology file names it.
-    role: &'static str,
+    /// The role of its instance, as the topology file names it; a witness has none.
+    role: Option<&'static str>,
     /// Its servers, and whether each is active.
     servers: &'static [(&'static str, bool)],
 }
@@ -162,7 +192,11 @@ const fn planned(
     role: &'static str,
     servers: &'static [(&'static str, bool)],
 ) -> Planned {
-    Planned { name, site, role, servers }
+    Planned { name, site, role: Some(role), servers }
+}
+
+const fn witness(name: &'static str, site: &'static str) -> Planned {
+    Planned { name, site, role: None, servers: &[] }
 }
 
 const STRETCHED: &[Planned] = &[
@@ -186,6 +220,15 @@ const VARIANT_B: &[Planned] = &[
     planned("s2b", "site-2", "backup_mirror", &[("server-6", false), ("server-8", false)]),
 ];
 
+const WITNESSED: &[Planned] = &[
+    planned("s1a", "site-1", "primary", &[("server-1", true)]),
+    planned("s1b", "site-1", "mirror", &[("server-2", true)]),
+    witness("s1w", "site-1"),
+    planned("s2a", "site-2", "backup", &[("server-5", false)]),
+    planned("s2b", "site-2", "backup_mirror", &[("server-6", false)]),
+    witness("s2w", "site-2"),
+];
+
 const SINGLE: &[Planned] = &[planned("s1a", "site-1", "primary", &[("server-1", true)])];
 
 /// The hosts of a shape.
@@ -194,21 +237,26 @@ fn hosts(shape: Shape) -> &'static [Planned] {
         Shape::Stretched => STRETCHED,
         Shape::VariantA => VARIANT_A,
         Shape::VariantB => VARIANT_B,
+        Shape::Witnessed => WITNESSED,
         Shape::Single => SINGLE,
     }
 }
 
 fn describe(dir: &Path, shape: Shape, base_port: u16) -> (String, Layout) {
     let stretched = shape != Shape::Single;
-    let mut ports = Ports { next: base_port, links: Vec::new(), stretched };
+    let mut ports = Ports { next: base_port, links: Vec::new(), shape };
     let mut text =
         String::from("# The topology of a lab: a whole pool on this machine. docs/topology.md describes each key.\n");
-    let sites: &[(&str, &str)] = if stretched { &[("site-1", "s1a"), ("site-2", "s2a")] } else { &[("site-1", "s1a")] };
+    let sites: &[(&str, &str, &str)] = match shape {
+        Shape::Single => &[("site-1", "authority", "s1a")],
+        Shape::Witnessed => &[("site-1", "witness", "s1w"), ("site-2", "witness", "s2w")],
+        _ => &[("site-1", "authority", "s1a"), ("site-2", "authority", "s2a")],
+    };
     let mut add = |part: String| text.write_str(&part).expect("writing to a string cannot fail");
     let latency = if shape == Shape::VariantA { "low" } else { "high" };
     add(format!("pool = \"lab.standfast.example\"\nlatency = \"{latency}\"\n"));
-    for (name, authority) in sites {
-        add(format!("\n[[site]]\nname = \"{name}\"\nauthority = \"{authority}\"\n"));
+    for (name, part, host) in sites {
+        add(format!("\n[[site]]\nname = \"{name}\"\n{part} = \"{host}\"\n"));
     }
     // Servers first: the first port is the one that people connect to.
     let mut servers = String::new();
@@ -218,7 +266,7 @@ fn describe(dir: &Path, shape: Shape, base_port: u16) -> (String, Layout) {
         for (server, active) in host.servers {
             // Clients are at no site: they reach every server directly.
             let clients = ports.take();
-            let (_, link) = ports.endpoint(&format!("{server}/link"), site);
+            let link = ports.endpoint(&format!("{server}/link"), host);
             servers.push_str(&format!(
                 "\n[[server]]\nname = \"{server}\"\nhost = \"{name}\"\nclients = {{ at = \"127.0.0.1:{clients}\" }}\n\
                  link = {link}\nactive = {active}\n"
@@ -228,14 +276,18 @@ fn describe(dir: &Path, shape: Shape, base_port: u16) -> (String, Layout) {
             host: name.to_owned(),
             site: site.to_owned(),
             servers: host.servers.iter().map(|(server, _)| (*server).to_owned()).collect(),
+            witness: host.role.is_none(),
         });
     }
     let mut database = String::from("\n[[database]]\nname = \"mgc\"\n");
-    for Planned { name, site, role, .. } in hosts(shape) {
-        let (_, agent) = ports.endpoint(&format!("{name}/agent"), site);
+    for host in hosts(shape) {
+        let Planned { name, site, role, .. } = host;
+        let agent = ports.endpoint(&format!("{name}/agent"), host);
         add(format!("\n[[host]]\nname = \"{name}\"\nsite = \"{site}\"\nagent = {agent}\n"));
-        let (_, postgres) = ports.endpoint(&format!("{name}/postgres"), site);
-        database.push_str(&format!("{role} = {{ host = \"{name}\", postgres = {postgres} }}\n"));
+        if let Some(role) = role {
+            let postgres = ports.endpoint(&format!("{name}/postgres"), host);
+            database.push_str(&format!("{role} = {{ host = \"{name}\", postgres = {postgres} }}\n"));
+        }
     }
     if stretched {
         database.push_str(&format!("log_shipping = {{ share = \"{}\" }}\n", dir.join("share").display()));
@@ -252,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_lab_takes_the_ports_that_it_says() {
-        for shape in [Shape::Stretched, Shape::VariantA, Shape::VariantB, Shape::Single] {
+        for shape in [Shape::Stretched, Shape::VariantA, Shape::VariantB, Shape::Witnessed, Shape::Single] {
             let ports = ports(shape, 7400);
             let (topology, _) = describe(Path::new("/lab"), shape, 7400);
             assert!(topology.contains(&format!("127.0.0.1:{}\"", ports.end - 1)), "{topology}");

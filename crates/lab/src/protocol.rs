@@ -18,6 +18,16 @@ pub enum Request {
         /// `site-1`, `s1a`, `server-1`, `s1a/agent`, `s1a/postgres`.
         target: String,
     },
+    /// SIGSTOP to a site, a host, or a process.
+    Freeze {
+        /// The same names.
+        target: String,
+    },
+    /// SIGCONT.
+    Thaw {
+        /// The same names.
+        target: String,
+    },
     /// Start what does not run.
     Start {
         /// The same names; a database is started by its agent.
@@ -27,16 +37,51 @@ pub enum Request {
         /// Let agents start without having heard the other site.
         without_peer: bool,
     },
-    /// Change every link between the sites.
+    /// Change links.
     Link {
         /// How they are from now on.
         state: LinkState,
+        /// Which.
+        which: Links,
     },
     /// Stop everything cleanly, and the supervisor with it.
     Down,
 }
 
-/// How the links between the sites are.
+/// Which links.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Links {
+    /// Every link between the sites.
+    BetweenSites,
+    /// Every link to and from a host, in a lab whose hosts have links of their own.
+    OfHost(String),
+    /// The links between two hosts, in such a lab.
+    BetweenHosts(String, String),
+}
+
+impl Links {
+    /// Whether a link from a site or host to a host is one of them.
+    pub fn contain(&self, from: &str, host: &str, within_site: bool) -> bool {
+        match self {
+            Links::BetweenSites => !within_site,
+            Links::OfHost(one) => from == one || host == one,
+            Links::BetweenHosts(one, other) => (from == one && host == other) || (from == other && host == one),
+        }
+    }
+}
+
+impl std::fmt::Display for Links {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Links::BetweenSites => f.write_str("the links between the sites"),
+            Links::OfHost(host) => write!(f, "the links of {host}"),
+            Links::BetweenHosts(one, other) => write!(f, "the links between {one} and {other}"),
+        }
+    }
+}
+
+/// How a link is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LinkState {
@@ -65,6 +110,8 @@ pub enum Answer {
         processes: Vec<ProcessStatus>,
         /// The links between the sites.
         link: LinkState,
+        /// Others that are not as they should be.
+        links: Vec<(Links, LinkState)>,
     },
     /// What was wrong with the request.
     Refused {

@@ -16,7 +16,9 @@ const UNDER_WAY_MAX: usize = 4096;
 
 /// Open a link; it follows `state` for as long as the process lives.
 pub async fn open(link: &Link, state: watch::Receiver<LinkState>) -> Result<(), String> {
-    let failed = |e: std::io::Error| format!("open the link {} on port {}: {e}", link.name, link.listen);
+    let failed = |e: std::io::Error| {
+        format!("open the link to {} seen from {} on port {}: {e}", link.name, link.from, link.listen)
+    };
     let mut listener = Some(TcpListener::bind(("127.0.0.1", link.listen)).await.map_err(failed)?);
     let (port, to) = (link.listen, link.to);
     let mut watched = state.clone();

@@ -3,7 +3,7 @@
 use crate::host_folder;
 use crate::layout::{HostLayout, Layout};
 use crate::processes;
-use crate::protocol::{Answer, LinkState, ProcessStatus, Request, socket};
+use crate::protocol::{Answer, LinkState, Links, ProcessStatus, Request, socket};
 use crate::relay;
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,7 +55,10 @@ struct Supervisor {
     dir: PathBuf,
     program: PathBuf,
     layout: Layout,
-    link: watch::Sender<LinkState>,
+    /// Links that are not as they should be. Of several that a link is among, the narrowest counts.
+    faults: BTreeMap<Links, LinkState>,
+    /// One for each link of the layout.
+    links: Vec<watch::Sender<LinkState>>,
     /// Pid and start time by host and name.
     started: BTreeMap<(String, String), (i32, u64)>,
 }
@@ -67,15 +70,24 @@ struct Supervisor {
 pub async fn run(dir: &Path, program: &Path) -> Result<(), String> {
     let dir = dir.canonicalize().map_err(|e| format!("find {}: {e}", dir.display()))?;
     let layout = Layout::read(&dir)?;
-    let link = watch::Sender::new(LinkState::Up);
-    for one in &layout.links {
-        relay::open(one, link.subscribe()).await?;
+    let mut links = Vec::with_capacity(layout.links.len());
+    for link in &layout.links {
+        let state = watch::Sender::new(LinkState::Up);
+        relay::open(link, state.subscribe()).await?;
+        links.push(state);
     }
     let path = socket(&dir);
     // Nobody answered on it, or this supervisor would not have been started.
     let _ = fs::remove_file(&path);
     let listener = UnixListener::bind(&path).map_err(|e| format!("listen on {}: {e}", path.display()))?;
-    let mut lab = Supervisor { dir, program: program.to_owned(), layout, link, started: BTreeMap::new() };
+    let mut lab = Supervisor {
+        dir,
+        program: program.to_owned(),
+        layout,
+        faults: BTreeMap::new(),
+        links,
+        started: BTreeMap::new(),
+    };
     for host in lab.layout.hosts.clone() {
         lab.start_host(&host, &BTreeMap::new(), false)?;
     }
@@ -120,24 +132,36 @@ impl Supervisor {
     async fn carry_out(&mut self, request: Request) -> Result<Answer, String> {
         let done = |message: String| Ok(Answer::Done { message });
         match request {
-            Request::Status => Ok(Answer::Status { processes: self.status(), link: *self.link.borrow() }),
+            Request::Status => Ok(Answer::Status {
+                processes: self.status(),
+                link: self.faults.get(&Links::BetweenSites).copied().unwrap_or(LinkState::Up),
+                links: self.faults.clone().into_iter().filter(|(which, _)| *which != Links::BetweenSites).collect(),
+            }),
             Request::Kill { target } => {
                 let pids = self.pids(&target)?;
                 let all = processes::with_descendants(&pids);
                 processes::end_all(&all, Signal::SIGKILL, END).await?;
                 done(format!("killed {target}: {} processes", all.len()))
             }
+            Request::Freeze { target } => {
+                let all = self.signal(&target, Signal::SIGSTOP)?;
+                done(format!("froze {target}: {all} processes"))
+            }
+            Request::Thaw { target } => {
+                let all = self.signal(&target, Signal::SIGCONT)?;
+                done(format!("thawed {target}: {all} processes"))
+            }
             Request::Start { target, env, without_peer } => {
                 let started = self.start(&target, &env, without_peer)?;
                 done(format!("started {started} processes of {target}"))
             }
-            Request::Link { state } => {
-                self.link.send_replace(state);
+            Request::Link { state, which } => {
+                self.set_links(state, &which)?;
                 done(match state {
-                    LinkState::Up => "the links between the sites are up".into(),
-                    LinkState::Down => "the links between the sites are down".into(),
-                    LinkState::Frozen => "the links between the sites are frozen".into(),
-                    LinkState::Delayed(ms) => format!("the links between the sites take {ms} ms each way"),
+                    LinkState::Up => format!("{which} are up"),
+                    LinkState::Down => format!("{which} are down"),
+                    LinkState::Frozen => format!("{which} are frozen"),
+                    LinkState::Delayed(ms) => format!("{which} take {ms} ms each way"),
                 })
             }
             Request::Down => {
@@ -147,15 +171,50 @@ impl Supervisor {
         }
     }
 
+    /// Send a signal to what a target means, with descendants; tells how many there were.
+    fn signal(&self, target: &str, signal: Signal) -> Result<usize, String> {
+        let all = processes::with_descendants(&self.pids(target)?);
+        for pid in &all {
+            // One that ends meanwhile needs no signal.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), signal);
+        }
+        Ok(all.len())
+    }
+
+    /// Change links.
+    fn set_links(&mut self, state: LinkState, which: &Links) -> Result<(), String> {
+        let mut among = self.layout.links.iter().filter(|l| which.contain(&l.from, &l.host, l.within_site));
+        if among.next().is_none() {
+            let hosts: BTreeSet<&str> = self.layout.hosts.iter().map(|h| h.host.as_str()).collect();
+            let hosts = hosts.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(format!(
+                "this lab has none of {which}; its hosts are {hosts}, and only those of a lab with witnesses have links of \
+                 their own (standfast lab up --witness)"
+            ));
+        }
+        if state == LinkState::Up {
+            self.faults.remove(which);
+        } else {
+            self.faults.insert(which.clone(), state);
+        }
+        for (link, sender) in self.layout.links.iter().zip(&self.links) {
+            // In the order of the enumeration, the narrowest comes last.
+            let mut faults = self.faults.iter().rev();
+            let fault = faults.find(|(which, _)| which.contain(&link.from, &link.host, link.within_site));
+            let state = fault.map_or(LinkState::Up, |(_, state)| *state);
+            sender.send_if_modified(|now| std::mem::replace(now, state) != state);
+        }
+        Ok(())
+    }
+
     fn status(&self) -> Vec<ProcessStatus> {
         let mut all = Vec::new();
         for host in &self.layout.hosts {
             let postgres = processes::postmasters(&host_folder(&self.dir, &host.host));
-            all.push(ProcessStatus {
-                host: host.host.clone(),
-                name: "postgres".into(),
-                pid: postgres.first().copied(),
-            });
+            if !host.witness {
+                let (host, name) = (host.host.clone(), "postgres".into());
+                all.push(ProcessStatus { host, name, pid: postgres.first().copied() });
+            }
             for name in std::iter::once("agent").chain(host.servers.iter().map(String::as_str)) {
                 let pid = self.running(&host.host, name);
                 all.push(ProcessStatus { host: host.host.clone(), name: name.to_owned(), pid });

@@ -1,8 +1,7 @@
 //! How this server stands towards clients: it has a writer, waits for one, or clients belong elsewhere.
 
 use crate::app::View;
-use cluster::name::{DatabaseName, ServerName, SiteName};
-use cluster::topology::Topology;
+use cluster::name::{DatabaseName, ServerName};
 use rules::id::Epoch;
 use std::sync::Arc;
 use store::Store;
@@ -94,11 +93,11 @@ pub fn goal(view: &View, server: &ServerName) -> Goal {
         };
     };
     let topology = &view.topology;
-    let site = topology.site_of_server(server);
+    let own = topology.server(server).and_then(|s| topology.host(&s.host));
     let instance = topology.database(&name).and_then(|d| d.instance_on(host));
-    match (site, instance) {
-        (Some(site), Some(instance)) => {
-            Goal::Write { at: instance.postgres.from_site(site).to_owned(), epoch: record.epoch }
+    match (own, instance) {
+        (Some(own), Some(instance)) => {
+            Goal::Write { at: instance.postgres.seen_by(&own.name, &own.site).to_owned(), epoch: record.epoch }
         }
         _ => Goal::Wait { reason: "the topology does not say where the writer is; publish one that does" },
     }
@@ -121,17 +120,16 @@ pub fn addresses(view: &View) -> Vec<ServerAddress> {
     servers
 }
 
-/// The other active servers, as this site reaches their links.
+/// The other active servers, as this server's host reaches their links.
 pub fn peers(view: &View, server: &ServerName) -> Vec<(ServerName, String)> {
     let Some(record) = &view.record else { return Vec::new() };
-    let Some(site) = view.topology.site_of_server(server) else { return Vec::new() };
-    let link_of = |topology: &Topology, site: &SiteName, name: &ServerName| {
-        topology.server(name).map(|s| s.link.from_site(site).to_owned())
-    };
+    let Some(own) = view.topology.server(server).and_then(|s| view.topology.host(&s.host)) else { return Vec::new() };
+    let link_of =
+        |name: &ServerName| view.topology.server(name).map(|s| s.link.seen_by(&own.name, &own.site).to_owned());
     record
         .active_servers
         .iter()
         .filter(|name| *name != server)
-        .filter_map(|name| Some((name.clone(), link_of(&view.topology, site, name)?)))
+        .filter_map(|name| Some((name.clone(), link_of(name)?)))
         .collect()
 }

@@ -6,7 +6,7 @@
 pub mod svg;
 pub mod text;
 
-use crate::command::pool::pair_word;
+use cluster::mirror::PairState;
 use cluster::name::{DatabaseName, HostName};
 use cluster::record::{DatabaseRecord, MirrorRecord, Part, PoolRecord};
 use cluster::report::{HostReport, InstanceReport, InstanceState, ServerReport};
@@ -197,15 +197,13 @@ impl Seen<'_> {
             roles.min().map_or(usize::MAX, |role| role as usize)
         };
         hosts.sort_by_key(|h| rank(&h.name));
-        let hosts = hosts.into_iter().map(|h| self.host(h, h.name == site.authority)).collect();
+        let keeper = if site.witnessed { "witness" } else { "authority" };
+        let hosts = hosts.into_iter().map(|h| self.host(h, (h.name == site.authority).then_some(keeper))).collect();
         SiteBox { name: site.name.to_string(), note: note.to_owned(), lost, hosts }
     }
 
-    fn host(&self, host: &Host, authority: bool) -> HostBox {
-        let mut notes = Vec::new();
-        if authority {
-            notes.push("authority");
-        }
+    fn host(&self, host: &Host, keeper: Option<&'static str>) -> HostBox {
+        let mut notes: Vec<&str> = keeper.into_iter().collect();
         if self.view.is_some() && self.report(&host.name).is_none() {
             notes.push("does not answer");
         }
@@ -268,13 +266,14 @@ impl Seen<'_> {
             flows.push(Flow { database, from, to, kind, label: label.to_owned(), mood });
         };
         if let (Some(principal), Some(mirror)) = (&parts.principal, &parts.mirror) {
-            let seen = self.instance(principal, name).map(|i| pair_word(mirror.synchronised, i, &mirror.host));
-            let stands = match seen {
+            let stands = match cluster::mirror::state(&parts, |host| self.instance(host, name)) {
                 _ if self.view.is_none() => ("mirror", Mood::Unknown),
-                Some("SYNCHRONIZED") => ("mirror: SYNCHRONIZED", Mood::Good),
-                Some("SYNCHRONIZING") => ("mirror: SYNCHRONIZING", Mood::Bad),
-                Some(_) => ("mirror: DISCONNECTED", Mood::Bad),
-                None => ("mirror: not known", Mood::Unknown),
+                _ if self.instance(principal, name).is_none() => ("mirror: not known", Mood::Unknown),
+                PairState::Synchronized => ("mirror: SYNCHRONIZED", Mood::Good),
+                PairState::Synchronizing => ("mirror: SYNCHRONIZING", Mood::Bad),
+                PairState::Suspended => ("mirror: SUSPENDED", Mood::Bad),
+                PairState::PendingFailover => ("mirror: PENDING_FAILOVER", Mood::Bad),
+                PairState::None | PairState::Disconnected => ("mirror: DISCONNECTED", Mood::Bad),
             };
             flow(principal, &mirror.host, FlowKind::Mirror, stands);
         }

@@ -129,9 +129,14 @@ pub const TERMS: &[(&str, &str, &str)] = &[
     ("PersistentChatComplianceStore, mgccomp", "database `mgccomp`", "not there yet"),
     ("SQL Server Agent on a back end", "agent", "`standfast agent`, one a host"),
     ("principal, mirror", "principal, mirror", "synchronous streaming replication"),
-    ("witness", "the site's authority", "the agent that keeps the site's management store"),
     (
-        "SYNCHRONIZED, SYNCHRONIZING, SUSPENDED, DISCONNECTED",
+        "witness, Use SQL mirroring witness to enable automatic failover",
+        "`witness` of a site in the topology",
+        "its agent keeps the site's record, and lets a synchronised mirror take over; without one the site names an `authority`",
+    ),
+    ("partner time-out", "`partner_timeout` of a database", "2.5 s by default, where the reference has 10 s"),
+    (
+        "SYNCHRONIZED, SYNCHRONIZING, SUSPENDED, PENDING_FAILOVER, DISCONNECTED",
         "the same words",
         "Get-CsDatabaseMirrorState, `standfast mirror state`",
     ),

@@ -10,10 +10,12 @@
 //! | `POST /v1/orders?wait_ms=N` | `StampedOrder` → `OrderReport` | carry out; answers when it is over, or after N ms as it stands |
 //! | `POST /v1/servers/{name}` | `ServerReport` → `Watched` | a chat server of this host says how it is |
 //! | `POST /v1/probe` | `Probe` → `Probed` | show what only this host can: clock, PostgreSQL, shares, ways to others |
+//! | `GET /v1/reach/{database}/{host}?limit_ms=N` | → `Reach` | how another host's instance looks from here, tried now, for up to N ms |
 //! | `GET /v1/jobs/{database}` | → `Vec<JobRun>` | history of the backup, copy and restore jobs on that host, oldest first |
 //! | `POST /v1/without-peer` | → | the administrator's permission to start without the other site |
 //! | `GET /v1/sessions/{database}` | → `Vec<SessionReport>` | the sessions of this host's instance (`sp_who2`) |
 //! | `DELETE /v1/sessions/{database}/{spid}` | → | end one of them (`kill`); refused for the agent's own and the system's |
+//! | `POST /v1/take-over` | `TakeOverRequest` → `TakeOverAnswer` | a mirror that has lost its principal asks its witness |
 //! | `POST /v1/runs`, `GET /v1/runs/…` | see [`crate::run`] | runbooks, at an authority |
 
 use cluster::record::PoolRecord;
@@ -49,6 +51,22 @@ pub enum RecordAnswer {
     /// The record would break a rule.
     Refused {
         /// Which, on what, and what to do.
+        message: String,
+    },
+}
+
+/// What the witness says to a mirror that wants to take over.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum TakeOverAnswer {
+    /// It is under way: this run carries it out, and the mirror's agent gets its orders from it.
+    Begun {
+        /// The run.
+        run: String,
+    },
+    /// Not now.
+    Refused {
+        /// Why, for people.
         message: String,
     },
 }

@@ -13,6 +13,9 @@ pub const WAL_SEGMENT_MB: u32 = 1;
 /// commit some milliseconds.
 const WAL_KEEP_MB_MAX: u64 = 192;
 
+/// Longest silence on a stream, in milliseconds, where no mirror pair asks for less.
+pub const SILENCE_MS: u64 = 5_000;
+
 /// Everything that varies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conf {
@@ -41,6 +44,8 @@ pub struct Conf {
     pub archive_timeout_s: u64,
     /// What was committed is held back so long before a standby applies it, in milliseconds.
     pub apply_delay_ms: u64,
+    /// How long a standby waits for a word of its source, and its source for one of it, in milliseconds.
+    pub silence_ms: u64,
     /// How the log is made smaller.
     pub compression: Compression,
     /// Size of the volume, in MB.
@@ -80,7 +85,8 @@ impl Conf {
             // How long a standby sleeps after its stream or a file failed: 5 s by default, which hides in many tails.
             ("wal_retrieve_retry_interval", "20ms".into()),
             ("wal_receiver_status_interval", "1s".into()),
-            ("wal_receiver_timeout", "5s".into()),
+            // A standby asks for a word after half of this.
+            ("wal_receiver_timeout", format!("{}ms", self.silence_ms)),
             ("wal_sender_timeout", "5s".into()),
             ("tcp_keepalives_idle", "5".into()),
             ("tcp_keepalives_interval", "1".into()),
@@ -97,7 +103,9 @@ impl Conf {
         }
         let quoted = |h: &HostName| format!("FIRST 1 (\"{h}\")");
         setting(&mut text, "synchronous_standby_names", &self.wait_for.as_ref().map(quoted).unwrap_or_default());
-        setting(&mut text, "primary_conninfo", self.stream_from.as_deref().unwrap_or_default());
+        // The source is told how long it may wait for a reply: a mirror's may be shorter than a backup's.
+        let patience = |at: &String| format!("{at} options='-c wal_sender_timeout={}ms'", self.silence_ms);
+        setting(&mut text, "primary_conninfo", &self.stream_from.as_ref().map(patience).unwrap_or_default());
         let restore = restore_command(self.files_from.as_deref(), self.archive.as_deref(), &self.asked);
         setting(&mut text, "restore_command", &restore);
         let archive = self.archive_to.as_deref().map_or("true".to_owned(), archive_command);
@@ -157,12 +165,13 @@ mod tests {
             archive_to: Some("/share".into()),
             archive_timeout_s: 900,
             apply_delay_ms: 0,
+            silence_ms: SILENCE_MS,
             compression: Compression::Lz4,
             volume_mb: 100_000,
         };
         let text = conf.text();
         assert!(text.contains("synchronous_standby_names = 'FIRST 1 (\"b\")'"));
-        assert!(text.contains("primary_conninfo = 'host=x password=''y'''"));
+        assert!(text.contains("primary_conninfo = 'host=x password=''y'' options=''-c wal_sender_timeout=5000ms'''"));
         assert!(text.contains("restore_command = ''"));
         assert!(text.contains("wal_keep_size = '192MB'"));
     }

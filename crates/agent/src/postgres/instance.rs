@@ -152,6 +152,7 @@ impl Instance {
             archive_to: None,
             archive_timeout_s: 0,
             apply_delay_ms: 0,
+            silence_ms: crate::postgres::conf::SILENCE_MS,
             compression: cluster::shipping_settings::Compression::default(),
             volume_mb: volume(&self.folder).map_or(10_000, |v| v.0 / 1024 / 1024),
         }

@@ -31,6 +31,8 @@ pub struct Sql {
     looking: Mutex<Option<Looker>>,
     /// For what may take long.
     acting: Mutex<Option<Client>>,
+    /// For the mirror's lookout, which looks many times a second and waits behind nobody.
+    listening: Mutex<Option<(Client, Statement)>>,
 }
 
 /// A connection for looks, with its statements prepared: planning them would cost more than running them.
@@ -68,6 +70,8 @@ pub struct Probe {
     pub sessions: u32,
     /// Who receives.
     pub receivers: Vec<Receiver>,
+    /// When each of them sent its last reply, by its own clock: another text is another reply.
+    pub replies: Vec<(HostName, Option<String>)>,
 }
 
 /// How the log of a writer goes into the share.
@@ -97,7 +101,15 @@ pub struct ChatProbe {
 impl Sql {
     /// A connection that is made when it is needed.
     pub fn new(socket: PathBuf, port: u16, password: String, database: DatabaseName) -> Self {
-        Self { socket, port, password, database, looking: Mutex::new(None), acting: Mutex::new(None) }
+        Self {
+            socket,
+            port,
+            password,
+            database,
+            looking: Mutex::new(None),
+            acting: Mutex::new(None),
+            listening: Mutex::new(None),
+        }
     }
 
     fn failed(&self, what: &str, cause: &dyn std::fmt::Display) -> Error {
@@ -179,6 +191,29 @@ impl Sql {
     pub async fn forget(&self) {
         self.looking.lock().await.take();
         self.acting.lock().await.take();
+        self.listening.lock().await.take();
+    }
+
+    /// Milliseconds since this standby last heard the one that it streams from; `None` when no stream is up.
+    pub async fn last_heard_ms(&self) -> Result<Option<u64>, Error> {
+        let mut held = self.listening.lock().await;
+        let work = async {
+            let open = held.take().filter(|(client, _)| !client.is_closed());
+            let (client, statement) = if let Some(open) = open {
+                open
+            } else {
+                let client = self.connect(self.database.as_str()).await?;
+                let prepared = client.prepare(HEARD).await;
+                (client, prepared.map_err(|e| self.failed("prepare to listen", &described(&e)))?)
+            };
+            let row = client.query_opt(&statement, &[]).await.map_err(|e| self.failed("listen", &described(&e)))?;
+            *held = Some((client, statement));
+            Ok(row.and_then(|row| row.get::<_, Option<i64>>(0)).map(|ms| ms.max(0).unsigned_abs()))
+        };
+        match tokio::time::timeout(LOOK, work).await {
+            Ok(heard) => heard,
+            Err(_) => Err(self.failed("listen", &format!("no answer within {} ms", LOOK.as_millis()))),
+        }
     }
 
     /// Look at the instance.
@@ -205,6 +240,7 @@ impl Sql {
             receiving: first.get(8),
             redo: lsn(9).unwrap_or_default(),
             receivers: receivers.iter().filter_map(receiver).collect(),
+            replies: receivers.iter().filter_map(|r| Some((r.get::<_, Option<&str>>(0)?.into(), r.get(5)))).collect(),
         })
     }
 
@@ -394,9 +430,13 @@ const ARCHIVER: &str = "SELECT last_archived_wal, (extract(epoch FROM last_archi
      archived_count
      FROM pg_stat_archiver";
 
+/// How long ago a stream last brought anything, by this host's own clock.
+const HEARD: &str = "SELECT (extract(epoch FROM clock_timestamp() - last_msg_receipt_time) * 1000)::bigint
+     FROM pg_stat_wal_receiver WHERE status = 'streaming'";
+
 /// A row for each standby that receives from here.
 const RECEIVERS: &str =
-    "SELECT application_name, state, flush_lsn::text, replay_lsn::text, sync_state IN ('sync', 'quorum')
+    "SELECT application_name, state, flush_lsn::text, replay_lsn::text, sync_state IN ('sync', 'quorum'), reply_time::text
      FROM pg_stat_replication WHERE application_name NOT IN ('pg_receivewal', 'pg_basebackup', 'pg_rewind')";
 
 /// How many entries there are, and the newest epoch that has begun here.

@@ -88,6 +88,7 @@ fn judged(runbook: &Runbook, pool: &Pool) -> Readiness {
         force: false,
         exposure: pool.exposure.clone(),
         new_principal: None,
+        automatic: None,
     };
     let view = View {
         topology: &pool.topology,

@@ -80,6 +80,9 @@ pub(super) fn preflight_switch(view: &View<'_>) -> Vec<Unmet> {
 }
 
 pub(super) fn preflight_force(view: &View<'_>) -> Vec<Unmet> {
+    if let Some(take_over) = &view.facts.automatic {
+        return crate::witness::unmet(view, take_over);
+    }
     let mut unmet = unfit(view);
     for pair in pairs(view) {
         let Pair { database, from, to } = &pair;

@@ -109,6 +109,7 @@ impl World {
             force: false,
             exposure: BTreeMap::new(),
             new_principal: Some(Partner::Mirror),
+            automatic: None,
         };
         let topology = Topology::from_toml(TOPOLOGY).unwrap_or_else(|f| panic!("{f:?}"));
         let report = |host: &str, state| {

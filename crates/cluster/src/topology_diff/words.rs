@@ -57,6 +57,25 @@ pub(super) fn explained(difference: Difference, published: &Topology, wanted: &T
             vec![format!("the agent of {to} running, and no run under way")],
             Users::NotAtAll,
         ),
+        Difference::Witness { site, to: Some(host) } => told(
+            format!("{host} is the witness of {site}: its mirror pairs fail over by themselves"),
+            "From then on a synchronised mirror takes over when it and the witness have lost the principal, and a principal \
+             that sees neither of the two stops serving (ha-dr §13.3).",
+            vec![format!("{host} reachable from principal and mirror; it has no database itself")],
+            Users::NotAtAll,
+        ),
+        Difference::Witness { site, to: None } => told(
+            format!("{site} has no witness any more"),
+            "Its mirror pairs are failed over by hand from then on: standfast database failover.",
+            vec![],
+            Users::NotAtAll,
+        ),
+        Difference::PartnerTimeout { database, from, to } => told(
+            format!("a partner of {database} counts as lost after {} of silence, not {}", to.0, from.0),
+            "The agents take it up at once.",
+            vec![],
+            Users::NotAtAll,
+        ),
         Difference::ExistingDatabase { database, to: Some(dsn), from } => told(
             format!(
                 "{database} is {} {dsn}, operated by somebody else",

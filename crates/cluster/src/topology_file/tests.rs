@@ -88,6 +88,33 @@ fn every_name_and_address_is_one_thing() {
     check(
         "agent = { at = \"10.1.0.12:8012\" }",
         "agent = { at = \"10.1.0.12:8012\", seen_from = { \"site-3\" = \"192.0.2.1:1\" } }",
-        &[("agent", "seen_from names the site 'site-3'")],
+        &[("agent", "seen_from names 'site-3', which is no site and no host")],
+    );
+}
+
+#[test]
+fn a_witness_stands_apart_from_the_databases() {
+    let witness = |host: &str| {
+        let text = VARIANT_B.replacen("authority = \"s1a\"", &format!("witness = \"{host}\""), 1);
+        assert_ne!(text, VARIANT_B);
+        text.replacen(
+            "[[host]]",
+            "[[host]]\nname = \"s1w\"\nsite = \"site-1\"\nagent = { at = \"10.1.0.19:8012\" }\n\n[[host]]",
+            1,
+        )
+    };
+    let topology = Topology::from_toml(&witness("s1w")).unwrap_or_else(|f| panic!("{f:?}"));
+    assert_eq!(topology.sites[0].witness().map(HostName::as_str), Some("s1w"));
+    assert_eq!(topology.sites[1].witness(), None);
+    let again = Topology::from_toml(&topology.to_toml().expect("it is written")).unwrap_or_else(|f| panic!("{f:?}"));
+    assert_eq!(again, topology);
+    let found = Topology::from_toml(&witness("s1b")).expect_err("a partner is no witness");
+    assert!(found.iter().any(|f| f.message.contains("put the witness on a host without a database")), "{found:?}");
+    check("authority = \"s2a\"", "authority = \"s2a\"\nwitness = \"s2b\"", &[("site", "take authority away")]);
+    check("authority = \"s2a\"\n", "", &[("site", "names nobody who keeps its management store")]);
+    check(
+        "name = \"mgc\"",
+        "name = \"mgc\"\npartner_timeout = \"100ms\"",
+        &[("partner_timeout", "from 500ms to 1min")],
     );
 }

@@ -6,7 +6,7 @@ use crate::state::{
 };
 use crate::words;
 use crate::world::{Protection, World};
-use cluster::fence::{Answers, MayOpen, may_open};
+use cluster::fence::{Answers, Askable, MayOpen, may_open};
 use cluster::goal::Goal;
 use cluster::mirror::{PairAction, PairView, advance, advance_unanswered};
 use cluster::name::HostName;
@@ -297,7 +297,9 @@ fn asks_to_open(world: &World, host: HostNumber, h: &Host) -> MayOpen {
     let said = (HostName::from("somebody there"), (other.into(), record.clone()));
     let records = h.heard_other_site.then_some(said).into_iter().collect();
     let answers = Answers { records, without_peer: false };
-    may_open(&words::database(), &words::name(host), &record, Some(&other.into()), &answers)
+    let other = other.into();
+    let ask = Askable { other_site: Some(&other), witness: None };
+    may_open(&words::database(), &words::name(host), &record, ask, &answers)
 }
 
 /// How the instance stands: `Database::standing`.
@@ -312,7 +314,7 @@ pub fn standing(world: &World, h: &Host, host: HostNumber) -> InstanceState {
         Goal::Principal { .. } if h.handed_over > h.record.epoch || h.standby_signal => InstanceState::Stopped,
         Goal::Principal { .. } => match asks_to_open(world, host, h) {
             MayOpen::Open => InstanceState::Stopped,
-            MayOpen::Ask { .. } => InstanceState::AskingPeer,
+            MayOpen::Ask { .. } | MayOpen::NoQuorum { .. } => InstanceState::AskingPeer,
             MayOpen::LeftBehind { .. } => InstanceState::LeftBehind,
         },
         Goal::Standby { .. } if h.standby_signal || h.handed_over != 0 => InstanceState::Stopped,
@@ -417,6 +419,8 @@ fn look_at_pair(state: &State, host: HostNumber, mirror: Option<HostNumber>) -> 
         silent_ms: Some(60_000),
         watched_ms: 60_000,
         evidently_dead: false,
+        timeout_ms: 2_500,
+        witness_silent_ms: None,
     }
 }
 
@@ -429,7 +433,8 @@ fn pair(world: &World, state: &mut State, host: HostNumber, mirror: Option<HostN
         action = PairAction::WaitForNobody;
     }
     match action {
-        PairAction::Nothing => {}
+        // The model's sites have no witness.
+        PairAction::Nothing | PairAction::StopServing => {}
         PairAction::WaitFor(mirror) => {
             let h = state.host_mut(host);
             h.waits_for = Some(words::number(&mirror));

@@ -58,6 +58,7 @@ fn look(world: &World, state: &State, before: Option<&Run>, age_ms: u64) -> Look
         force: world.force,
         exposure: BTreeMap::new(),
         new_principal: None,
+        automatic: None,
     };
     Look { topology: world.topology.clone(), record: words::record(&newest), reports, silent, facts, age_ms }
 }

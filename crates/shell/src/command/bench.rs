@@ -8,6 +8,7 @@ mod postgres;
 mod processor;
 mod spread;
 mod switch;
+mod take_over;
 
 use crate::failure::Outcome;
 use crate::folder::Context;
@@ -30,6 +31,8 @@ enum What {
     Failover(failover::Args),
     /// How long people notice a planned and a forced switch within a mirror pair; in a lab only
     Switch(switch::Args),
+    /// How long people notice that a principal with a witness is lost; in a lab with witnesses only
+    TakeOver(take_over::Args),
     /// How far the backup is behind while people post, by stream and by the share alone
     Exposure(exposure::Args),
     /// What people notice while log shipping is turned off and on
@@ -48,6 +51,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         What::Post(args) => post::run(context, &args).await,
         What::Failover(args) => failover::run(context, &args).await,
         What::Switch(args) => switch::run(context, &args).await,
+        What::TakeOver(args) => take_over::run(context, &args).await,
         What::Exposure(args) => exposure::run(context, &args).await,
         What::LogShipping(args) => log_shipping::run(context, &args).await,
     }

@@ -6,7 +6,7 @@ mod up;
 use crate::failure::{Failure, Outcome};
 use crate::folder::{Context, SYSTEM_DIR};
 use crate::output;
-use lab::protocol::{LinkState, ask};
+use lab::protocol::{LinkState, Links, ask};
 use lab::{Answer, Request, processes};
 use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
@@ -41,8 +41,24 @@ enum What {
         #[arg(long)]
         without_peer: bool,
     },
-    /// Change every link between the sites
+    /// SIGSTOP to everything at a site or on a host, or to one process: it stands still and refuses nothing
+    Freeze {
+        /// The same names
+        target: String,
+    },
+    /// Let go on what was frozen
+    Thaw {
+        /// The same names
+        target: String,
+    },
+    /// Change every link between the sites, or every link to and from one host
     Link {
+        /// The links of this host, in a lab with witnesses
+        #[arg(long, global = true)]
+        host: Option<String>,
+        /// Only those between the host and this one
+        #[arg(long, global = true, requires = "host")]
+        to: Option<String>,
         #[command(subcommand)]
         state: Link,
     },
@@ -87,14 +103,21 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
             let env = env.iter().map(|text| variable(text)).collect::<Result<_, _>>()?;
             tell(&dir, context.json, Request::Start { target, env, without_peer }).await
         }
-        What::Link { state } => {
+        What::Freeze { target } => tell(&dir, context.json, Request::Freeze { target }).await,
+        What::Thaw { target } => tell(&dir, context.json, Request::Thaw { target }).await,
+        What::Link { host, to, state } => {
+            let which = match (host, to) {
+                (None, _) => Links::BetweenSites,
+                (Some(host), None) => Links::OfHost(host),
+                (Some(host), Some(to)) => Links::BetweenHosts(host, to),
+            };
             let state = match state {
                 Link::Up => LinkState::Up,
                 Link::Down => LinkState::Down,
                 Link::Freeze => LinkState::Frozen,
                 Link::Delay { ms } => LinkState::Delayed(ms),
             };
-            tell(&dir, context.json, Request::Link { state }).await
+            tell(&dir, context.json, Request::Link { state, which }).await
         }
         What::Down { delete } => down(&dir, context.json, delete).await,
     }
@@ -130,7 +153,7 @@ async fn status(dir: &Path, json: bool) -> Outcome {
     if json {
         return output::json(&answer);
     }
-    let Answer::Status { processes, link } = answer else {
+    let Answer::Status { processes, link, links } = answer else {
         return Err(Failure::Failed(format!("the lab in {} answered in an unexpected form", dir.display())));
     };
     let mut rows = vec![["HOST", "PROCESS", "PID"].map(str::to_owned).to_vec()];
@@ -138,12 +161,20 @@ async fn status(dir: &Path, json: bool) -> Outcome {
         rows.push(vec![process.host, process.name, process.pid.map_or("down".into(), |pid| pid.to_string())]);
     }
     output::table(&rows)?;
-    output::line(&match link {
-        LinkState::Up => "links between the sites: up".into(),
-        LinkState::Down => "links between the sites: DOWN".into(),
-        LinkState::Frozen => "links between the sites: FROZEN".into(),
-        LinkState::Delayed(ms) => format!("links between the sites: {ms} ms late each way"),
-    })
+    output::line(&format!("links between the sites: {}", word(link)))?;
+    for (which, link) in links {
+        output::line(&format!("{which}: {}", word(link)))?;
+    }
+    Ok(())
+}
+
+fn word(link: LinkState) -> String {
+    match link {
+        LinkState::Up => "up".into(),
+        LinkState::Down => "DOWN".into(),
+        LinkState::Frozen => "FROZEN".into(),
+        LinkState::Delayed(ms) => format!("{ms} ms late each way"),
+    }
 }
 
 /// End what an earlier lab in this folder left running when its supervisor was lost.

@@ -1,11 +1,12 @@
 //! `mirror install|remove|state` (Install-CsMirrorDatabase, Uninstall-CsMirrorDatabase, Get-CsDatabaseMirrorState).
 
-use super::pool::pair_word;
+use super::pool::{pair_state, witness};
 use super::run;
 use crate::agents::Agents;
 use crate::failure::Outcome;
 use crate::folder::Context;
 use crate::output;
+use cluster::mirror::PairState;
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -54,14 +55,14 @@ async fn state(context: &Context) -> Outcome {
     let mut pairs = Vec::new();
     for (name, database) in &record.databases {
         let principal = database.principal.as_ref();
-        let seen =
-            principal.and_then(|h| view.reports.iter().find(|r| r.host == *h)).and_then(|r| r.instances.get(name));
-        let word = match (&database.mirror, seen) {
-            (None, _) => "NONE",
-            (Some(mirror), Some(seen)) => pair_word(mirror.synchronised, seen, &mirror.host),
-            (Some(_), None) => "UNKNOWN: the principal's agent does not answer",
+        let heard = principal.is_none_or(|h| view.reports.iter().any(|r| r.host == *h));
+        let word = match pair_state(view, name, database) {
+            PairState::Disconnected if !heard => "DISCONNECTED: the principal's agent does not answer".to_owned(),
+            state => state.to_string(),
         };
+        let witness = witness(view, record);
         pairs.push(serde_json::json!({
+            "witness": witness.map(|w| w.0), "witness_state": witness.map(|w| w.1),
             "database": name, "principal": principal, "mirror": database.mirror.as_ref().map(|m| &m.host),
             "recorded_synchronised": database.mirror.as_ref().map(|m| m.synchronised), "state": word,
         }));
@@ -75,10 +76,11 @@ async fn state(context: &Context) -> Outcome {
     if pairs.is_empty() {
         return Ok(());
     }
-    let mut rows = vec![["DATABASE", "PRINCIPAL", "MIRROR", "STATE"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["DATABASE", "PRINCIPAL", "MIRROR", "STATE", "WITNESS", "WITNESS STATE"].map(str::to_owned).to_vec()];
     for pair in &pairs {
         let cell = |key: &str| pair[key].as_str().unwrap_or("–").to_owned();
-        rows.push(["database", "principal", "mirror", "state"].map(cell).to_vec());
+        rows.push(["database", "principal", "mirror", "state", "witness", "witness_state"].map(cell).to_vec());
     }
     output::table(&rows)
 }

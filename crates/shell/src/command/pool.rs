@@ -4,6 +4,7 @@ use crate::agents::{Agents, Carrier, Look};
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
 use crate::output;
+use cluster::mirror::{self, PairState};
 use cluster::name::{DatabaseName, HostName};
 use cluster::record::{DatabaseRecord, Part, PoolRecord, RunRef};
 use cluster::report::{InstanceReport, InstanceState};
@@ -151,6 +152,9 @@ fn show(status: &Status, record: &PoolRecord) -> Outcome {
     for (name, database) in &record.databases {
         output::line("")?;
         copies(view, record, name, database)?;
+        if let Some((host, state)) = witness(view, record).filter(|_| database.mirror.is_some()) {
+            output::line(&format!("witness: {host}, {state}"))?;
+        }
         shipping(view, name, database)?;
         super::log_shipping::problems(view, record, name, database)?;
         if let Some(exposure) = status.exposure.get(name).filter(|_| database.backup.is_some()) {
@@ -206,7 +210,7 @@ fn copies(view: &PoolView, record: &PoolRecord, name: &DatabaseName, database: &
             part.map_or("none".to_owned(), |p| p.to_string().to_uppercase()),
             host.to_string(),
             view.topology.site_of(host).map(ToString::to_string).unwrap_or_default(),
-            state(view, record, database, host, part, report),
+            state(view, record, (name, database), host, part, report),
             report.and_then(|r| r.written).map_or("–".to_owned(), |l| l.to_string()),
             behind,
             report.map_or("–".to_owned(), |r| bytes(r.wal_bytes)),
@@ -224,7 +228,7 @@ fn instance<'a>(view: &'a PoolView, host: &HostName, database: &DatabaseName) ->
 fn state(
     view: &PoolView,
     record: &PoolRecord,
-    database: &DatabaseRecord,
+    (name, database): (&DatabaseName, &DatabaseRecord),
     host: &HostName,
     part: Option<Part>,
     report: Option<&InstanceReport>,
@@ -240,32 +244,36 @@ fn state(
     }
     match (report.state, part) {
         (InstanceState::Online, Some(Part::Principal)) => {
-            let mirror = database.mirror.as_ref();
-            mirror.map_or("ONLINE".into(), |m| pair_word(m.synchronised, report, &m.host).to_owned())
+            if database.mirror.is_none() {
+                "ONLINE".into()
+            } else {
+                pair_state(view, name, database).to_string()
+            }
         }
         (InstanceState::Online, _) => format!("ONLINE, NOT THE PRINCIPAL OF EPOCH {}", record.epoch),
         (InstanceState::Standby, Some(Part::Mirror)) => {
-            let principal = database.principal.as_ref().and_then(|p| view.reports.iter().find(|r| r.host == *p));
-            let seen = principal.and_then(|r| r.instances.values().next());
-            let synchronised = database.mirror.as_ref().is_some_and(|m| m.synchronised);
-            seen.map_or("RESTORING".into(), |p| pair_word(synchronised, p, host).to_owned())
+            let heard = database.principal.as_ref().is_some_and(|p| instance(view, p, name).is_some());
+            if heard { pair_state(view, name, database).to_string() } else { "RESTORING".into() }
         }
         (InstanceState::Standby, _) => "RESTORING".into(),
         (InstanceState::Stopped, _) => "STOPPED".into(),
         (InstanceState::Busy, _) => "STARTING".into(),
         (InstanceState::Absent, _) => "ABSENT".into(),
         (InstanceState::LeftBehind, _) => "LEFT BEHIND".into(),
-        (InstanceState::AskingPeer, _) => "ASKING THE OTHER SITE".into(),
+        (InstanceState::AskingPeer, _) => "ASKING WHO THE WRITER IS".into(),
     }
 }
 
-/// The pair's state, as the principal sees its mirror.
-pub fn pair_word(synchronised: bool, principal: &InstanceReport, mirror: &HostName) -> &'static str {
-    match (synchronised, principal.receivers.iter().any(|r| r.host == *mirror)) {
-        (true, true) => "SYNCHRONIZED",
-        (false, true) => "SYNCHRONIZING",
-        (_, false) => "DISCONNECTED",
-    }
+/// The state of a database's mirror pair.
+pub fn pair_state(view: &PoolView, name: &DatabaseName, database: &DatabaseRecord) -> PairState {
+    mirror::state(database, |host| instance(view, host, name))
+}
+
+/// The witness of the site that is home, and whether its agent answers: `CONNECTED` or `DISCONNECTED` (ha-dr §13.3).
+pub fn witness<'a>(view: &'a PoolView, record: &PoolRecord) -> Option<(&'a HostName, &'static str)> {
+    let witness = view.topology.site(&record.home)?.witness()?;
+    let answers = view.reports.iter().any(|r| r.host == *witness);
+    Some((witness, if answers { "CONNECTED" } else { "DISCONNECTED" }))
 }
 
 fn shipping(view: &PoolView, name: &DatabaseName, database: &DatabaseRecord) -> Outcome {

@@ -97,6 +97,7 @@ async fn look(agents: &Agents, runbook: &Runbook, told: &mut Told) -> Outcome {
         force: false,
         exposure: told.exposure.clone(),
         new_principal: None,
+        automatic: None,
     };
     let reports = look.view.reports.iter().map(|r| (r.host.clone(), r.clone())).collect();
     let silent = look.view.silent.iter().cloned().collect();

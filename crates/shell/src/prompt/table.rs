@@ -2,8 +2,9 @@
 
 use super::counterpart::host_named;
 use crate::agents::{Agents, Look};
-use crate::command::pool::pair_word;
+use crate::command::pool::{pair_state, witness};
 use crate::failure::Failure;
+use cluster::mirror::PairState;
 use cluster::name::DatabaseName;
 use cluster::record::{Part, PoolRecord};
 use cluster::report::{HostReport, InstanceState};
@@ -100,13 +101,11 @@ fn pair(look: &Look, record: &PoolRecord, name: &DatabaseName) -> Vec<(&'static 
             Some(Part::Backup | Part::BackupMirror) | None => "DatabaseInaccessibleOrMirroringNotEnabled".into(),
         }
     };
-    let report = d.principal.as_ref().and_then(|p| view.reports.iter().find(|r| r.host == *p));
-    let seen = report.and_then(|r| r.instances.get(name));
-    let word: Cell = match (&d.mirror, seen) {
-        (None, _) => Cell::Null,
-        (Some(mirror), Some(seen)) => pair_word(mirror.synchronised, seen, &mirror.host).into(),
-        (Some(_), None) => "DISCONNECTED".into(),
+    let word: Cell = match pair_state(view, name, d) {
+        PairState::None => Cell::Null,
+        state => state.to_string().into(),
     };
+    let witness = witness(view, record);
     vec![
         ("DatabaseName", name.to_string().into()),
         ("PrimaryServer", primary.map(ToString::to_string).into()),
@@ -116,6 +115,8 @@ fn pair(look: &Look, record: &PoolRecord, name: &DatabaseName) -> Vec<(&'static 
         ("MirroringStatusOnPrimary", word.clone()),
         ("MirroringStatusOnMirror", word.clone()),
         ("MirrorState", word),
+        ("WitnessServer", witness.map(|(host, _)| host.to_string()).into()),
+        ("WitnessState", witness.map(|(_, state)| state.to_owned()).into()),
     ]
 }
 

@@ -34,6 +34,7 @@ fn begun(by: &str) -> RunEventKind {
         force: true,
         exposure: [("mgc".into(), exposure)].into(),
         new_principal: None,
+        automatic: None,
     };
     RunEventKind::Begun {
         runbook: "failover".into(),

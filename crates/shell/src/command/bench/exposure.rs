@@ -15,7 +15,7 @@ use client::load::light::Light;
 use cluster::name::{DatabaseName, HostName};
 use cluster::wal::Lsn;
 use lab::Request;
-use lab::protocol::LinkState;
+use lab::protocol::{LinkState, Links};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -83,13 +83,13 @@ pub async fn run(context: &Context, args: &Args) -> Outcome {
     let by_stream = watch.rounds(args, "stream").await?;
     let mut by_share = Vec::new();
     if !args.stream_only {
-        tell_lab(context, &Request::Link { state: LinkState::Down }).await?;
+        tell_lab(context, &Request::Link { state: LinkState::Down, which: Links::BetweenSites }).await?;
         let measured = async {
             within(watch.until_streaming(false), "the stream to end").await?;
             watch.rounds(args, "share alone").await
         }
         .await;
-        tell_lab(context, &Request::Link { state: LinkState::Up }).await?;
+        tell_lab(context, &Request::Link { state: LinkState::Up, which: Links::BetweenSites }).await?;
         by_share = measured?;
         within(watch.until_streaming(true), "the stream to come back").await?;
     }

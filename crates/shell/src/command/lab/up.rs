@@ -41,6 +41,9 @@ pub struct Args {
     /// line, and the four near the database active
     #[arg(long, conflicts_with = "single")]
     variant: Option<Variant>,
+    /// A witness at each site: a synchronised mirror takes over by itself when its principal is lost
+    #[arg(long, conflicts_with_all = ["single", "variant"])]
+    witness: bool,
     /// Return when the pool is up, and leave it running
     #[arg(long)]
     detach: bool,
@@ -59,6 +62,7 @@ impl Args {
     /// The shape that is asked for; `None` when any is fine.
     fn shape(&self) -> Option<Shape> {
         match (self.single, self.variant) {
+            _ if self.witness => Some(Shape::Witnessed),
             (true, _) => Some(Shape::Single),
             (false, Some(Variant::A)) => Some(Shape::VariantA),
             (false, Some(Variant::B)) => Some(Shape::VariantB),
@@ -147,6 +151,7 @@ fn words_of(shape: Shape) -> &'static str {
         Shape::Stretched => "of a pool over two sites with four servers",
         Shape::VariantA => "of variant A: two sites, a fast line",
         Shape::VariantB => "of variant B: two sites, a slow line",
+        Shape::Witnessed => "of a pool over two sites with a witness at each",
         Shape::Single => "of a small pool",
     }
 }

@@ -65,7 +65,7 @@ fn shares(topology: &Topology, host: &HostName) -> Vec<String> {
 
 fn others(topology: &Topology, host: &Host, lost: &BTreeSet<SiteName>) -> Vec<(HostName, String)> {
     let others = topology.hosts.iter().filter(|o| o.name != host.name && !lost.contains(&o.site));
-    others.map(|o| (o.name.clone(), o.agent.from_site(&host.site).to_owned())).collect()
+    others.map(|o| (o.name.clone(), o.agent.seen_by(&host.name, &host.site).to_owned())).collect()
 }
 
 fn put_together(
