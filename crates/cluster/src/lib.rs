@@ -20,6 +20,7 @@ pub mod log_shipping;
 pub mod mirror;
 pub mod mirroring;
 pub mod name;
+pub mod notify;
 pub mod order;
 pub mod preflight;
 pub mod record;

@@ -35,6 +35,9 @@ pub struct Topology {
     /// The chat servers.
     #[serde(rename = "server")]
     pub servers: Vec<Server>,
+    /// Who is told when a run begins, ends or waits, and when something needs a person.
+    #[serde(rename = "notify", default, skip_serializing_if = "Vec::is_empty")]
+    pub receivers: Vec<crate::notify::Receiver>,
 }
 
 /// The line between the two sites (ha-dr §3).

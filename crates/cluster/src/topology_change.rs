@@ -235,7 +235,8 @@ impl Planning<'_> {
             | Difference::ServerRemoved { .. }
             | Difference::ServerMoved { .. }
             | Difference::ServerAddress { .. }
-            | Difference::ServerActive { .. } => {}
+            | Difference::ServerActive { .. }
+            | Difference::Receiver { .. } => {}
         }
     }
 

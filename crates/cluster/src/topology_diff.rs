@@ -5,6 +5,7 @@ mod words;
 
 use crate::existing::ExistingDatabase;
 use crate::name::{DatabaseName, HostName, ServerName, SiteName};
+use crate::notify::Receiver;
 use crate::topology::{Database, Endpoint, Host, LatencyClass, PartnerTimeout, Role, Server, Site, Topology};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -217,6 +218,15 @@ pub enum Difference {
         /// In the file.
         active: bool,
     },
+    /// A receiver of notices; `None` where there is none of the name.
+    Receiver {
+        /// Its name.
+        receiver: String,
+        /// Where the published one is told.
+        from: Option<String>,
+        /// Where the one in the file is told.
+        to: Option<String>,
+    },
 }
 
 /// What users see of a change.
@@ -259,7 +269,7 @@ pub struct Change {
 }
 
 /// Everything that differs between the published topology and the one that is to be, in the order of the file: pool,
-/// sites, hosts, databases, servers. The version counts for nothing.
+/// sites, hosts, databases, servers, receivers. The version counts for nothing.
 pub fn diff(published: &Topology, wanted: &Topology) -> Vec<Change> {
     let mut found = Vec::new();
     if published.pool != wanted.pool {
@@ -288,6 +298,12 @@ pub fn diff(published: &Topology, wanted: &Topology) -> Vec<Change> {
     }
     for (old, new) in pairs(&published.servers, &wanted.servers, |s| &s.name) {
         server(old, new, &mut found);
+    }
+    for (old, new) in pairs(&published.receivers, &wanted.receivers, |r| &r.name) {
+        if let Some(receiver) = new.or(old).filter(|_| old != new).map(|r| r.name.clone()) {
+            let place = |r: Option<&Receiver>| r.map(Receiver::place);
+            found.push(Difference::Receiver { receiver, from: place(old), to: place(new) });
+        }
     }
     found.into_iter().map(|difference| words::explained(difference, published, wanted)).collect()
 }

@@ -125,6 +125,7 @@ fn check(topology: &Topology, text: &str) -> Vec<Finding> {
     check.databases();
     check.servers();
     check.addresses();
+    check.receivers();
     check.findings.sort();
     check.findings
 }
@@ -351,6 +352,17 @@ impl Check<'_> {
                         server.name
                     ),
                 );
+            }
+        }
+    }
+
+    fn receivers(&mut self) {
+        let topology = self.topology;
+        self.twice("notify", topology.receivers.iter().map(|r| r.name.as_str()));
+        for receiver in &topology.receivers {
+            for (key, says) in receiver.findings() {
+                let line = self.lines.key("notify", &receiver.name, key);
+                self.find(line, says);
             }
         }
     }

@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use wire::agent::{AgentError, TakeOverAnswer};
+use wire::notification::{ReceiverReport, TestNotification, Tested};
 use wire::run::{AbortAnswer, AbortRun, RunAnswer, RunEventKind, RunProgress, RunSummary, StartRun};
 
 /// Longest time that a request may wait.
@@ -33,6 +34,8 @@ pub fn router(conductor: Arc<Conductor>) -> Router {
         .route("/v1/runs/{id}/abort", post(abort))
         .route("/v1/exposure", get(exposure))
         .route("/v1/take-over", post(take_over))
+        .route("/v1/notifications", get(notifications))
+        .route("/v1/notifications/test", post(test_notification))
         .with_state(conductor)
 }
 
@@ -78,7 +81,30 @@ async fn progress(
     let wait = Duration::from_millis(query.wait_ms).min(WAIT_MAX);
     let more = events.wait_for(|all| all.len() as u64 > query.after);
     let _ = tokio::time::timeout(wait, more).await;
-    Ok(Json(journal.progress(query.after)))
+    let mut progress = journal.progress(query.after);
+    if let Ok(topology) = conductor.agents.topology() {
+        progress.notifications = crate::notify::told(&conductor, &topology, &journal);
+    }
+    Ok(Json(progress))
+}
+
+async fn notifications(State(conductor): State<Arc<Conductor>>) -> Result<Json<Vec<ReceiverReport>>, Response> {
+    let topology = conductor.agents.topology().map_err(failed)?;
+    Ok(Json(crate::notify::report(&conductor, &topology)))
+}
+
+async fn test_notification(
+    State(conductor): State<Arc<Conductor>>,
+    Json(wanted): Json<TestNotification>,
+) -> Result<Json<Vec<Tested>>, Response> {
+    let topology = conductor.agents.topology().map_err(failed)?;
+    let only = wanted.receiver.as_deref();
+    if let Some(name) = only.filter(|name| topology.receivers.iter().all(|r| r.name != *name)) {
+        let all: Vec<&str> = topology.receivers.iter().map(|r| r.name.as_str()).collect();
+        let message = format!("the topology has no [[notify]] named '{name}'; it has: {}", all.join(", "));
+        return Err((StatusCode::NOT_FOUND, Json(AgentError { message })).into_response());
+    }
+    Ok(Json(crate::notify::test(&conductor, &topology, only, &wanted.by).await))
 }
 
 async fn abort(

@@ -125,6 +125,11 @@ impl Journal {
         self.events.borrow().clone()
     }
 
+    /// Look at all events so far.
+    pub fn with_events<T>(&self, look: impl FnOnce(&[RunEvent]) -> T) -> T {
+        look(&self.events.borrow())
+    }
+
     /// Follow the events.
     pub fn watch(&self) -> watch::Receiver<Vec<RunEvent>> {
         self.events.subscribe()
@@ -191,7 +196,8 @@ impl Journal {
     pub fn progress(&self, after: u64) -> RunProgress {
         let events = self.events.borrow().iter().filter(|e| e.number > after).cloned().collect();
         let runbook = self.begun().map(|b| b.0).unwrap_or_default();
-        RunProgress { id: self.id.clone(), runbook, events, over: self.over().is_some() }
+        let over = self.over().is_some();
+        RunProgress { id: self.id.clone(), runbook, events, over, notifications: Vec::new() }
     }
 
     /// The run in a list.

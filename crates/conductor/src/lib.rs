@@ -12,6 +12,7 @@ pub mod estimate;
 pub mod failpoint;
 pub mod found;
 pub mod journal;
+pub mod notify;
 pub mod observe;
 pub mod plan;
 pub mod witness;
@@ -44,6 +45,8 @@ pub struct Conductor {
     pub observer: Observer,
     /// The journals, by run.
     pub runs: Mutex<BTreeMap<String, Arc<Journal>>>,
+    /// Who was told what.
+    pub notifier: notify::Notifier,
     /// Held while a run is being started, so that two callers never start one each.
     pub starting: tokio::sync::Mutex<()>,
 }
@@ -60,10 +63,12 @@ pub fn start(config: Config) -> Result<axum::Router, String> {
         agents: Agents::new(&config.dir, &config.host, &secret)?,
         observer: Observer::default(),
         runs: Mutex::new(journal::open_all(&config.dir.join("runs"))?),
+        notifier: notify::Notifier::open(&config.dir)?,
         starting: tokio::sync::Mutex::default(),
         dir: config.dir,
     });
     tokio::spawn(observe::watch(conductor.clone()));
+    tokio::spawn(notify::watch(conductor.clone()));
     carry_out::resume(&conductor);
     Ok(api::router(conductor))
 }

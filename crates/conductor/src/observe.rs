@@ -143,6 +143,7 @@ pub async fn watch(conductor: Arc<Conductor>) {
             let look = ask(&conductor.agents, &topology, all_hosts(&topology), REPORT).await;
             at_home = look.newest_record().is_some_and(|r| r.home == conductor.agents.site);
             conductor.observer.note(&look);
+            conductor.notifier.note(&look, &topology, &conductor);
         }
         tokio::time::sleep(if at_home { ROUND_HOME } else { ROUND_AWAY }).await;
     }

@@ -20,6 +20,7 @@ use wire::agent::{
     AgentError, PoolView, Probe, Probed, PublishTopology, RecordAnswer, SessionReport, SetRecord, TopologyAnswer,
     Watched,
 };
+use wire::notification::{ReceiverReport, TestNotification, Tested};
 use wire::run::{AbortAnswer, AbortRun, RunAnswer, RunProgress, RunSummary, StartRun};
 
 /// Longest wait for a connection.
@@ -30,6 +31,9 @@ const REPORT: Duration = Duration::from_millis(1_200);
 const ANSWER: Duration = Duration::from_secs(10);
 /// Longest wait for the progress of a run, beside the time that the request asks to be held open.
 const PROGRESS: Duration = Duration::from_secs(3);
+
+/// Longest wait until receivers have been told something.
+const NOTIFY: Duration = Duration::from_secs(15);
 
 /// Time that a glance gives the others once an authority has answered.
 const GLANCE: Duration = Duration::from_millis(150);
@@ -201,6 +205,24 @@ impl Agents {
             Some((s.name.clone(), said.ok()?))
         });
         join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// What became of notices, as each authority that answers knows it.
+    pub async fn notifications(&self) -> Vec<(HostName, Vec<ReceiverReport>)> {
+        let asked = self.topology.sites.iter().map(|s| async {
+            let said = answer(self.get(&s.authority, "/v1/notifications").timeout(REPORT)).await;
+            Some((s.authority.clone(), said.ok()?))
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// Let each authority tell the receivers that this is a test.
+    pub async fn test_notifications(&self, wanted: &TestNotification) -> Vec<(HostName, Result<Vec<Tested>, Trouble>)> {
+        let asked = self.topology.sites.iter().map(|s| async {
+            let request = self.post(&s.authority, "/v1/notifications/test").timeout(NOTIFY).json(wanted);
+            (s.authority.clone(), answer(request).await)
+        });
+        join_all(asked).await
     }
 
     /// The history of a database's log-shipping jobs on a host.

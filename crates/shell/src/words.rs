@@ -4,6 +4,7 @@ use cluster::abort::abort_of;
 use cluster::order::Order;
 use cluster::record::PoolRecord;
 use cluster::runbook::{Deed, Runbook};
+use wire::notification::{Standing, Told};
 use wire::run::{Estimate, Plan, PlannedStep, RunEvent, RunEventKind};
 use wire::run_report::RunReport;
 
@@ -153,6 +154,20 @@ pub fn undoing(steps: &[PlannedStep]) -> Vec<String> {
     numbered.map(|(number, step): (usize, _)| format!("{number:>3}. {:<22} {}", step.id, step.says)).collect()
 }
 
+/// What became of a notice.
+pub fn told(of: &Told) -> String {
+    let at = of.at.as_deref().unwrap_or_default();
+    let tries = if of.tries == 1 { String::new() } else { format!(" after {} tries", of.tries) };
+    let why = of.why.as_deref().unwrap_or_default();
+    let (event, id) = (of.event, &of.id);
+    match of.standing {
+        Standing::Waiting => format!("{event} ({id}): about to be told"),
+        Standing::Failing => format!("{event} ({id}): NOT TAKEN since {at}, {} tries; the last: {why}", of.tries),
+        Standing::Taken => format!("{event} ({id}): taken {at}{tries}"),
+        Standing::GivenUp => format!("{event} ({id}): GIVEN UP {at}{tries}: {why}"),
+    }
+}
+
 /// A run, as `runbook show` tells it.
 pub fn report(of: &RunReport) -> Vec<String> {
     let mut lines = vec![
@@ -185,6 +200,7 @@ pub fn report(of: &RunReport) -> Vec<String> {
         lines.extend(waits);
     }
     lines.push(String::new());
+    lines.extend(of.notifications.iter().map(|t| format!("told:     {}: {}", t.receiver, told(t))));
     lines.extend(of.notes.iter().map(|note| format!("note:     {}: {}", note.at, note.says)));
     lines
 }

@@ -6,5 +6,6 @@ pub mod chat;
 pub mod http;
 pub mod ledger;
 pub mod link;
+pub mod notification;
 pub mod run;
 pub mod run_report;

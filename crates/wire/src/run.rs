@@ -231,6 +231,9 @@ pub struct RunProgress {
     pub events: Vec<RunEvent>,
     /// Whether it is over.
     pub over: bool,
+    /// What was told of it, and to whom.
+    #[serde(default)]
+    pub notifications: Vec<crate::notification::Told>,
 }
 
 /// A run in a list.

@@ -60,6 +60,9 @@ pub struct RunReport {
     pub steps: Vec<ReportedStep>,
     /// Beside the steps: that it was taken up again, that its abort was asked for.
     pub notes: Vec<Note>,
+    /// Who was told of it, of what, and how that went, when the report was made.
+    #[serde(default)]
+    pub notifications: Vec<crate::notification::Told>,
     /// The pool's record before.
     pub before: PoolRecord,
     /// The pool's record as the run last wrote or saw it.

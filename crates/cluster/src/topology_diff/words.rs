@@ -249,6 +249,27 @@ pub(super) fn explained(difference: Difference, published: &Topology, wanted: &T
             )],
             Users::NotAtAll,
         ),
+        Difference::Receiver { receiver, from: None, to: Some(to) } => told(
+            format!("{receiver} is told at {to}"),
+            "It is told what happens from then on.",
+            vec![
+                "its secrets, if any, in the folders of both authorities' hosts; standfast notify test tries it".into(),
+            ],
+            Users::NotAtAll,
+        ),
+        Difference::Receiver { receiver, from, to: Some(to) } => told(
+            if from.as_ref() == Some(to) {
+                format!("{receiver}, told at {to}, is told otherwise")
+            } else {
+                format!("{receiver} is told at {to}, not at {}", from.as_deref().unwrap_or("no place"))
+            },
+            "What it has not taken yet goes to the new place.",
+            vec!["standfast notify test tries it".into()],
+            Users::NotAtAll,
+        ),
+        Difference::Receiver { receiver, from: _, to: None } => {
+            told(format!("{receiver} is told nothing any more"), "It is left alone at once.", vec![], Users::NotAtAll)
+        }
     };
     Change { difference, says, publishing: publishing.to_owned(), needs, users }
 }

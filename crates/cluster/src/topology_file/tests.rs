@@ -118,3 +118,25 @@ fn a_witness_stands_apart_from_the_databases() {
         &[("partner_timeout", "from 500ms to 1min")],
     );
 }
+
+#[test]
+fn receivers_are_complete_and_hold_no_secret() {
+    let with = |receiver: &str| format!("\n[[notify]]\nname = \"ops\"\n{receiver}\n\n[[database]]\n");
+    let check = |receiver: &str, expect: &[(&str, &str)]| check("\n[[database]]\n", &with(receiver), expect);
+    check("kind = \"webhook\"\nurl = \"https://chat.example.org/hooks/1\"", &[]);
+    check("kind = \"webhook\"", &[]);
+    let mail =
+        "kind = \"mail\"\nsmtp = \"mail.example.org:587\"\nfrom = \"pool@example.org\"\nto = [\"on-call@example.org\"]";
+    check(mail, &[]);
+    check("kind = \"pigeon\"", &[("kind", "unknown variant `pigeon`")]);
+    check("kind = \"webhook\"\nurl = \"ftp://example.org\"", &[("url", "is no web address")]);
+    check("kind = \"webhook\"\nurl = \"https://me:secret@example.org\"", &[("url", "holds a password")]);
+    check("kind = \"webhook\"\nfrom = \"a@example.org\"", &[("from", "from is for mail")]);
+    check(&mail.replace(":587", ""), &[("smtp", "is no address")]);
+    check(&mail.replace("pool@", "pool"), &[("from", "is no mail address")]);
+    check(&mail.replace("on-call@example.org", "a@b, c@d"), &[("to", "is no mail address")]);
+    check("kind = \"mail\"", &[("kind", "needs a sender"), ("kind", "needs recipients"), ("kind", "needs the server")]);
+    check(&format!("{mail}\ntls = \"none\"\nuser = \"pool\""), &[("tls", "in the clear")]);
+    check(&format!("{mail}\nevents = []"), &[("events", "events is empty")]);
+    check(&format!("{mail}\nevent = [\"failed\"]"), &[("event", "did you mean 'events'?")]);
+}

@@ -10,6 +10,7 @@ pub mod history;
 pub mod lab;
 pub mod log_shipping;
 pub mod mirror;
+pub mod notify;
 pub mod pool;
 pub mod post;
 pub mod preflight;
@@ -47,6 +48,8 @@ pub enum Command {
     Mirror(mirror::Args),
     /// Turn log shipping to the backup off and on, or show its state and its history
     LogShipping(log_shipping::Args),
+    /// Try whether notices arrive, by webhook and mail, and see what became of them
+    Notify(notify::Args),
     /// Show or set the servers that accept clients
     ActiveServers(active_servers::Args),
     /// Check, publish or show the topology
@@ -93,6 +96,7 @@ impl Command {
             Command::Database(args) => database::run(context, args).await,
             Command::Mirror(args) => mirror::run(context, args).await,
             Command::LogShipping(args) => log_shipping::run(context, args).await,
+            Command::Notify(args) => notify::run(context, args).await,
             Command::ActiveServers(args) => active_servers::run(context, args).await,
             Command::Topology(args) => topology::run(context, args).await,
             Command::Shell(args) => shell::run(context, args).await,

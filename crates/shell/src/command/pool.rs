@@ -42,6 +42,8 @@ struct Status {
     exposure: BTreeMap<DatabaseName, Exposure>,
     /// How the run under way stands.
     run: Option<String>,
+    /// Which notices do not arrive.
+    untold: Vec<String>,
 }
 
 /// Run the command.
@@ -74,7 +76,7 @@ async fn once(agents: &Agents, json: bool, watch: bool) -> Outcome {
     if json {
         let value = serde_json::json!({
             "pool": view.topology.pool, "record": view.record, "reports": view.reports, "silent": view.silent,
-            "exposure": status.exposure,
+            "exposure": status.exposure, "untold": status.untold,
             "alerts": view.record.as_ref().map(|r| super::log_shipping::all_alerts(view, r)), "topology_version": view.topology.version,
         });
         return if watch { output::json_line(&value) } else { output::json(&value) };
@@ -89,7 +91,7 @@ async fn once(agents: &Agents, json: bool, watch: bool) -> Outcome {
 }
 
 async fn status(agents: &Agents) -> Result<Status, Failure> {
-    let (look, mut exposures) = tokio::join!(agents.look(), agents.exposures());
+    let (look, mut exposures, told) = tokio::join!(agents.look(), agents.exposures(), agents.notifications());
     if look.view.reports.is_empty() {
         return Err(look.nobody());
     }
@@ -101,7 +103,7 @@ async fn status(agents: &Agents) -> Result<Status, Failure> {
         Some(run) => Some(run_stands(agents, run).await),
         None => None,
     };
-    Ok(Status { look, exposure, run })
+    Ok(Status { look, exposure, run, untold: super::notify::problems(&told) })
 }
 
 /// The step of the run under way, and what it waits for.
@@ -161,7 +163,7 @@ fn show(status: &Status, record: &PoolRecord) -> Outcome {
             output::line(&format!("exposure: {}", exposed(exposure)))?;
         }
     }
-    attention(&status.look)
+    attention(status)
 }
 
 fn servers(view: &PoolView, record: &PoolRecord) -> Outcome {
@@ -318,7 +320,7 @@ pub fn exposed(exposure: &Exposure) -> String {
 }
 
 /// What a person should look at.
-fn attention(look: &Look) -> Outcome {
+fn attention(Status { look, untold, .. }: &Status) -> Outcome {
     let view = &look.view;
     let mut lines: Vec<String> = Vec::new();
     for (host, silence) in &view.silent {
@@ -333,6 +335,7 @@ fn attention(look: &Look) -> Outcome {
     for report in &view.reports {
         lines.extend(report.waiting_for.iter().map(|w| format!("{}: {w}", report.host)));
     }
+    lines.extend_from_slice(untold);
     if lines.is_empty() {
         return Ok(());
     }

@@ -195,7 +195,7 @@ async fn show(context: &Context, id: Option<String>, journal: bool, report: Opti
         output::line(&format!("{id}, at {host}"))?;
         return progress.events.iter().try_for_each(|event| output::line(&words::event(event, runbook)));
     }
-    let told = report::build(&agents.topology.pool, id, &progress.events);
+    let told = report::whole(&agents.topology.pool, &progress);
     let told = told.ok_or_else(|| Failure::Failed(format!("the journal of {id} has no beginning")))?;
     let holds = agents.glance().await.and_then(|record| record.run).is_some_and(|holder| holder.id == *id);
     words::report(&told).iter().try_for_each(|line| output::line(line))?;

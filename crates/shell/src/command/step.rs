@@ -151,7 +151,13 @@ mod tests {
             elapsed_ms: 0,
             what: RunEventKind::StepDone { step: (*step).to_owned(), evidence: String::new() },
         });
-        let journal = RunProgress { id: "r".into(), runbook: "failover".into(), events: events.collect(), over };
+        let journal = RunProgress {
+            id: "r".into(),
+            runbook: "failover".into(),
+            events: events.collect(),
+            over,
+            notifications: Vec::new(),
+        };
         let journal = (!done.is_empty()).then_some(&journal);
         let got = is_next(cluster::failover::FAILOVER, step, journal).map_err(|f| f.code());
         assert_eq!(got, expect, "{done:?} {step}");

@@ -4,8 +4,14 @@ use crate::words;
 use cluster::abort::abort_of;
 use cluster::record::PoolRecord;
 use cluster::runbook::{Deed, Step, Undo, named};
-use wire::run::{CLAIM, RunEvent, RunEventKind};
+use wire::run::{CLAIM, RunEvent, RunEventKind, RunProgress};
 use wire::run_report::{GivenOrder, Note, ReportedStep, RunReport, Standing, Wait};
+
+/// The report of a run from its whole progress; `None` when its journal has no beginning.
+pub fn whole(pool: &str, progress: &RunProgress) -> Option<RunReport> {
+    let report = build(pool, &progress.id, &progress.events)?;
+    Some(RunReport { notifications: progress.notifications.clone(), ..report })
+}
 
 /// The report of a run from its whole journal; `None` when the journal has no beginning.
 pub fn build(pool: &str, run: &str, events: &[RunEvent]) -> Option<RunReport> {
@@ -32,6 +38,7 @@ pub fn build(pool: &str, run: &str, events: &[RunEvent]) -> Option<RunReport> {
         exposure: facts.exposure.clone(),
         steps: known.map(|r| r.steps.iter().map(|s| step(s, false)).collect()).unwrap_or_default(),
         notes: Vec::new(),
+        notifications: Vec::new(),
         before: facts.before.clone(),
         after: facts.before.clone(),
     };

@@ -2,6 +2,7 @@
 
 use cluster::record::PoolRecord;
 use std::fmt::Write;
+use wire::notification::Standing as Untold;
 use wire::run_report::{ReportedStep, RunReport, Standing};
 
 const STYLE: &str = "
@@ -51,6 +52,7 @@ pub fn page(report: &RunReport) -> String {
     steps(&mut out, report);
     records(&mut out, report);
     notes(&mut out, report);
+    notifications(&mut out, report);
     let _ = write!(
         out,
         "<footer>Made from the journal of run <span class=\"id\">{}</span> by standfast {}. All times are UTC. An order is in \
@@ -253,6 +255,20 @@ fn notes(out: &mut String, report: &RunReport) {
     out.push_str("<h2>What else happened</h2>\n<ul>\n");
     for note in &report.notes {
         let _ = writeln!(out, "<li><span class=\"mute\">{}</span> {}</li>", text(&note.at), text(&note.says));
+    }
+    out.push_str("</ul>\n");
+}
+
+/// Who was told, of what, and how that went.
+fn notifications(out: &mut String, report: &RunReport) {
+    if report.notifications.is_empty() {
+        return;
+    }
+    out.push_str("<h2>Who was told</h2>\n<ul>\n");
+    for told in &report.notifications {
+        let failed = matches!(told.standing, Untold::Failing | Untold::GivenUp);
+        let class = if failed { " class=\"wait person\"" } else { "" };
+        let _ = writeln!(out, "<li{class}>{}: {}</li>", text(&told.receiver), text(&crate::words::told(told)));
     }
     out.push_str("</ul>\n");
 }

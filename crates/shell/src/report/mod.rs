@@ -5,7 +5,7 @@ mod html;
 #[cfg(test)]
 mod tests;
 
-pub use build::build;
+pub use build::{build, whole};
 pub use html::page;
 
 use crate::agents::Agents;
@@ -61,7 +61,7 @@ impl ReportFile {
             let failed = t.failure(&format!("read the journal of {id} for its report"), host);
             Failure::Failed(format!("{failed}; then: {again}"))
         })?;
-        let report = build(&agents.topology.pool, &progress.id, &progress.events)
+        let report = whole(&agents.topology.pool, &progress)
             .ok_or_else(|| Failure::Failed(format!("the journal of {id} has no beginning: no report can be made")))?;
         let text = if self.json {
             serde_json::to_string_pretty(&report).map_err(|e| Failure::Failed(format!("write JSON: {e}")))? + "\n"
