@@ -91,6 +91,7 @@ pub async fn host_report(host: &Host) -> HostReport {
         }
         waiting_for.extend(database.waiting_for());
     }
+    waiting_for.extend(host.hearsay());
     let servers = host.servers.lock().expect("nothing panics while it holds the servers");
     let aged = |(report, at): &(ServerReport, Instant)| ServerReport {
         age_ms: at.elapsed().as_millis() as u64,
@@ -230,11 +231,9 @@ async fn jobs(State(host): State<Arc<Host>>, Path(name): Path<String>) -> Result
     Ok(Json(database.jobs.all()))
 }
 
-async fn without_peer(State(host): State<Arc<Host>>) -> StatusCode {
-    host.answers.lock().expect("nothing panics while it holds the answers").without_peer = true;
-    tracing::warn!("an administrator lets this site start without the other one");
-    host.all_databases().iter().for_each(|d| d.wake.notify_one());
-    StatusCode::NO_CONTENT
+async fn without_peer(State(host): State<Arc<Host>>) -> Result<StatusCode, Error> {
+    host.go_on_alone()?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn database_here(host: &Host, name: String) -> Result<Arc<crate::database::Database>, Error> {

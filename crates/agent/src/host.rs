@@ -39,6 +39,8 @@ pub struct Host {
     /// When each other host last answered.
     answered: Mutex<BTreeMap<HostName, Instant>>,
     began: Instant,
+    /// What a witness that lost its disk waits for.
+    hearsay: Mutex<Option<String>>,
     changes: AtomicU64,
 }
 
@@ -76,6 +78,7 @@ impl Host {
             answers: Mutex::new(Answers { without_peer, ..Answers::default() }),
             answered: Mutex::default(),
             began: Instant::now(),
+            hearsay: Mutex::default(),
             changes: AtomicU64::new(1),
         })
     }
@@ -116,6 +119,25 @@ impl Host {
     /// Another host has answered, whatever it said.
     pub fn answered(&self, host: &HostName) {
         self.answered.lock().expect("nothing panics while it holds the answers").insert(host.clone(), Instant::now());
+    }
+
+    /// An administrator lets this host go on without those who would have to answer.
+    pub fn go_on_alone(&self) -> Result<(), Error> {
+        tracing::warn!("an administrator lets this host go on without those who would have to answer");
+        self.answers.lock().expect("nothing panics while it holds the answers").without_peer = true;
+        self.store.is_certain()?;
+        self.all_databases().iter().for_each(|d| d.wake.notify_one());
+        Ok(())
+    }
+
+    /// What a witness that lost its disk waits for, for people.
+    pub fn hearsay(&self) -> Option<String> {
+        self.hearsay.lock().expect("nothing panics while it holds a sentence").clone()
+    }
+
+    /// Say what a witness that lost its disk waits for.
+    pub fn set_hearsay(&self, what: Option<String>) {
+        *self.hearsay.lock().expect("nothing panics while it holds a sentence") = what;
     }
 
     /// Milliseconds since a host last answered, or since this agent started if it never did.

@@ -7,6 +7,7 @@ pub mod error;
 pub mod feed;
 pub mod files;
 pub mod gossip;
+pub mod hearsay;
 pub mod host;
 mod jobs;
 pub mod lookout;
@@ -63,7 +64,11 @@ pub async fn run(config: Config, extra: axum::Router) -> Result<(), Error> {
     let mut topology = host.store.watch_topology();
     let first = topology.borrow_and_update().clone();
     take_up_databases(&host, &first).await;
+    if config.without_peer {
+        host.store.is_certain()?;
+    }
     tokio::spawn(gossip::run(host.clone()));
+    tokio::spawn(hearsay::run(host.clone()));
     tokio::spawn(keep_databases(host.clone(), topology));
     tracing::info!(host = %host.name, %at, "agent is ready");
     let app = api::router(host, extra);

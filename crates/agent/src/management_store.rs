@@ -2,6 +2,9 @@
 //!
 //! Of two records the one with the higher `(epoch, version)` is kept, whoever tells it. A change by compare-and-swap is
 //! taken only here at the authority of the home site, or, with a higher epoch, at the authority of the site that takes over.
+//!
+//! A witness whose disk was lost has only what others tell it, and somebody may know more: it decides nothing until both
+//! partners of each pair have been heard (`cluster::witness::knows_enough`).
 
 use crate::error::Error;
 use crate::files;
@@ -15,6 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use tokio::sync::watch;
 use wire::agent::{RecordAnswer, TopologyAnswer};
+
+/// Left in the store while its record is hearsay; the conductor looks for it too.
+const HEARSAY: &str = "hearsay";
 
 /// The store.
 pub struct ManagementStore {
@@ -85,8 +91,15 @@ impl ManagementStore {
     /// Keep a record if it is newer than the one here. Tells whether it was.
     pub fn adopt(&self, record: PoolRecord) -> Result<bool, Error> {
         let _one_at_a_time = self.writing.lock().expect("nothing panics while it writes the store");
-        if self.record.borrow().as_ref().is_some_and(|own| !record.supersedes(own)) {
+        let own = self.record.borrow().clone();
+        if own.as_ref().is_some_and(|own| !record.supersedes(own)) {
             return Ok(false);
+        }
+        let witness = self.topology.borrow().site(&self.site).and_then(|s| s.witness().cloned());
+        if own.is_none() && record.home == self.site && witness.as_ref() == Some(&self.host) {
+            // Before the record: a witness that is killed in between knows nothing, and begins again.
+            let path = self.folder.join(HEARSAY);
+            files::replace(&path, b"", 0o600).map_err(Error::file(format!("write {}", path.display())))?;
         }
         self.keep(record)?;
         Ok(true)
@@ -97,6 +110,22 @@ impl ManagementStore {
         files::replace_json(&path, &record).map_err(Error::file(format!("write {}", path.display())))?;
         self.record.send_replace(Some(record));
         Ok(())
+    }
+
+    /// Whether the record here is only what others have told since this witness lost its own.
+    pub fn is_hearsay(&self) -> bool {
+        self.folder.join(HEARSAY).exists()
+    }
+
+    /// The record here is certain: everybody who could know more has been heard, or a person has said so.
+    pub fn is_certain(&self) -> Result<(), Error> {
+        let path = self.folder.join(HEARSAY);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::File { what: format!("delete {}", path.display()), cause: error })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Change the record by compare-and-swap.
@@ -127,6 +156,14 @@ impl ManagementStore {
                 own.home, self.site, own.epoch
             );
             return Ok(RecordAnswer::NotAuthority { message });
+        }
+        if changes_at_home && self.is_hearsay() {
+            let message = format!(
+                "the witness {} has lost its record, and decides nothing until it has heard both partners of each pair; \
+                 start their hosts, or, if one is gone for good: standfast agent --without-peer on {}",
+                self.host, self.host
+            );
+            return Ok(RecordAnswer::Refused { message });
         }
         if record.active_servers != own.active_servers {
             let broken = broken(&self.topology.borrow(), &record, &record.active_servers);

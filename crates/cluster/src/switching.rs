@@ -335,6 +335,10 @@ fn promoted(view: &View<'_>) -> Done {
     }))
 }
 
+/// How long a synchronised mirror waits for its old principal to be stopped, in milliseconds: clients wait meanwhile, and
+/// what it waits for is no matter of safety.
+const FENCE_PATIENCE_MS: u64 = 300;
+
 const FENCE_PRINCIPAL: Step = Step {
     id: "fence-principal",
     reference: "",
@@ -348,6 +352,10 @@ const FENCE_PRINCIPAL: Step = Step {
     },
     done: |view| {
         all_of(pairs(view).into_iter().map(|pair| match unfenced(view, &pair.from, &pair.database) {
+            Some(_) if synchronised(view, &pair) && view.step_age_ms >= FENCE_PATIENCE_MS => Done::Yes(format!(
+                "{} is not stopped yet, frozen perhaps; alive or not, it commits nothing without its mirror",
+                pair.from
+            )),
             Some(missing) => Done::NotYet(missing),
             None if view.reports.contains_key(&pair.from) => Done::Yes(format!("{} is fenced", pair.from)),
             None if synchronised(view, &pair) => {

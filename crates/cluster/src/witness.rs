@@ -17,10 +17,11 @@
 
 use crate::name::{DatabaseName, HostName};
 use crate::record::PoolRecord;
-use crate::report::{InstanceReport, InstanceState};
+use crate::report::{HostReport, InstanceReport, InstanceState};
 use crate::runbook::{Unmet, View};
 use crate::topology::Topology;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// How an instance of PostgreSQL looks to somebody who has just tried to connect to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +130,34 @@ pub fn unmet(view: &View<'_>, take_over: &TakeOver) -> Vec<Unmet> {
         Some(_) => Vec::new(),
         None => no(format!("{}, the mirror, does not answer ({})", mirror.host, view.silence(&mirror.host))),
     }
+}
+
+/// Whether a witness that lost its disk knows enough to decide again: both partners of each pair have been heard, nobody's
+/// record is newer, and no database has begun a later epoch than the record, as it would amid a take-over.
+///
+/// # Errors
+/// The sentence says what is missing.
+pub fn knows_enough(record: &PoolRecord, reports: &BTreeMap<HostName, HostReport>) -> Result<(), String> {
+    for (database, parts) in &record.databases {
+        let Some(principal) = &parts.principal else {
+            return Err(format!("{database} has no principal in what was heard: a change of writer was under way"));
+        };
+        for host in std::iter::once(principal).chain(parts.mirror.as_ref().map(|m| &m.host)) {
+            let Some(report) = reports.get(host) else { return Err(format!("{host} has not been heard yet")) };
+            if report.record.as_ref().is_some_and(|r| r.supersedes(record)) {
+                return Err(format!("{host} knows a newer record"));
+            }
+            let instance = report.instances.get(database);
+            match instance.filter(|i| matches!(i.state, InstanceState::Online | InstanceState::Standby)) {
+                None => return Err(format!("{database} on {host} is not running, so how far it is is not known")),
+                Some(i) if i.database_epoch.is_some_and(|e| e > record.epoch) => {
+                    return Err(format!("{database} on {host} has begun a later epoch than anybody's record says"));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether its stream is up. One that a frozen principal has left open looks so too, for a while.

@@ -29,6 +29,9 @@ pub async fn take_over(conductor: &Arc<Conductor>, request: &TakeOverRequest) ->
     let agents = &conductor.agents;
     let topology = agents.topology()?;
     let Some(record) = agents.own_record().await? else { return refused("there is no pool yet".into()) };
+    if conductor.dir.join("store/hearsay").exists() {
+        return refused("it lost its record, and decides nothing until it has heard both partners".into());
+    }
     let database = &request.database;
     let Some(principal) = record.databases.get(database).and_then(|d| d.principal.clone()) else {
         return refused(format!("{database} has no principal at the moment"));

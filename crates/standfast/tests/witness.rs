@@ -135,3 +135,36 @@ fn without_the_witness_nobody_takes_over_and_with_it_again_the_pair_goes_on() {
     until_rejoined(&lab);
     audited(&lab, replay);
 }
+
+#[test]
+fn a_database_that_is_frozen_alone_is_replaced() {
+    let (lab, replay) = chatting();
+    lab.ok(&["lab", "freeze", "s1a/postgres"]);
+    until_taken_over(&lab, &replay);
+    // Its agent insists, and makes a mirror of it.
+    until_rejoined(&lab);
+    audited(&lab, replay);
+}
+
+#[test]
+fn a_witness_that_lost_its_disk_decides_nothing_until_it_has_heard_both_partners() {
+    let (lab, replay) = chatting();
+    lab.ok(&["lab", "kill", "s1w"]);
+    std::fs::remove_file(lab.dir.join("hosts/s1w/store/record.json")).unwrap();
+    lab.ok(&["lab", "kill", "s1b"]);
+    lab.ok(&["lab", "start", "s1w"]);
+    let says = |lab: &Lab| {
+        let status = lab.status();
+        let reports = status["reports"].as_array().cloned().unwrap_or_default();
+        reports.iter().find(|r| r["host"] == "s1w").map(|r| r["waiting_for"].to_string()).unwrap_or_default()
+    };
+    lab.until("it says what it waits for", |lab| says(lab).contains("decides nothing yet: s1b has not been heard yet"));
+    // The principal may not go on alone meanwhile: the witness does not know whether the mirror has taken over.
+    assert_eq!(lab.record()["databases"]["mgc"]["mirror"]["synchronised"], true);
+    lab.ok(&["lab", "start", "s1b"]);
+    lab.until("it decides again", |lab| says(lab) == "[]");
+    lab.until_normal();
+    lab.ok(&["lab", "kill", "s1a"]);
+    until_taken_over(&lab, &replay);
+    audited(&lab, replay);
+}

@@ -16,6 +16,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// How long an immediate stop may take before it is insisted on.
+const INSIST: Duration = Duration::from_secs(2);
+
 /// Longest path of a Unix socket's folder: the socket's own name and the limit of the system leave this much.
 const SOCKET_FOLDER_BYTES_MAX: usize = 80;
 
@@ -309,7 +312,13 @@ impl Instance {
         self.sql.forget().await;
         process.signal(signal);
         let began = Instant::now();
+        let mut insisted = false;
         while process.is_alive() {
+            // A frozen process takes no other signal, and nothing of what it holds is needed after an immediate stop.
+            if signal == Signal::SIGQUIT && !insisted && began.elapsed() > INSIST {
+                insisted = true;
+                process.signal(Signal::SIGKILL);
+            }
             if began.elapsed() > Duration::from_secs(60) {
                 return Err(Error::Late {
                     what: format!("the stop of {}", self.database),

@@ -127,3 +127,58 @@ fn only_the_witness_of_the_home_site_agrees() {
     assert!(unwitnessed.asked_by("b", "w").is_err_and(|why| why.contains("is not the witness")));
     check(|w| w.record.home = "site-2".into(), "w is not the witness of site-2");
 }
+
+fn instance(state: InstanceState, epoch: i64) -> InstanceReport {
+    InstanceReport {
+        state,
+        timeline: None,
+        written: None,
+        applied: None,
+        entries: None,
+        database_epoch: Some(Epoch(epoch)),
+        synchronous: Vec::new(),
+        receivers: Vec::new(),
+        shipping: None,
+        backup_job: None,
+        kept_from: None,
+        follows_from: None,
+        wal_bytes: 0,
+        free_bytes: 0,
+        full_in_s: None,
+        sessions: 0,
+        shut_down_at: None,
+        doing: None,
+    }
+}
+
+#[test]
+fn a_witness_that_lost_its_disk_decides_when_it_has_heard_both_partners() {
+    let world = principal_dead();
+    let mut reports = BTreeMap::new();
+    let knows = |reports: &BTreeMap<HostName, HostReport>| knows_enough(&world.record, reports);
+    let heard = |host: &str, state, epoch| HostReport {
+        host: host.into(),
+        site: "site-1".into(),
+        measured_at_ms: 0,
+        change: 0,
+        record: Some(world.record.clone()),
+        topology_version: 1,
+        instances: [("mgc".into(), instance(state, epoch))].into(),
+        orders: BTreeMap::new(),
+        servers: BTreeMap::new(),
+        waiting_for: Vec::new(),
+    };
+    reports.insert(HostName::from("a"), heard("a", InstanceState::Online, 1));
+    assert!(knows(&reports).is_err_and(|why| why.contains("b has not been heard yet")));
+    reports.insert(HostName::from("b"), heard("b", InstanceState::Standby, 1));
+    assert_eq!(knows(&reports), Ok(()));
+    reports.insert(HostName::from("b"), heard("b", InstanceState::Stopped, 1));
+    assert!(knows(&reports).is_err_and(|why| why.contains("mgc on b is not running")));
+    // The mirror was promoted, and nobody but the witness knew.
+    reports.insert(HostName::from("b"), heard("b", InstanceState::Online, 2));
+    assert!(knows(&reports).is_err_and(|why| why.contains("a later epoch")));
+    let mut newer = heard("b", InstanceState::Standby, 1);
+    newer.record.as_mut().expect("it has one").version += 1;
+    reports.insert(HostName::from("b"), newer);
+    assert!(knows(&reports).is_err_and(|why| why.contains("b knows a newer record")));
+}
