@@ -3,6 +3,7 @@
 //! Whoever changes the instance holds `work`: the reconciler for a moment at a time, an order for as long as it takes.
 //! Reports never wait for it.
 
+use crate::bucket::{Bucket, OpenedWith, Shipping};
 use crate::error::Error;
 use crate::host::Host;
 use crate::jobs::Jobs;
@@ -11,7 +12,8 @@ use crate::postgres::copy::{CopyDestination, CopyJob, Has};
 use crate::postgres::instance::{Instance, volume};
 use crate::postgres::process::{Process, first_in};
 use crate::postgres::receive::Receive;
-use crate::postgres::share::{Share, is_segment, start_of};
+use crate::postgres::share::{Share, WriterPlaces, is_segment, start_of};
+use crate::postgres::share_folder::Folder;
 use crate::postgres::sql::{ChatProbe, Probe};
 use crate::rejoin::Rejoin;
 use crate::state_file::{State, StateFile};
@@ -26,8 +28,7 @@ use cluster::shipping_settings::{LogShipping, Span};
 use cluster::wal::Lsn;
 use nix::sys::signal::Signal;
 use rules::id::Epoch;
-use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
@@ -53,6 +54,8 @@ pub struct Database {
     pub jobs: Jobs,
     state: Mutex<StateFile>,
     seen: Mutex<Seen>,
+    /// The share, where it is in a bucket.
+    bucket: Mutex<Option<Arc<Bucket>>>,
 }
 
 /// What the reconciler keeps between two looks.
@@ -162,6 +165,7 @@ impl Database {
             wake: Notify::new(),
             executing: watch::Sender::new(None),
             jobs: Jobs::open(&host.folder, name)?,
+            bucket: Mutex::default(),
             seen: Mutex::default(),
             instance,
         })
@@ -293,7 +297,47 @@ impl Database {
 
     /// The share, if the topology has one for this database.
     pub fn share(&self, host: &Host) -> Option<Share> {
-        Some(Share::new(&self.settings(host)?.share, &self.name))
+        self.usable_share(host)?.ok()
+    }
+
+    /// The same, with the fault where it cannot be used at all: a bucket whose key is not here.
+    pub fn usable_share(&self, host: &Host) -> Option<Result<Share, Error>> {
+        let settings = self.settings(host)?;
+        if !settings.is_bucket() {
+            return Some(Ok(Share::Folder(Folder::new(&settings.share, &self.name))));
+        }
+        let mut bucket = self.bucket.lock().expect("nothing panics while it holds the bucket");
+        let now = OpenedWith::now(&settings, &host.folder);
+        if let Some(bucket) = bucket.as_ref().filter(|bucket| bucket.is_opened_with(&now)) {
+            return Some(Ok(Share::Bucket(bucket.clone())));
+        }
+        let folder = self.instance.folder.join("share");
+        let opened = Bucket::open(&host.name, &host.folder, &settings, &self.name, folder, &host.programs);
+        let opened = opened.map_err(|cause| Error::Share { what: format!("use the share {}", settings.share), cause });
+        Some(opened.map(|opened| {
+            *bucket = Some(opened.clone());
+            Share::Bucket(opened)
+        }))
+    }
+
+    /// Nothing is shipped from here.
+    pub fn ships_nothing(&self) {
+        if let Some(bucket) = self.bucket.lock().expect("nothing panics while it holds the bucket").as_ref() {
+            bucket.ship(None);
+        }
+    }
+
+    /// Nothing is copied from the share to here.
+    pub fn copies_nothing(&self) {
+        if let Some(bucket) = self.bucket.lock().expect("nothing panics while it holds the bucket").as_ref() {
+            bucket.copy(None);
+        }
+    }
+
+    /// What a writer of an epoch here has to be shipped.
+    pub fn shipping_in(&self, host: &Host, epoch: Epoch) -> Option<Shipping> {
+        let older_than = self.settings(host)?.delete_older_than.duration();
+        Some(Shipping { epoch, pg_wal: self.instance.data().join("pg_wal"), older_than })
     }
 
     /// Note which alert stands; one that was not there before goes into the log.
@@ -313,10 +357,11 @@ impl Database {
         }
     }
 
-    /// The folder that a writer of the record's epoch archives to; the fault where the share does not take it.
-    pub fn archive_folders(&self, host: &Host, record: &PoolRecord) -> Option<Result<(PathBuf, PathBuf), Error>> {
+    /// Where a writer of the record's epoch ships to; the fault where the share does not take it.
+    pub fn writer_places(&self, host: &Host, record: &PoolRecord) -> Option<Result<WriterPlaces, Error>> {
         let share = self.share(host)?;
-        Some(share.writer_folders(record.epoch, &host.programs))
+        share.ship(self.shipping_in(host, record.epoch));
+        Some(share.writer_places(record.epoch, &host.programs))
     }
 
     /// What a standby has, so that nothing is offered to it that holds less.

@@ -88,6 +88,14 @@ pub enum Error {
         /// What it said, or why it could not be asked.
         cause: String,
     },
+    /// The share did not do what it was asked.
+    #[error("{what}: {cause}")]
+    Share {
+        /// What was asked of it.
+        what: String,
+        /// What the system or the store says.
+        cause: String,
+    },
     /// An order does not fit what is here.
     #[error("{0}")]
     Unfit(String),

@@ -1,5 +1,6 @@
 //! The copy and restore jobs of a backup: stream when it can, files when it must.
 
+use crate::bucket::Copying;
 use crate::database::{Database, Work};
 use crate::error::Error;
 use crate::host::Host;
@@ -16,7 +17,7 @@ use cluster::name::HostName;
 use cluster::record::PoolRecord;
 use cluster::report::ShippingReport;
 use cluster::share_fault::{self, ShareFault};
-use cluster::shipping_settings::LogShipping;
+use cluster::shipping_settings::{BUCKET as BUCKET_URL, LogShipping};
 use cluster::wal::Lsn;
 use cluster::witness::Reach;
 use std::time::{Duration, Instant};
@@ -31,6 +32,8 @@ const REACH: Duration = Duration::from_millis(500);
 const STREAM_IS_OFF: Duration = Duration::from_millis(100);
 /// Longest note of requests for files, in bytes.
 const REQUESTS_BYTES_MAX: u64 = 1024 * 1024;
+/// Time between two looks at a bucket while nothing else brings the log.
+const BUCKET: Duration = Duration::from_millis(200);
 /// Longest wait for the source to answer.
 const REACH_LIMIT: Duration = Duration::from_millis(300);
 
@@ -155,13 +158,20 @@ fn copy(host: &Host, database: &Database, work: &mut Work, probe: &Probe, settin
     let mut report = ShippingReport { enabled, streaming: probe.streaming, ..before };
     let due = work.copied_at.is_none_or(|at| !probe.streaming || at.elapsed() >= settings.copy_every.duration());
     let mut in_order = false;
-    if enabled
-        && due
-        && let Some(share) = database.share(host)
-    {
+    if !enabled {
+        database.copies_nothing();
+    }
+    let share = database.usable_share(host).filter(|_| enabled && due);
+    if let Some(Err(error)) = &share {
+        report.fault = Some(error.to_string());
+    }
+    if let Some(Ok(share)) = share {
         work.copied_at = Some(Instant::now());
+        let has = database.has(probe);
+        let every = if probe.streaming { settings.copy_every.duration() } else { BUCKET };
+        share.copy(Some(Copying { from: place(has.applied), partial: !probe.streaming, every }));
         let mut noted = Noted::default();
-        match work.copy.round(&share, false, &work.destination, &database.has(probe), &host.programs) {
+        match work.copy.round(&share, false, &work.destination, &has, &host.programs) {
             Ok(copied) => {
                 report.shipped_file = copied.newest;
                 report.shipped = copied.shipped;
@@ -208,6 +218,11 @@ fn say_needs(host: &Host, work: &mut Work, share: &Share, probe: &Probe) {
 
 fn unreadable(share: &str, error: &std::io::Error, streaming: bool) -> String {
     let what = match share_fault::named(&error.to_string()) {
+        ShareFault::Missing if share.starts_with(BUCKET_URL) => {
+            format!("the bucket of the share {share} is missing: create it, or correct its name")
+        }
+        ShareFault::Unreachable => format!("the store of the share {share} cannot be reached from here"),
+        ShareFault::Slow => format!("the store of the share {share} does not answer in time"),
         ShareFault::Missing => format!("the share {share} is missing here: mount it, or bring the folder back"),
         _ => format!("the share {share} cannot be read: {error}"),
     };

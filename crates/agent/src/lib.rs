@@ -2,6 +2,7 @@
 //! out the orders of runbooks. The only crate that starts, stops or promotes a database; it gives no orders itself.
 
 pub mod api;
+pub mod bucket;
 pub mod database;
 pub mod error;
 pub mod feed;

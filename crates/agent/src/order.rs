@@ -3,12 +3,16 @@
 //! An order's stamp is on disk before anything is done, and no older stamp is taken after it. While an order is carried
 //! out it holds the instance, so the reconciler never works against it.
 
+use crate::bucket::Copying;
 use crate::database::{Database, Work};
 use crate::error::Error;
 use crate::feed;
 use crate::host::Host;
-use crate::postgres::copy::{CopyJob, Offer};
+use crate::postgres::conf::ArchiveTo;
+use crate::postgres::copy::{Copied, CopyJob, Offer};
 use crate::postgres::rebuild;
+use crate::postgres::share::{Share, place};
+use crate::postgres::sql::Probe;
 use crate::reconcile::standby_conf;
 use cluster::name::HostName;
 use cluster::order::{Order, Outcome, StampedOrder};
@@ -88,7 +92,7 @@ async fn carry_out(host: &Host, database: &Database, work: &mut Work, order: &Or
         Order::Seed { from, .. } => seed(host, database, work, from, false).await,
         Order::SeedAnew { from, .. } => seed(host, database, work, from, true).await,
         Order::Fence { epoch, .. } => fence(database, work, *epoch).await,
-        Order::CloseShare { epoch, .. } => close_share(host, database, *epoch),
+        Order::CloseShare { epoch, .. } => close_share(host, database, *epoch).await,
         Order::StopLogShipping { .. } => stop_log_shipping(host, database, work).await,
         Order::StartLogShipping { .. } => start_log_shipping(host, database, work).await,
         Order::CopyRemainingLog { .. } => copy_remaining_log(host, database, work).await,
@@ -175,9 +179,10 @@ async fn fence(database: &Database, work: &mut Work, epoch: Epoch) -> Result<Str
     Ok(format!("{} is stopped and stays so", database.name))
 }
 
-fn close_share(host: &Host, database: &Database, epoch: Epoch) -> Result<String, Error> {
-    let closed = match database.share(host) {
-        Some(share) => share.close(epoch, &host.programs),
+async fn close_share(host: &Host, database: &Database, epoch: Epoch) -> Result<String, Error> {
+    let closed = match database.usable_share(host) {
+        Some(Ok(share)) => share.close(epoch, &host.programs).await,
+        Some(Err(error)) => Err(error),
         None => Ok(()),
     };
     let detail = match closed {
@@ -197,6 +202,7 @@ const STREAM_END: Duration = Duration::from_secs(3);
 async fn stop_log_shipping(host: &Host, database: &Database, work: &mut Work) -> Result<String, Error> {
     let epoch = present_epoch(host);
     database.remember(|s| s.shipping_stopped_in = Some(epoch))?;
+    database.copies_nothing();
     let mut conf = standby_conf(host, database, None);
     conf.files_from = Some(database.instance.copied());
     database.reload(&conf)?;
@@ -217,7 +223,7 @@ async fn start_log_shipping(host: &Host, database: &Database, work: &mut Work) -
     let mut detail = "copy and restore jobs and the stream are on".to_owned();
     // What the share was closed over is in no open folder: a stream may not have all of it any more.
     if let (Some(share), Some(probe)) = (database.share(host), database.probe().await)
-        && let Err(error) = work.copy.round(&share, true, &work.destination, &database.has(&probe), &host.programs)
+        && let Err(error) = copy_now(host, database, work, &share, &probe, true).await
     {
         detail = format!("{detail}; the share cannot be read ({error}), the stream goes on without it");
     }
@@ -226,6 +232,21 @@ async fn start_log_shipping(host: &Host, database: &Database, work: &mut Work) -
     report.enabled = true;
     database.shipping(Some(report), false);
     Ok(detail)
+}
+
+/// Everything of the share, closed or open, that the standby lacks, as the share is now.
+async fn copy_now(
+    host: &Host,
+    database: &Database,
+    work: &mut Work,
+    share: &Share,
+    probe: &Probe,
+    closed: bool,
+) -> std::io::Result<Copied> {
+    let has = database.has(probe);
+    let copying = Copying { from: place(has.applied), partial: true, every: Duration::ZERO };
+    share.bring(&copying, closed).await?;
+    work.copy.round(share, closed, &work.destination, &has, &host.programs)
 }
 
 async fn copy_remaining_log(host: &Host, database: &Database, work: &mut Work) -> Result<String, Error> {
@@ -242,7 +263,7 @@ async fn copy_remaining_log(host: &Host, database: &Database, work: &mut Work) -
     let mut files = 0;
     let mut newest = None;
     for closed in [true, false] {
-        match work.copy.round(&share, closed, &work.destination, &database.has(&probe), &host.programs) {
+        match copy_now(host, database, work, &share, &probe, closed).await {
             Ok(copied) => {
                 files += copied.files;
                 newest = newest.max(copied.newest);
@@ -335,10 +356,13 @@ async fn start_again(database: &Database, epoch: Epoch) -> Result<(), Error> {
 }
 
 /// Where a writer of this epoch archives to; nowhere while log shipping is off.
-fn archive_of(host: &Host, database: &Database, epoch: Epoch) -> Option<std::path::PathBuf> {
+fn archive_of(host: &Host, database: &Database, epoch: Epoch) -> Option<ArchiveTo> {
     let record = host.store.record()?;
     let off = record.databases.get(&database.name).is_some_and(|d| d.shipping_off);
-    database.share(host).filter(|_| !off).map(|share| share.wal_folder(epoch, &host.programs))
+    database.share(host).filter(|_| !off).map(|share| {
+        share.ship(database.shipping_in(host, epoch));
+        share.archive_to(epoch, &host.programs)
+    })
 }
 
 async fn promote(host: &Host, database: &Database, epoch: Epoch) -> Result<String, Error> {

@@ -1,15 +1,19 @@
 //! Showing what only this host can show, for the check of a topology before it is published: the clock, PostgreSQL's version,
 //! whether a share can be written, read and deleted here and is the same folder that others see, and the ways to other agents.
 
+use crate::bucket::store::Store;
 use crate::error::Error;
 use crate::host::Host;
 use cluster::name::HostName;
+use cluster::shipping_settings::{LogShipping, ShareAt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use wire::agent::{Probe, ProbeAct, Probed, ShareProbed};
 
 /// Marks begin with this; what a check left behind that was killed is deleted by the next one.
 const MARK: &str = ".standfast-probe-";
+/// In a bucket they lie beside the databases.
+const PROBES: &str = "probes";
 /// Longest wait for another agent's port.
 const REACH: Duration = Duration::from_secs(1);
 /// Longest wait for a share: a dead mount would hold it for ever.
@@ -27,10 +31,16 @@ pub async fn show(host: &Host, asked: &Probe) -> Result<Probed, Error> {
         return Err(Error::Unfit(format!("'{token}' names no check; take letters and digits")));
     }
     let mut shares = Vec::with_capacity(asked.shares.len());
-    for path in &asked.shares {
-        let share = look_at(host, Path::new(path), token, asked.act);
+    for at in &asked.shares {
+        let share = async {
+            if at.is_bucket() {
+                look_into(host, at, token, asked.act).await
+            } else {
+                look_at(host, Path::new(&at.share), token, asked.act).await
+            }
+        };
         shares.push(tokio::time::timeout(SHARE, share).await.unwrap_or_else(|_| ShareProbed {
-            fault: Some(format!("no answer within {} s; is its mount dead?", SHARE.as_secs())),
+            fault: Some(format!("no answer within {} s", SHARE.as_secs())),
             inside_host_folder: false,
             sees: Vec::new(),
         }));
@@ -79,6 +89,39 @@ async fn look_at(host: &Host, share: &Path, token: &str, act: ProbeAct) -> Share
             }
         }
     };
+    seen.fault = result.err();
+    seen
+}
+
+/// The same in a bucket: an object in place of a folder with a file.
+async fn look_into(host: &Host, at: &ShareAt, token: &str, act: ProbeAct) -> ShareProbed {
+    let mut seen = ShareProbed { fault: None, inside_host_folder: false, sees: Vec::new() };
+    let result = async {
+        let settings = LogShipping { s3: at.s3.clone(), ..LogShipping::into_share(&at.share) };
+        let store = Store::open(&settings, &PROBES.into(), &host.folder)?;
+        let own = format!("{token}-{}", host.name);
+        match act {
+            ProbeAct::Mark => {
+                store.put(&own, token.as_bytes().to_vec()).await?;
+                let read = store.get(&own).await?.map(|(text, _)| text);
+                if read.as_deref() == Some(token.as_bytes()) {
+                    Ok(())
+                } else {
+                    Err(format!("what was written into {own} is not what is read"))
+                }
+            }
+            ProbeAct::See => {
+                let beginning = format!("{token}-");
+                let objects = store.list().await?;
+                let hosts = objects.iter().filter_map(|o| o.name.strip_prefix(&beginning)).map(HostName::from);
+                seen.sees = hosts.collect();
+                seen.sees.sort();
+                Ok(())
+            }
+            ProbeAct::Delete => store.delete(&own).await,
+        }
+    };
+    let result: Result<(), String> = result.await;
     seen.fault = result.err();
     seen
 }

@@ -72,6 +72,8 @@ async fn round(host: &Arc<Host>, database: &Database) -> Result<bool, Error> {
 /// No part in the pool: a writer that a newer epoch has left behind stops at once, and a standby that nobody needs rests.
 async fn idle(database: &Database, record: &PoolRecord, work: &mut Work) -> Result<bool, Error> {
     shipper::stop(work).await;
+    database.ships_nothing();
+    database.copies_nothing();
     let left_behind = database.state().history_epoch.is_none_or(|e| e < record.epoch);
     if database.running().is_some() && left_behind {
         tracing::warn!(database = %database.name, epoch = %record.epoch, "left behind: stopping");
@@ -96,6 +98,10 @@ async fn standby(
     upstream: Option<HostName>,
 ) -> Result<bool, Error> {
     shipper::stop(work).await;
+    database.ships_nothing();
+    if part != Part::Backup {
+        database.copies_nothing();
+    }
     work.wait_for_set = None;
     let state = database.state();
     if database.running().is_none() {
@@ -174,7 +180,7 @@ async fn start_standby(
     if rejoin::starting(host, database, record, work).await? {
         return Ok(false);
     }
-    let archive = database.share(host).map(|share| share.root().to_owned());
+    let archive = database.share(host).map(|share| share.archive()).transpose()?;
     let conf = Conf { archive, ..conf_of(host, database, record, part, upstream) };
     tracing::info!(database = %database.name, %part, "starting");
     database.start(&conf).await?;
@@ -185,16 +191,16 @@ async fn start_standby(
 /// not have any more: finished segments of the present writer. The backup's mirror does not, because it must never hold
 /// more than the backup, which may be promoted.
 fn conf_of(host: &Host, database: &Database, record: &PoolRecord, part: Part, upstream: Option<&HostName>) -> Conf {
-    let files_from = match part {
-        Part::Backup => Some(database.instance.copied()),
-        Part::Mirror => database.share(host).and_then(|share| share.archive_of(record.epoch)),
-        Part::Principal | Part::BackupMirror => None,
+    let (files_from, archive) = match part {
+        Part::Backup => (Some(database.instance.copied()), None),
+        Part::Mirror => (None, database.share(host).and_then(|share| share.archive_of(record.epoch))),
+        Part::Principal | Part::BackupMirror => (None, None),
     };
     let held_back = part == Part::Backup && database.state().shipping_stopped_in != Some(record.epoch);
     let delay = database.settings(host).filter(|_| held_back).map_or(0, |s| s.restore_delay.ms);
     let conf = standby_conf(host, database, upstream);
     let silence_ms = if part == Part::Mirror { database.partner_timeout(host).ms } else { conf.silence_ms };
-    Conf { files_from, apply_delay_ms: delay, silence_ms, ..conf }
+    Conf { files_from, archive, apply_delay_ms: delay, silence_ms, ..conf }
 }
 
 /// The configuration of a standby that streams from a host.
@@ -224,6 +230,7 @@ async fn principal(
         return Ok(false);
     }
     database.waits_for(None);
+    database.copies_nothing();
     let mut conf = database.instance.plain_conf();
     conf.wait_for = work.wait_for_set.clone().unwrap_or_else(|| probe.synchronous.first().cloned());
     let fault = shipper::round(host, database, record, work, &mut conf, ships, &probe).await;
@@ -287,9 +294,9 @@ async fn start_principal(
         conf.wait_for = mirror;
     }
     if ships.archives
-        && let Some(Ok((wal, _))) = database.archive_folders(host, record)
+        && let Some(Ok(places)) = database.writer_places(host, record)
     {
-        conf.archive_to = Some(wal);
+        conf.archive_to = Some(places.archive_to);
     }
     tracing::info!(database = %database.name, "starting as principal");
     database.start(&conf).await?;

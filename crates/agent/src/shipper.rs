@@ -17,6 +17,7 @@ use cluster::report::BackupReport;
 use cluster::share_fault::{self, Lack, ShareFault, Strain};
 use cluster::shipping_settings::LogShipping;
 use cluster::wal::Lsn;
+use rules::id::Epoch;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -66,6 +67,7 @@ pub async fn round(
     conf.compression = settings.compression;
     if !ships.archives {
         stop(work).await;
+        database.ships_nothing();
         work.ships = Standing::default();
         database.jobs.end(AgentType::Backup);
         database.alert(alert::BACKUP_LATE, None);
@@ -74,15 +76,21 @@ pub async fn round(
         return None;
     }
     conf.archive_timeout_s = settings.backup_every.ms.div_ceil(1_000);
-    let share = Share::new(&settings.share, &database.name);
     let waiting = waiting_files(&database.instance.data().join("pg_wal/archive_status"));
     let most = share_fault::waiting_max(conf.volume_mb);
-    look(database, work).await;
-    let (ours, stream) = match share.writer_folders(record.epoch, &host.programs) {
-        Ok((wal, stream)) => (Ok(wal), Some(stream)),
-        Err(error) => (Err(error.to_string()), None),
+    let share = match database.usable_share(host)? {
+        Ok(share) => share,
+        Err(error) => {
+            // Nothing is known of it, not even where to archive to: what there is stays here, and it is said.
+            stop(work).await;
+            return Some(error.to_string());
+        }
     };
-    examine(host, &share, work, ours.as_deref().ok(), ours.as_ref().err(), waiting.count).await;
+    share.ship(database.shipping_in(host, record.epoch));
+    look(database, work).await;
+    let places = share.writer_places(record.epoch, &host.programs);
+    let refused = places.as_ref().err().map(ToString::to_string);
+    examine(host, &share, work, record.epoch, refused.as_deref(), waiting.count).await;
     work.ships.lack = share_fault::lacks(
         work.ships.lack,
         &Strain {
@@ -95,9 +103,10 @@ pub async fn round(
     );
     let given_up = work.ships.lack.is_some_and(|l| l.to.is_none());
     // While the share has a fault, the archiver goes on trying, and PostgreSQL keeps what it cannot ship.
-    conf.archive_to = (!given_up).then(|| ours.clone().unwrap_or_else(|_| share.folder_of(record.epoch)));
-    begin_chain(database, record, work, &share, ours.as_deref().ok(), &host.programs);
-    match stream.filter(|_| ships.to_backup && !given_up) {
+    conf.archive_to = (!given_up).then(|| share.archive_to(record.epoch, &host.programs));
+    let added = places.as_ref().ok().map(|places| places.added.clone());
+    begin_chain(database, record, work, &share, added.as_deref(), &host.programs);
+    match places.ok().map(|places| places.stream).filter(|_| ships.to_backup && !given_up) {
         Some(stream) => {
             if let Err(error) = work.receive.ensure(&database.instance, &stream).await {
                 work.receive.fault = Some(error.to_string());
@@ -123,7 +132,7 @@ pub async fn round(
         };
     }
     let fault = fault_now(work, &settings, waiting.count, most);
-    report(host, database, work, &settings, probe, waiting.count, fault, ships.to_backup)
+    report(host, database, work, &settings, probe, waiting.count, share.shipped_to(), fault, ships.to_backup)
 }
 
 /// Once in an epoch: the chain goes on without a gap. What cannot be added now is tried again in the next round.
@@ -154,16 +163,10 @@ async fn look(database: &Database, work: &mut Work) {
 }
 
 /// Whether the share takes files, tried when something speaks against it.
-async fn examine(
-    host: &Host,
-    share: &Share,
-    work: &mut Work,
-    folder: Option<&Path>,
-    refused: Option<&String>,
-    waiting: u64,
-) {
+async fn examine(host: &Host, share: &Share, work: &mut Work, epoch: Epoch, refused: Option<&str>, waiting: u64) {
     let standing = &mut work.ships;
-    let doubtful = standing.fault.is_some()
+    let doubtful = share.tells_faults()
+        || standing.fault.is_some()
         || standing.lack.is_some_and(|l| l.to.is_none())
         || refused.is_some()
         || (standing.archiver.failing && waiting > 0)
@@ -173,15 +176,12 @@ async fn examine(
     }
     standing.tried_at = Some(Instant::now());
     let before = standing.fault.take();
-    standing.fault = match (folder, refused) {
-        (Some(folder), _) => {
-            share.takes_files(folder, &host.programs).await.err().map(|said| share_fault::named(&said))
-        }
-        (None, Some(said)) => Some(share_fault::named(said)),
-        (None, None) => None,
+    standing.fault = match refused {
+        Some(said) => Some(share_fault::named(said)),
+        None => share.takes_files(epoch, &host.programs).await.err().map(|said| share_fault::named(&said)),
     };
     if standing.fault.is_none() && before.is_some() {
-        tracing::info!(share = %share.root().display(), "the share takes files again");
+        tracing::info!("the share takes files again");
     }
 }
 
@@ -211,6 +211,7 @@ fn report(
     settings: &LogShipping,
     probe: &Probe,
     waiting_files: u64,
+    shipped_to: Option<Lsn>,
     fault: Option<(SessionStatus, String)>,
     to_backup: bool,
 ) -> Option<String> {
@@ -218,7 +219,9 @@ fn report(
     let archiver = work.ships.archiver.clone();
     let finished = archiver.last_file.as_deref().and_then(end_of);
     let given_up = work.ships.lack.is_some_and(|l| l.to.is_none());
-    let shipped = if given_up { before.shipped } else { archiver.received.max(finished).max(before.shipped) };
+    // What pg_receivewal has is in a folder at once, and in a bucket when the agent has sent it.
+    let received = if settings.is_bucket() { shipped_to } else { archiver.received };
+    let shipped = if given_up { before.shipped } else { received.max(finished).max(before.shipped) };
     let now = steady_ms();
     let currency = work.ships.currency.get_or_insert_with(|| Currency::new(now));
     currency.note(now, shipped.unwrap_or_default(), probe.written);

@@ -6,7 +6,7 @@ mod support;
 use cluster::order::{Order, Outcome, Stamp};
 use cluster::report::InstanceState;
 use rules::id::Epoch;
-use support::World;
+use support::{Relay, World};
 
 fn mgc() -> cluster::name::DatabaseName {
     "mgc".into()
@@ -114,41 +114,4 @@ async fn a_backup_goes_from_stream_to_files_and_back_by_itself() {
         world.until("the stream arrives", async |w| w.instance("b").await.applied >= written).await;
     }
     assert_eq!(rows(&world, "b").await, (1..next).collect::<Vec<_>>());
-}
-
-/// A port that leads to another one, or to nobody.
-struct Relay {
-    port: u16,
-    to: tokio::sync::watch::Sender<Option<u16>>,
-}
-
-impl Relay {
-    async fn to_nobody() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let to = tokio::sync::watch::Sender::new(None);
-        let state = to.subscribe();
-        tokio::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
-                let mut state = state.clone();
-                let Some(port) = *state.borrow_and_update() else { continue };
-                tokio::spawn(async move {
-                    let Ok(mut far) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await else { return };
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                        _ = state.changed() => {}
-                    }
-                });
-            }
-        });
-        Self { port, to }
-    }
-
-    fn lead_to(&self, port: u16) {
-        self.to.send_replace(Some(port));
-    }
-
-    fn cut(&self) {
-        self.to.send_replace(None);
-    }
 }

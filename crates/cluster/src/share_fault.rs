@@ -18,19 +18,38 @@ pub enum ShareFault {
     ReadOnly,
     /// The account that runs PostgreSQL may not write.
     Denied,
+    /// The store of the bucket does not answer at its address.
+    Unreachable,
+    /// The store of the bucket takes longer than is waited for.
+    Slow,
     /// Something else, in the system's words.
     Other(String),
 }
 
 /// What the system's words mean, as its programs print them in the locale C.
 pub fn named(said: &str) -> ShareFault {
-    let words: [(&str, ShareFault); 6] = [
+    let words: [(&str, ShareFault); 21] = [
         ("No space left on device", ShareFault::Full),
         ("Disk quota exceeded", ShareFault::Full),
         ("Read-only file system", ShareFault::ReadOnly),
         ("Permission denied", ShareFault::Denied),
         ("Operation not permitted", ShareFault::Denied),
         ("No such file or directory", ShareFault::Missing),
+        ("NoSuchBucket", ShareFault::Missing),
+        ("AccessDenied", ShareFault::Denied),
+        ("SignatureDoesNotMatch", ShareFault::Denied),
+        ("InvalidAccessKeyId", ShareFault::Denied),
+        ("403 Forbidden", ShareFault::Denied),
+        ("401 Unauthorized", ShareFault::Denied),
+        ("QuotaExceeded", ShareFault::Full),
+        ("StorageFull", ShareFault::Full),
+        ("507 Insufficient Storage", ShareFault::Full),
+        ("no answer within", ShareFault::Slow),
+        ("operation timed out", ShareFault::Slow),
+        ("SlowDown", ShareFault::Slow),
+        ("error trying to connect", ShareFault::Unreachable),
+        ("tcp connect error", ShareFault::Unreachable),
+        ("Connection refused", ShareFault::Unreachable),
     ];
     let found = words.into_iter().find(|(words, _)| said.contains(words));
     found.map_or_else(|| ShareFault::Other(said.trim().to_owned()), |(_, fault)| fault)
@@ -38,7 +57,22 @@ pub fn named(said: &str) -> ShareFault {
 
 /// What is wrong and what can be done, for people. `waiting`: segments, of 1 MB each, that wait on the principal's disk.
 pub fn says(fault: &ShareFault, share: &str, waiting: u64, most: u64) -> String {
+    let bucket = share.starts_with(crate::shipping_settings::BUCKET);
     let what = match fault {
+        ShareFault::Missing if bucket => {
+            format!("the bucket of the share {share} is missing: create it, or correct its name")
+        }
+        ShareFault::Denied if bucket => {
+            format!(
+                "the share {share} refuses the key: see s3.credentials in the host's folder, and what the key may do"
+            )
+        }
+        ShareFault::Unreachable => {
+            format!(
+                "the store of the share {share} cannot be reached: see the endpoint in the topology, and the line to it"
+            )
+        }
+        ShareFault::Slow => format!("the store of the share {share} does not answer in time"),
         ShareFault::Missing => format!("the share {share} is missing: mount it, or bring the folder back"),
         ShareFault::Full => {
             format!("the share {share} is full: free space there, or shorten delete_older_than in the topology")
@@ -140,6 +174,11 @@ mod tests {
             ("cp: cannot create regular file '/s/x': Read-only file system", ShareFault::ReadOnly),
             ("cp: cannot create regular file '/s/x': No such file or directory", ShareFault::Missing),
             ("sh: 1: cannot create /s/x: Permission denied", ShareFault::Denied),
+            ("Client error with status 404: <Error><Code>NoSuchBucket</Code></Error>", ShareFault::Missing),
+            ("Server returned non-2xx status code: 403 Forbidden: <Code>AccessDenied</Code>", ShareFault::Denied),
+            ("<Code>XMinioStorageFull</Code>", ShareFault::Full),
+            ("no answer within 5 s", ShareFault::Slow),
+            ("client error (Connect): tcp connect error: Connection refused (os error 111)", ShareFault::Unreachable),
             ("Input/output error", ShareFault::Other("Input/output error".into())),
         ] {
             assert_eq!(named(said), fault, "{said}");

@@ -83,12 +83,55 @@ impl Compression {
     }
 }
 
+/// Where a bucket is. Its key is in a file of each host's folder, never here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct S3 {
+    /// `https://host:port` of an S3-compatible store; that of Amazon for the region when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The region; `us-east-1` when left out, which other stores than Amazon's take as they like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+}
+
+/// A share, and all that is needed to find it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareAt {
+    /// A folder, or a place in a bucket.
+    pub share: String,
+    /// Where the bucket is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3>,
+}
+
+impl ShareAt {
+    /// Whether it is a bucket.
+    pub fn is_bucket(&self) -> bool {
+        self.share.starts_with(BUCKET)
+    }
+}
+
+/// Begin of the address of a share in a bucket.
+pub const BUCKET: &str = "s3://";
+
+/// Bucket and prefix of `s3://bucket/prefix`; the prefix may be empty.
+pub fn split_bucket(share: &str) -> Option<(&str, &str)> {
+    let rest = share.strip_prefix(BUCKET)?;
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    Some((bucket, prefix.trim_matches('/')))
+}
+
 /// Log shipping of a database. Each field's default is the reference's where it names one that fits a log that streams.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogShipping {
-    /// A folder that every host of the database reads and writes; best on a host of neither site.
+    /// A folder that every host of the database reads and writes, best on a host of neither site; or a place in a bucket:
+    /// `s3://bucket/prefix`.
     pub share: String,
+    /// Where the bucket is, if the share is in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3>,
     /// The backup job: a segment is finished at least this often while anything is written. What is written meanwhile is in
     /// the share all the same, as a partial segment.
     #[serde(default = "default_backup_every")]
@@ -149,6 +192,7 @@ impl LogShipping {
     pub fn into_share(share: &str) -> Self {
         Self {
             share: share.to_owned(),
+            s3: None,
             backup_every: default_backup_every(),
             copy_every: default_copy_every(),
             delete_older_than: default_delete_older_than(),
@@ -163,6 +207,15 @@ impl LogShipping {
 
     /// What differs from before, the share aside: `key: from → to`.
     pub fn changed_from(&self, old: &LogShipping) -> Vec<String> {
+        let place = |s: &LogShipping| {
+            let of = |text: Option<&String>| text.cloned().unwrap_or_else(|| "default".into());
+            let s3 = s.s3.as_ref();
+            format!(
+                "endpoint {}, region {}",
+                of(s3.and_then(|s| s.endpoint.as_ref())),
+                of(s3.and_then(|s| s.region.as_ref()))
+            )
+        };
         let said = |s: &LogShipping| {
             [
                 ("backup_every", s.backup_every.to_string()),
@@ -173,6 +226,7 @@ impl LogShipping {
                 ("backup_threshold", s.backup_threshold.to_string()),
                 ("restore_threshold", s.restore_threshold.to_string()),
                 ("threshold_alerts", s.threshold_alerts.to_string()),
+                ("s3", place(s)),
                 ("history_retention", s.history_retention.to_string()),
             ]
         };
@@ -183,8 +237,15 @@ impl LogShipping {
     /// What cannot be: a key and what is wrong with it.
     pub fn findings(&self) -> Vec<(&'static str, String)> {
         let mut found = Vec::new();
-        if !self.share.starts_with('/') {
-            found.push(("share", format!("the share '{}' is no absolute path; write it from / on", self.share)));
+        if let Some((bucket, prefix)) = split_bucket(&self.share) {
+            self.bucket_findings(bucket, prefix, &mut found);
+        } else if self.s3.is_some() {
+            found.push(("s3", format!("s3 is for a share in a bucket; '{}' is a folder: take s3 out", self.share)));
+        } else if !self.share.starts_with('/') {
+            found.push((
+                "share",
+                format!("the share '{}' is no absolute path; write it from / on, or as s3://bucket/prefix", self.share),
+            ));
         } else if self.share.trim_matches('/').is_empty() || self.share.split('/').any(|part| part == "..") {
             let says = "is no plain path; name a folder of its own, without '..' (ha-dr §4)";
             found.push(("share", format!("the share '{}' {says}", self.share)));
@@ -209,6 +270,34 @@ impl LogShipping {
             }
         }
         found
+    }
+
+    /// Whether the share is in a bucket.
+    pub fn is_bucket(&self) -> bool {
+        self.share.starts_with(BUCKET)
+    }
+
+    /// The share, and all that is needed to find it.
+    pub fn at(&self) -> ShareAt {
+        ShareAt { share: self.share.clone(), s3: self.s3.clone() }
+    }
+
+    fn bucket_findings(&self, bucket: &str, prefix: &str, found: &mut Vec<(&'static str, String)>) {
+        let plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        if bucket.is_empty() || !plain(bucket) || !prefix.split('/').all(|part| plain(part) && part != "..") {
+            let says =
+                "is no place in a bucket; write it as s3://bucket/prefix, with letters, digits, '-', '_' and '.'";
+            found.push(("share", format!("the share '{}' {says}", self.share)));
+        }
+        let Some(endpoint) = self.s3.as_ref().and_then(|s3| s3.endpoint.as_deref()) else { return };
+        let rest = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
+        if rest.is_none_or(|rest| rest.is_empty() || rest.contains(char::is_whitespace)) {
+            found.push(("endpoint", format!("'{endpoint}' is no web address; write it as https://host:port")));
+        } else if rest.is_some_and(|rest| rest.contains('@')) {
+            let says = "the endpoint holds a key, and the topology is copied to every host; write it into s3.credentials in \
+                        the folder of each host instead";
+            found.push(("endpoint", says.into()));
+        }
     }
 
     /// What may be, and is hardly meant: a key and a sentence.

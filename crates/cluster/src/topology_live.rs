@@ -3,6 +3,7 @@
 
 use crate::name::{HostName, SiteName};
 use crate::remark::Remark;
+use crate::shipping_settings::BUCKET;
 use crate::topology::{Database, Topology};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -131,7 +132,11 @@ fn share(database: &Database, answered: &BTreeMap<&HostName, &Seen>, remarks: &m
             Some(fault) => remarks.push(Remark::new(
                 RULE,
                 format!("{host} cannot use the share {path}: {fault}"),
-                "mount it there, and let the account of PostgreSQL read and write it",
+                if path.starts_with(BUCKET) {
+                    "see s3.credentials in its folder, the endpoint, and what the key may do: list, read, write and delete"
+                } else {
+                    "mount it there, and let the account of PostgreSQL read and write it"
+                },
             )),
             None => fit.push((host, shown)),
         }

@@ -112,8 +112,8 @@ pub struct Probe {
     pub token: String,
     /// What to do in the shares.
     pub act: ProbeAct,
-    /// Folders, each an absolute path.
-    pub shares: Vec<String>,
+    /// Folders, each an absolute path, and places in buckets.
+    pub shares: Vec<cluster::shipping_settings::ShareAt>,
     /// Agents to reach, `address:port` as this host's site is to see them.
     pub reach: Vec<(cluster::name::HostName, String)>,
 }

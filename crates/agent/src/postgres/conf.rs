@@ -16,6 +16,26 @@ const WAL_KEEP_MB_MAX: u64 = 192;
 /// Longest silence on a stream, in milliseconds, where no mirror pair asks for less.
 pub const SILENCE_MS: u64 = 5_000;
 
+/// Where PostgreSQL finds finished segments of the share by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Archive {
+    /// The share's own folder: those of every epoch.
+    Share(PathBuf),
+    /// A folder of finished segments: those of one epoch.
+    Epoch(PathBuf),
+    /// A folder through which it asks the agent for them.
+    Requests(PathBuf),
+}
+
+/// Where PostgreSQL archives finished segments to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ArchiveTo {
+    /// A folder that it copies them into.
+    Folder(PathBuf),
+    /// A folder of marks: the agent ships them from where they are, and marks what is in the share for good.
+    Marks(PathBuf),
+}
+
 /// Everything that varies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conf {
@@ -33,13 +53,13 @@ pub struct Conf {
     pub stream_from: Option<String>,
     /// Folder that a standby restores files from.
     pub files_from: Option<PathBuf>,
-    /// The share's own folder, from which a standby that is starting fetches what is nowhere nearer: after a rewind or a long
+    /// The share itself, from which a standby that is starting fetches what is nowhere nearer: after a rewind or a long
     /// absence it may need more log than its source has kept.
-    pub archive: Option<PathBuf>,
+    pub archive: Option<Archive>,
     /// File in which each request for a file to restore is noted.
     pub asked: PathBuf,
-    /// Folder that finished segments are archived to.
-    pub archive_to: Option<PathBuf>,
+    /// Where finished segments are archived to.
+    pub archive_to: Option<ArchiveTo>,
     /// A segment is finished at least this often while anything is written, in seconds; 0: only when it is full.
     pub archive_timeout_s: u64,
     /// What was committed is held back so long before a standby applies it, in milliseconds.
@@ -106,9 +126,9 @@ impl Conf {
         // The source is told how long it may wait for a reply: a mirror's may be shorter than a backup's.
         let patience = |at: &String| format!("{at} options='-c wal_sender_timeout={}ms'", self.silence_ms);
         setting(&mut text, "primary_conninfo", &self.stream_from.as_ref().map(patience).unwrap_or_default());
-        let restore = restore_command(self.files_from.as_deref(), self.archive.as_deref(), &self.asked);
+        let restore = restore_command(self.files_from.as_deref(), self.archive.as_ref(), &self.asked);
         setting(&mut text, "restore_command", &restore);
-        let archive = self.archive_to.as_deref().map_or("true".to_owned(), archive_command);
+        let archive = self.archive_to.as_ref().map_or("true".to_owned(), archive_command);
         setting(&mut text, "archive_command", &archive);
         text
     }
@@ -120,30 +140,63 @@ fn setting(text: &mut String, name: &str, value: &str) {
 
 /// Plain shell, so that a standby depends on nothing but its own files. Each request is noted: that the same segment is
 /// asked for again shows that everything in it has been applied.
-fn restore_command(folder: Option<&Path>, archive: Option<&Path>, asked: &Path) -> String {
+fn restore_command(folder: Option<&Path>, archive: Option<&Archive>, asked: &Path) -> String {
     let mut places = String::new();
+    let mut last = "exit 1".to_owned();
     if let Some(folder) = folder {
         let (folder, partial) = (folder.display(), crate::postgres::copy::PARTIAL);
         write!(places, "'{folder}/%f' '{folder}/{partial}/%f' ").expect("writing to a string cannot fail");
     }
-    if let Some(archive) = archive {
-        let archive = archive.display();
-        write!(places, "'{archive}'/*/wal/%f '{archive}'/closed/*/wal/%f ").expect("writing to a string cannot fail");
+    match archive {
+        None => {}
+        Some(Archive::Share(share)) => {
+            let share = share.display();
+            write!(places, "'{share}'/*/wal/%f '{share}'/closed/*/wal/%f ").expect("writing to a string cannot fail");
+        }
+        Some(Archive::Epoch(wal)) => {
+            write!(places, "'{}/%f' ", wal.display()).expect("writing to a string cannot fail");
+        }
+        Some(Archive::Requests(folder)) => last = request(folder),
     }
-    if places.is_empty() {
+    if places.is_empty() && archive.is_none() {
         return String::new();
     }
+    let near = if places.is_empty() {
+        String::new()
+    } else {
+        format!("for f in {places}; do test -f \"$f\" && exec cp \"$f\" '%p'; done; ")
+    };
+    format!("echo %f >> '{}'; {near}{last}", asked.display())
+}
+
+/// Ask the agent, which takes the request away when it has answered it; an agent that is away answers nothing.
+fn request(folder: &Path) -> String {
+    let folder = folder.display();
     format!(
-        "echo %f >> '{}'; for f in {places}; do test -f \"$f\" && exec cp \"$f\" '%p'; done; exit 1",
-        asked.display()
+        "w='{folder}/want/%f'; h='{folder}/have/%f'; : > \"$w\" || exit 1; i=0; while test $i -lt 150; do test -f \"$w\" || {{ \
+         test -f \"$h\" && exec cp \"$h\" '%p'; exit 1; }}; i=$((i+1)); sleep 0.02; done; exit 1"
     )
 }
 
 /// A finished segment is in the share whole and synced, or not at all. When the folder has been taken away because the
-/// share is closed to this epoch, the command fails and PostgreSQL keeps the segment.
-fn archive_command(folder: &Path) -> String {
-    let to = folder.display();
-    format!("test -f '{to}/%f' || {{ cp '%p' '{to}/.%f.new' && sync '{to}/.%f.new' && mv '{to}/.%f.new' '{to}/%f'; }}")
+/// share is closed to this epoch, the command fails and PostgreSQL keeps the segment; so it does where the agent, which
+/// ships into a bucket, has not marked the segment in time, or says that the bucket takes nothing.
+fn archive_command(to: &ArchiveTo) -> String {
+    match to {
+        ArchiveTo::Folder(folder) => {
+            let to = folder.display();
+            format!(
+                "test -f '{to}/%f' || {{ cp '%p' '{to}/.%f.new' && sync '{to}/.%f.new' && mv '{to}/.%f.new' '{to}/%f'; }}"
+            )
+        }
+        ArchiveTo::Marks(folder) => {
+            let (marks, fault) = (folder.display(), crate::bucket::FAULT);
+            format!(
+                "i=0; while test $i -lt 250; do test -f '{marks}/%f' && exit 0; test -f '{marks}/{fault}' && exit 1; \
+                 i=$((i+1)); sleep 0.02; done; exit 1"
+            )
+        }
+    }
 }
 
 #[cfg(test)]
@@ -162,7 +215,7 @@ mod tests {
             files_from: None,
             archive: None,
             asked: "/a".into(),
-            archive_to: Some("/share".into()),
+            archive_to: Some(ArchiveTo::Folder("/share".into())),
             archive_timeout_s: 900,
             apply_delay_ms: 0,
             silence_ms: SILENCE_MS,

@@ -8,4 +8,5 @@ pub mod programs;
 pub mod rebuild;
 pub mod receive;
 pub mod share;
+pub mod share_folder;
 pub mod sql;

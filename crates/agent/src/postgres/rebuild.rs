@@ -1,13 +1,13 @@
 //! Making an instance a standby of somebody else's history: base backup, rewind, and what is kept before.
 
 use crate::error::Error;
-use crate::postgres::conf::Conf;
+use crate::postgres::conf::{Archive, Conf};
 use crate::postgres::instance::{Instance, remove};
 use cluster::secret::{ROLE_ADMIN, ROLE_REPLICATION};
 use cluster::wal::Lsn;
 use rules::id::Epoch;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Replace the data by an online base backup from `at`, as a standby.
 pub async fn base_backup(instance: &Instance, at: &str) -> Result<String, Error> {
@@ -34,13 +34,13 @@ pub async fn base_backup(instance: &Instance, at: &str) -> Result<String, Error>
 /// present timeline: before that, its control file does not show it, and pg_rewind sees nothing to do.
 /// `archive` is where this instance's own finished segments went: the rewind needs them back to the last common
 /// checkpoint, and some may be gone from the data.
-pub async fn rewind(instance: &Instance, at: &str, archive: Option<PathBuf>) -> Result<String, Error> {
+pub async fn rewind(instance: &Instance, at: &str, archive: Option<Archive>) -> Result<String, Error> {
     checkpoint_at(instance, at).await?;
     instance.prepare_folders()?;
     // A standby that was killed has to be recovered before a rewind, which only a writer's data can be.
     let _ = fs::remove_file(instance.data().join("standby.signal"));
     let with_archive = archive.is_some();
-    instance.configure(&Conf { files_from: archive, ..instance.plain_conf() })?;
+    instance.configure(&Conf { archive, ..instance.plain_conf() })?;
     let source = instance.connection_to(at, ROLE_ADMIN, "postgres", "standfast agent");
     let data = instance.data();
     let run = instance.programs.run("pg_rewind", instance.database.as_str(), |command| {

@@ -34,6 +34,8 @@ pub struct World {
     hosts: Vec<At>,
     http: reqwest::Client,
     stamp: AtomicU64,
+    /// The folder in which the share's files lie, wherever it is.
+    share: PathBuf,
     /// What each agent said when it answered for the first time.
     pub first_answers: BTreeMap<&'static str, HostReport>,
 }
@@ -47,20 +49,34 @@ impl World {
     /// Two sites with a host each: `a` for the primary, `b` for the backup. The stream from `a` to `b` leads to
     /// `stream_port`, whatever listens there.
     pub async fn two_sites(stream_port: Option<u16>) -> Self {
+        let share = Self::folder().join("share");
+        std::fs::create_dir_all(&share).expect("a folder for the share");
+        Self::shipping_through(stream_port, &format!("share = \"{}\"", share.display()), share, None).await
+    }
+
+    /// The folder of this test.
+    pub fn folder() -> PathBuf {
+        std::env::temp_dir().join(format!("standfast-agent-{}", std::process::id()))
+    }
+
+    /// The same with another share: its settings, the folder in which its files lie, and the key to it.
+    pub async fn shipping_through(stream_port: Option<u16>, settings: &str, share: PathBuf, key: Option<&str>) -> Self {
         let filter = tracing_subscriber::EnvFilter::from_env("STANDFAST_LOG");
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
-        let dir = std::env::temp_dir().join(format!("standfast-agent-{}", std::process::id()));
+        let dir = Self::folder();
         let hosts: Vec<At> =
             ["a", "b"].map(|name| At { name, agent: free_port(), postgres: free_port() }).into_iter().collect();
-        let topology = topology(&dir, &hosts, stream_port.unwrap_or(hosts[0].postgres));
-        std::fs::create_dir_all(dir.join("share")).expect("a folder for the share");
+        let topology = topology(settings, &hosts, stream_port.unwrap_or(hosts[0].postgres));
         let (http, stamp) = (reqwest::Client::new(), AtomicU64::new(1));
-        let mut world = Self { dir, hosts, http, stamp, first_answers: BTreeMap::new() };
+        let mut world = Self { dir, hosts, http, stamp, share, first_answers: BTreeMap::new() };
         for host in &world.hosts {
             let folder = world.dir.join(host.name);
             std::fs::create_dir_all(&folder).expect("a folder for the host");
             std::fs::write(folder.join("topology.toml"), &topology).expect("the folder takes files");
             std::fs::write(folder.join("pool.secret"), SECRET).expect("the folder takes files");
+            if let Some(key) = key {
+                std::fs::write(folder.join("s3.credentials"), key).expect("the folder takes files");
+            }
             let config = agent::Config { dir: folder, host: host.name.into(), without_peer: false };
             tokio::spawn(async move { agent::run(config, axum::Router::new()).await.expect("the agent runs") });
         }
@@ -156,7 +172,7 @@ impl World {
         let segment = format!("{:08X}{:08X}", written.0 >> 32, (written.0 & 0xFFFF_FFFF) >> 20);
         let offset = usize::try_from(written.0 & 0xF_FFFF).expect("an offset in a segment fits");
         ["stream", "wal"].iter().any(|part| {
-            let folder = self.dir.join("share/mgc/1").join(part);
+            let folder = self.share.join("mgc/1").join(part);
             let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
             files
                 .filter(|f| f.file_name().to_string_lossy().get(8..24) == Some(segment.as_str()))
@@ -213,7 +229,7 @@ pub fn first_record() -> PoolRecord {
     }
 }
 
-fn topology(dir: &std::path::Path, hosts: &[At], stream_port: u16) -> String {
+fn topology(log_shipping: &str, hosts: &[At], stream_port: u16) -> String {
     let mut text = String::from("pool = \"test.standfast.example\"\n");
     for (site, host) in [("site-1", "a"), ("site-2", "b")] {
         write!(text, "\n[[site]]\nname = \"{site}\"\nauthority = \"{host}\"\n").expect("a string takes text");
@@ -224,7 +240,6 @@ fn topology(dir: &std::path::Path, hosts: &[At], stream_port: u16) -> String {
             .expect("a string takes text");
     }
     let (primary, backup) = (hosts[0].postgres, hosts[1].postgres);
-    let share = dir.join("share").display().to_string();
     let seen = if stream_port == primary {
         String::new()
     } else {
@@ -235,7 +250,7 @@ fn topology(dir: &std::path::Path, hosts: &[At], stream_port: u16) -> String {
         "\n[[database]]\nname = \"mgc\"\n\
          primary = {{ host = \"a\", postgres = {{ at = \"127.0.0.1:{primary}\"{seen} }} }}\n\
          backup = {{ host = \"b\", postgres = {{ at = \"127.0.0.1:{backup}\" }} }}\n\
-         log_shipping = {{ share = \"{share}\" }}\n"
+         log_shipping = {{ {log_shipping} }}\n"
     )
     .expect("a string takes text");
     let (clients, link) = (free_port(), free_port());
@@ -246,4 +261,45 @@ fn topology(dir: &std::path::Path, hosts: &[At], stream_port: u16) -> String {
     )
     .expect("a string takes text");
     text
+}
+
+/// A port that leads to another one, or to nobody.
+pub struct Relay {
+    /// The port.
+    pub port: u16,
+    to: tokio::sync::watch::Sender<Option<u16>>,
+}
+
+impl Relay {
+    /// A new one.
+    pub async fn to_nobody() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let to = tokio::sync::watch::Sender::new(None);
+        let state = to.subscribe();
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut state = state.clone();
+                let Some(port) = *state.borrow_and_update() else { continue };
+                tokio::spawn(async move {
+                    let Ok(mut far) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await else { return };
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        _ = state.changed() => {}
+                    }
+                });
+            }
+        });
+        Self { port, to }
+    }
+
+    /// From now on it leads there.
+    pub fn lead_to(&self, port: u16) {
+        self.to.send_replace(Some(port));
+    }
+
+    /// From now on it leads nowhere.
+    pub fn cut(&self) {
+        self.to.send_replace(None);
+    }
 }

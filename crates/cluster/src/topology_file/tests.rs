@@ -140,3 +140,16 @@ fn receivers_are_complete_and_hold_no_secret() {
     check(&format!("{mail}\nevents = []"), &[("events", "events is empty")]);
     check(&format!("{mail}\nevent = [\"failed\"]"), &[("event", "did you mean 'events'?")]);
 }
+
+#[test]
+fn a_share_may_be_in_a_bucket_and_its_key_is_not_in_the_file() {
+    let check = |share: &str, expect: &[(&str, &str)]| check("share = \"/srv/standfast/share\"", share, expect);
+    check("share = \"s3://log/chat\"", &[]);
+    check("share = \"s3://log\", s3 = { endpoint = \"http://10.0.0.1:9000\", region = \"eu-1\" }", &[]);
+    check("share = \"s3:///chat\"", &[("log_shipping", "is no place in a bucket")]);
+    check("share = \"s3://log/a/../b\"", &[("log_shipping", "is no place in a bucket")]);
+    check("share = \"/srv/share\", s3 = { region = \"eu-1\" }", &[("log_shipping", "s3 is for a share in a bucket")]);
+    check("share = \"s3://log\", s3 = { endpoint = \"10.0.0.1:9000\" }", &[("log_shipping", "is no web address")]);
+    check("share = \"s3://log\", s3 = { endpoint = \"http://a:b@10.0.0.1\" }", &[("log_shipping", "holds a key")]);
+    check("share = \"s3://log\", s3 = { url = \"x\" }", &[("log_shipping", "there is no key 'url'")]);
+}

@@ -6,6 +6,7 @@ use crate::output;
 use cluster::name::{HostName, SiteName};
 use cluster::remark::Remark;
 use cluster::runbook::Silence;
+use cluster::shipping_settings::{LogShipping, ShareAt};
 use cluster::topology::{Host, Topology};
 use cluster::topology_live::{Seen, ShareSeen, judge};
 use futures_util::future::join_all;
@@ -58,9 +59,9 @@ async fn ask_all(
 }
 
 /// The shares of the databases that have a copy on a host.
-fn shares(topology: &Topology, host: &HostName) -> Vec<String> {
+fn shares(topology: &Topology, host: &HostName) -> Vec<ShareAt> {
     let databases = topology.databases.iter().filter(|d| d.role_of(host).is_some());
-    databases.filter_map(|d| d.log_shipping.as_ref()).map(|l| l.share.clone()).collect()
+    databases.filter_map(|d| d.log_shipping.as_ref()).map(LogShipping::at).collect()
 }
 
 fn others(topology: &Topology, host: &Host, lost: &BTreeSet<SiteName>) -> Vec<(HostName, String)> {
@@ -75,7 +76,7 @@ fn put_together(
     marked: &Probed,
     [seen, deleted]: [Option<&(i64, Probed)>; 2],
 ) -> Seen {
-    let share = |(index, path): (usize, String)| {
+    let share = |(index, at): (usize, ShareAt)| {
         let of = |probed: &Probed| probed.shares.get(index).cloned();
         let [first, second, third] = [Some(marked), seen.map(|s| &s.1), deleted.map(|s| &s.1)].map(|p| p.and_then(of));
         let fault = [&first, &second, &third].into_iter().flatten().find_map(|s| s.fault.clone());
@@ -84,7 +85,7 @@ fn put_together(
             inside_host_folder: first.as_ref().is_some_and(|s| s.inside_host_folder),
             sees: second.map(|s| s.sees.into_iter().collect()).unwrap_or_default(),
         };
-        (path, share)
+        (at.share, share)
     };
     Seen {
         clock_ms,
