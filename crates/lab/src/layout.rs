@@ -4,7 +4,7 @@
 //! topology.toml pool.secret      an administrator's folder
 //! lab.json                       shape and relay ports
 //! hosts/<host>/…                 a host's folder each
-//! share/                         the log share: a place of its own
+//! share/                         the log share: a place of its own, unless it is in a bucket
 //! ```
 
 use rand::RngCore;
@@ -141,8 +141,27 @@ pub fn ports(shape: Shape, base_port: u16) -> std::ops::Range<u16> {
     base_port..base_port.saturating_add(all as u16)
 }
 
+/// A share in a bucket, in place of a folder of the lab.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// `s3://bucket/prefix`.
+    pub share: String,
+    /// Of the store; Amazon's when left out.
+    pub endpoint: Option<String>,
+    /// The text of the key's file, for every host.
+    pub credentials: String,
+}
+
+impl Bucket {
+    /// The settings of log shipping, as TOML.
+    fn settings(&self) -> String {
+        let s3 = self.endpoint.as_ref().map_or(String::new(), |at| format!(", s3 = {{ endpoint = \"{at}\" }}"));
+        format!("share = \"{}\"{s3}", self.share)
+    }
+}
+
 /// Create a lab's folder.
-pub fn create(dir: &Path, shape: Shape, base_port: u16) -> Result<(), String> {
+pub fn create(dir: &Path, shape: Shape, base_port: u16, bucket: Option<&Bucket>) -> Result<(), String> {
     fs::create_dir_all(dir).map_err(|e| format!("create {}: {e}", dir.display()))?;
     let dir = &dir.canonicalize().map_err(|e| format!("find {}: {e}", dir.display()))?;
     if !(1024..=60_000).contains(&base_port) {
@@ -150,7 +169,8 @@ pub fn create(dir: &Path, shape: Shape, base_port: u16) -> Result<(), String> {
             "{base_port} is no base port: take one from 1024 to 60000; the lab uses the hundred from there on"
         ));
     }
-    let (topology, layout) = describe(dir, shape, base_port);
+    let settings = bucket.map_or_else(|| format!("share = \"{}\"", dir.join("share").display()), Bucket::settings);
+    let (topology, layout) = describe(&settings, shape, base_port);
     cluster::topology::Topology::from_toml(&topology)
         .map_err(|findings| format!("the lab's topology does not pass: {}", findings[0]))?;
     let mut secret = [0_u8; 32];
@@ -162,6 +182,9 @@ pub fn create(dir: &Path, shape: Shape, base_port: u16) -> Result<(), String> {
         fs::create_dir_all(&folder).map_err(|e| format!("create {}: {e}", folder.display()))?;
         write(&folder.join("topology.toml"), &topology, 0o644)?;
         write(&folder.join("pool.secret"), &format!("{secret}\n"), 0o600)?;
+        if let Some(bucket) = bucket {
+            write(&folder.join("s3.credentials"), &bucket.credentials, 0o600)?;
+        }
     }
     let share = dir.join("share");
     fs::create_dir_all(&share).map_err(|e| format!("create {}: {e}", share.display()))?;
@@ -242,7 +265,7 @@ fn hosts(shape: Shape) -> &'static [Planned] {
     }
 }
 
-fn describe(dir: &Path, shape: Shape, base_port: u16) -> (String, Layout) {
+fn describe(log_shipping: &str, shape: Shape, base_port: u16) -> (String, Layout) {
     let stretched = shape != Shape::Single;
     let mut ports = Ports { next: base_port, links: Vec::new(), shape };
     let mut text =
@@ -290,7 +313,7 @@ fn describe(dir: &Path, shape: Shape, base_port: u16) -> (String, Layout) {
         }
     }
     if stretched {
-        database.push_str(&format!("log_shipping = {{ share = \"{}\" }}\n", dir.join("share").display()));
+        database.push_str(&format!("log_shipping = {{ {log_shipping} }}\n"));
     }
     add(database);
     add(servers);
@@ -306,7 +329,7 @@ mod tests {
     fn a_lab_takes_the_ports_that_it_says() {
         for shape in [Shape::Stretched, Shape::VariantA, Shape::VariantB, Shape::Witnessed, Shape::Single] {
             let ports = ports(shape, 7400);
-            let (topology, _) = describe(Path::new("/lab"), shape, 7400);
+            let (topology, _) = describe("share = \"/lab/share\"", shape, 7400);
             assert!(topology.contains(&format!("127.0.0.1:{}\"", ports.end - 1)), "{topology}");
             assert!(!topology.contains(&format!("127.0.0.1:{}\"", ports.end)), "{topology}");
         }
@@ -330,7 +353,7 @@ mod tests {
             (Shape::VariantA, include_str!("../../../samples/topologies/variant-a.toml")),
             (Shape::VariantB, include_str!("../../../samples/topologies/variant-b.toml")),
         ] {
-            let (lab, _) = describe(Path::new("/lab"), shape, 7400);
+            let (lab, _) = describe("share = \"/lab/share\"", shape, 7400);
             assert_eq!(shape_of(&lab), shape_of(sample), "{shape:?}");
         }
     }

@@ -12,7 +12,7 @@ pub mod supervise;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-pub use layout::Shape;
+pub use layout::{Bucket, Shape};
 pub use protocol::{Answer, Request};
 
 /// Where a lab lies when nobody says where.
@@ -24,14 +24,20 @@ pub const DEFAULT_BASE_PORT: u16 = 7400;
 ///
 /// # Errors
 /// A sentence for people: what failed, on what, why.
-pub async fn start(dir: &Path, shape: Shape, base_port: u16, program: &Path) -> Result<(), String> {
+pub async fn start(
+    dir: &Path,
+    shape: Shape,
+    base_port: u16,
+    bucket: Option<&Bucket>,
+    program: &Path,
+) -> Result<(), String> {
     if protocol::ask(dir, &Request::Status).await.is_ok() {
         return Err(format!("a lab is up in {} already; standfast lab down takes it down", dir.display()));
     }
     if layout::exists(dir) {
         tracing::info!(dir = %dir.display(), "starting what was there");
     } else {
-        layout::create(dir, shape, base_port)?;
+        layout::create(dir, shape, base_port, bucket)?;
     }
     supervise::detach(dir, program)?;
     until_it_answers(dir).await

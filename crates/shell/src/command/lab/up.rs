@@ -44,6 +44,15 @@ pub struct Args {
     /// A witness at each site: a synchronised mirror takes over by itself when its principal is lost
     #[arg(long, conflicts_with_all = ["single", "variant"])]
     witness: bool,
+    /// Ship the log through a bucket of a store that is there, s3://bucket/prefix, in place of a folder of the lab
+    #[arg(long, value_name = "S3", requires = "s3_credentials", conflicts_with = "single")]
+    share: Option<String>,
+    /// Where that store is, as http://host:port; Amazon's when left out
+    #[arg(long, value_name = "URL", requires = "share")]
+    s3_endpoint: Option<String>,
+    /// File with the key of the bucket, as docs/topology.md describes it
+    #[arg(long, value_name = "FILE", requires = "share")]
+    s3_credentials: Option<std::path::PathBuf>,
     /// Return when the pool is up, and leave it running
     #[arg(long)]
     detach: bool,
@@ -59,6 +68,14 @@ enum Variant {
 }
 
 impl Args {
+    /// The bucket that is asked for, with its key.
+    fn bucket(&self) -> Result<Option<lab::Bucket>, Failure> {
+        let (Some(share), Some(file)) = (&self.share, &self.s3_credentials) else { return Ok(None) };
+        let credentials = std::fs::read_to_string(file)
+            .map_err(|e| Failure::Usage(format!("read {}: {e}; it holds the key of the bucket", file.display())))?;
+        Ok(Some(lab::Bucket { share: share.clone(), endpoint: self.s3_endpoint.clone(), credentials }))
+    }
+
     /// The shape that is asked for; `None` when any is fine.
     fn shape(&self) -> Option<Shape> {
         match (self.single, self.variant) {
@@ -82,12 +99,13 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         return Err(Failure::Refused(format!("a lab is up in {} already; {hint}", dir.display())));
     }
     let (shape, base_port) = chosen(dir, &args)?;
+    let bucket = args.bucket()?;
     end_left_over(dir).await?;
     free(shape, base_port).await?;
     let what = if shape == Shape::Single { "small pool" } else { "pool over two sites" };
     output::say(&format!("bringing up a {what} in {}", dir.display()));
     let up = async {
-        lab::start(dir, shape, base_port, &program()?).await?;
+        lab::start(dir, shape, base_port, bucket.as_ref(), &program()?).await?;
         bring_up(context).await
     };
     let outcome = tokio::select! {
