@@ -111,7 +111,7 @@ async fn carry_out(host: &Host, database: &Database, work: &mut Work, order: &Or
         Order::SalvageTail { from, .. } => salvage(host, database, from).await,
         Order::Rewind { from, .. } => rewind(host, database, work, from).await,
         Order::HandOver { epoch, .. } => hand_over(host, database, work, *epoch).await,
-        Order::Reopen { epoch, .. } => reopen(database, work, *epoch).await,
+        Order::Reopen { epoch, after, .. } => reopen(database, work, *epoch, *after).await,
     }
 }
 
@@ -368,6 +368,12 @@ fn archive_of(host: &Host, database: &Database, epoch: Epoch) -> Option<ArchiveT
 async fn promote(host: &Host, database: &Database, epoch: Epoch) -> Result<String, Error> {
     let began = Instant::now();
     let sql = &database.instance.sql;
+    let present = present_epoch(host);
+    if present > epoch {
+        return Err(Error::Unfit(format!(
+            "epoch {epoch} is over: this host has heard of epoch {present}; look at standfast pool status"
+        )));
+    }
     start_again(database, epoch).await?;
     let Some(probe) = database.probe().await else { return Err(not_running(database)) };
     if probe.in_recovery {
@@ -476,7 +482,7 @@ async fn hand_over(host: &Host, database: &Database, work: &mut Work, epoch: Epo
     Ok(format!("stopped cleanly at {}", end.checkpoint))
 }
 
-async fn reopen(database: &Database, work: &mut Work, epoch: Epoch) -> Result<String, Error> {
+async fn reopen(database: &Database, work: &mut Work, epoch: Epoch, after: Epoch) -> Result<String, Error> {
     let instance = &database.instance;
     let state = database.state();
     let runs = database.running();
@@ -487,9 +493,9 @@ async fn reopen(database: &Database, work: &mut Work, epoch: Epoch) -> Result<St
             database.name
         )));
     }
-    if state.history_epoch.is_none_or(|e| e.next() < epoch) {
+    if state.history_epoch.is_none_or(|e| e < after) {
         return Err(Error::Unfit(format!(
-            "{} was left behind before epoch {epoch} was begun; it cannot be its writer",
+            "{} was left behind before epoch {after}; it cannot be the writer of epoch {epoch}",
             database.name
         )));
     }

@@ -5,6 +5,7 @@
 //! comes back begins that epoch as if it had been handed it. What was fenced, refused or stopped under the raised epoch is
 //! older than the orders that are given here, and their stamps keep late ones away.
 
+use crate::failback::next_epoch;
 use crate::failover::serving;
 use crate::name::{DatabaseName, HostName};
 use crate::order::Order;
@@ -36,6 +37,8 @@ pub fn abort_of(runbook: &Runbook) -> Option<&'static Abort> {
         "failover" => Some(&FAILOVER),
         "failback" => Some(&FAILBACK),
         "install-mirror" => Some(&INSTALL_MIRROR),
+        "switch-mirror" => Some(&crate::switching::UNDO_SWITCH),
+        "force-mirror" => Some(&crate::switching::UNDO_FORCE),
         _ => None,
     }
 }
@@ -59,6 +62,9 @@ pub fn past_return(runbook: &Runbook, ordered: impl Fn(&str) -> bool) -> Option<
     let hint = match runbook.name {
         "failover" => "let it end (standfast runbook resume); then standfast failback brings the users home",
         "failback" => "let it end (standfast runbook resume); then standfast failover --force moves the users again",
+        "switch-mirror" | "force-mirror" => {
+            "let it end (standfast runbook resume); then standfast database failover changes the places back"
+        }
         _ => "let it end: standfast runbook resume",
     };
     Some(Unmet {
@@ -133,12 +139,12 @@ fn fenced(view: &View<'_>) -> Vec<(DatabaseName, HostName)> {
 
 /// Done when the old writer is online in this epoch because it was ordered to by this run. That it is seen so is not enough:
 /// a hand-over that is under way has refused older epochs already, and is about to stop it.
-fn open(view: &View<'_>, database: &DatabaseName, host: &HostName, epoch: rules::id::Epoch) -> Done {
+pub(crate) fn open(view: &View<'_>, database: &DatabaseName, host: &HostName, epoch: rules::id::Epoch) -> Done {
     use crate::order::Outcome;
     let Some(instance) = view.instance(host, database) else {
         return Done::NotYet(format!("{host} does not answer ({}): start its agent", view.silence(host)));
     };
-    let order = Order::Reopen { database: database.clone(), epoch };
+    let order = Order::Reopen { database: database.clone(), epoch, after: view.facts.before.epoch };
     let this_run = view.record.run.as_ref().map(|r| r.id.as_str());
     let taken = view.reports.get(host).and_then(|r| r.orders.get(database)).filter(|t| t.order == order);
     match taken.filter(|t| Some(t.run.as_str()) == this_run).map(|t| &t.outcome) {
@@ -161,7 +167,7 @@ const REOPEN_OLD_PRIMARY: Step = Step {
     needs: nothing,
     does: |view| {
         let epoch = view.record.epoch;
-        let reopen = |database| Order::Reopen { database, epoch };
+        let reopen = |database| Order::Reopen { database, epoch, after: view.facts.before.epoch };
         fenced(view).into_iter().map(|(database, host)| Deed::Give { host, order: reopen(database) }).collect()
     },
     done: |view| {
@@ -209,7 +215,7 @@ fn restored(view: &View<'_>) -> PoolRecord {
 }
 
 /// Whether two records say the same but for their version.
-fn same_parts(a: &PoolRecord, b: &PoolRecord) -> bool {
+pub(crate) fn same_parts(a: &PoolRecord, b: &PoolRecord) -> bool {
     *a == PoolRecord { version: a.version, ..b.clone() }
 }
 
@@ -274,19 +280,15 @@ const FAILBACK: Abort = Abort {
     },
 };
 
-/// The epoch for which the writer was to be handed over: it refuses older ones, so it begins that one itself.
-const fn next_epoch(view: &View<'_>) -> rules::id::Epoch {
-    rules::id::Epoch(view.facts.before.epoch.0 + 1)
-}
-
 const REOPEN_WRITER: Step = Step {
     id: "reopen-writer",
     reference: "",
     says: "Start the writer again that was stopped for the hand-over, in the epoch that it was to be handed over for.",
     needs: nothing,
     does: |view| {
+        // It refuses older ones since it was to be handed over, so it begins this one itself.
         let epoch = next_epoch(view);
-        let reopen = |database| Order::Reopen { database, epoch };
+        let reopen = |database| Order::Reopen { database, epoch, after: view.facts.before.epoch };
         writers(view).into_iter().map(|(database, host)| Deed::Give { host, order: reopen(database) }).collect()
     },
     done: |view| {

@@ -133,6 +133,32 @@ const FEED_PRIMARY: Step = Step {
     patience_ms: 3_000,
 };
 
+/// The authority of the site that becomes home again has to know that it is not home now: else somebody could change places
+/// there in the very epoch that is about to begin.
+fn authority_knows(view: &View<'_>) -> Result<(), Unmet> {
+    let Some(site) = view.topology.site(&view.facts.to_site) else { return Ok(()) };
+    if knows(view, &site.authority) {
+        return Ok(());
+    }
+    let why = if view.reports.contains_key(&site.authority) {
+        format!("{}, the authority of {}, has not heard of epoch {} yet", site.authority, site.name, view.record.epoch)
+    } else {
+        format!(
+            "{}, the authority of {}, does not answer ({})",
+            site.authority,
+            site.name,
+            view.silence(&site.authority)
+        )
+    };
+    let hint = format!("start the agent on {}: {} becomes home again with it", site.authority, site.name);
+    Err(Unmet { why, hint, can_be_forced: false })
+}
+
+/// The epoch of the primary to come.
+pub(crate) fn next_epoch(view: &View<'_>) -> rules::id::Epoch {
+    view.topology.next_epoch(view.facts.before.epoch, &view.facts.to_site)
+}
+
 /// How far behind a standby may be for the hand-over to begin, in bytes: what streams in some milliseconds.
 const NEARLY_CAUGHT_UP_BYTES: u64 = 1024 * 1024;
 
@@ -269,9 +295,9 @@ const FINAL_BACKUP: Step = Step {
     id: "final-backup",
     reference: "3",
     says: "Full backup of the backup mgc for the primary: here, stop it cleanly; the primary holds all but its last bytes.",
-    needs: nothing,
+    needs: |view| if handed_over(view) { Ok(()) } else { authority_knows(view) },
     does: |view| {
-        let epoch = view.facts.before.epoch.next();
+        let epoch = next_epoch(view);
         let mut deeds: Vec<Deed> = Vec::new();
         for (database, host) in principals(view) {
             let given = order_over(view, &host, &database, |o| matches!(o, Order::HandOver { .. }));

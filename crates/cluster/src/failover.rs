@@ -146,8 +146,14 @@ const BRING_BACKUP_ONLINE: Step = Step {
     says: "Bring the backup online (restore database mgc with recovery): afterwards no further log can be applied.",
     needs: nothing,
     does: |view| {
-        let epoch = view.record.epoch;
-        to_backups(view, |database| Order::Promote { database, epoch })
+        if unheard_epoch(view).is_some_and(|newest| newest > view.record.epoch) {
+            return vec![view.change(|record| {
+                record.epoch = epoch_here(view);
+                record.lost_sites.insert(view.facts.from_site.clone(), record.epoch);
+            })];
+        }
+        let next = |(database, host)| Deed::Give { order: to_bring_online(view, &database, &host), host };
+        backups(view).into_iter().map(next).collect()
     },
     done: |view| {
         all_of(backups(view).into_iter().map(|(database, backup)| match view.instance(&backup, &database) {
@@ -160,6 +166,38 @@ const BRING_BACKUP_ONLINE: Step = Step {
     undo: Undo::PointOfNoReturn,
     patience_ms: 10_000,
 };
+
+/// The newest epoch that a backup carries. While the sites do not hear each other, the old site may have begun one by a
+/// switch, and its log comes by the share all the same.
+fn unheard_epoch(view: &View<'_>) -> Option<rules::id::Epoch> {
+    let carried = |(database, host): (DatabaseName, HostName)| view.instance(&host, &database)?.database_epoch;
+    backups(view).into_iter().filter_map(carried).max()
+}
+
+/// The epoch that begins here: after every one of which this site knows.
+fn epoch_here(view: &View<'_>) -> rules::id::Epoch {
+    let newest = unheard_epoch(view).map_or(view.record.epoch, |e| e.max(view.record.epoch));
+    view.topology.next_epoch(newest, &view.facts.to_site)
+}
+
+/// The order that comes next for a backup. Where the epoch was raised once more, the share is closed to the epoch that was
+/// found in it, and what is left there is copied and applied, before the promotion.
+fn to_bring_online(view: &View<'_>, database: &DatabaseName, host: &HostName) -> Order {
+    use crate::order::Outcome;
+    let (database, epoch) = (database.clone(), view.record.epoch);
+    let taken = view.reports.get(host).and_then(|r| r.orders.get(&database));
+    let Some(taken) = taken.filter(|t| t.stamp.epoch == epoch.0) else { return Order::CloseShare { database, epoch } };
+    match (&taken.order, matches!(taken.outcome, Outcome::Done { .. })) {
+        (Order::CloseShare { .. }, false) => Order::CloseShare { database, epoch },
+        (Order::CloseShare { .. }, true) | (Order::CopyRemainingLog { .. }, false) => {
+            Order::CopyRemainingLog { database }
+        }
+        (Order::CopyRemainingLog { .. }, true) | (Order::ApplyRemainingLog { .. }, false) => {
+            Order::ApplyRemainingLog { database }
+        }
+        _ => Order::Promote { database, epoch },
+    }
+}
 
 /// Whether a database carries the record's epoch; one without the chat schema yet carries none.
 pub(crate) fn began(epoch: Option<rules::id::Epoch>, view: &View<'_>) -> bool {
@@ -388,7 +426,7 @@ fn already(view: &View<'_>) -> Option<String> {
 fn claim(view: &View<'_>, run: RunRef) -> (PoolRecord, SiteName) {
     let mut record = view.record.clone();
     record.version += 1;
-    record.epoch = record.epoch.next();
+    record.epoch = epoch_here(view);
     record.home = view.facts.to_site.clone();
     record.active_servers = Vec::new();
     record.lost_sites.insert(view.facts.from_site.clone(), record.epoch);

@@ -132,6 +132,8 @@ pub enum Order {
         database: DatabaseName,
         /// The epoch that it begins.
         epoch: Epoch,
+        /// The epoch in which it was the writer: an instance that knows no more than an older one was left behind.
+        after: Epoch,
     },
 }
 

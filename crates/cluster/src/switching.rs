@@ -10,9 +10,11 @@
 //! nothing, because its commits wait for the mirror, and it cannot record "not synchronised" in an epoch that is over.
 
 mod preflight;
+mod undo;
 
 pub use self::preflight::loss;
 use self::preflight::{fit_for_hand_over, preflight_force, preflight_switch};
+pub use self::undo::{UNDO_FORCE, UNDO_SWITCH};
 use crate::failback::standing::order_over;
 use crate::failover::{began, unfenced};
 use crate::name::{DatabaseName, HostName, SiteName};
@@ -22,6 +24,7 @@ use crate::report::{InstanceReport, InstanceState};
 use crate::runbook::{Deed, Done, Runbook, Step, Undo, View, all_of, nothing};
 use crate::topology::Database;
 use crate::wal::Lsn;
+use rules::id::Epoch;
 use serde::{Deserialize, Serialize};
 
 /// Which of the two is to be principal: a name of the topology, whoever plays which part now (`-NewPrincipal`).
@@ -139,6 +142,11 @@ fn streams(instance: &InstanceReport) -> bool {
     instance.state == InstanceState::Standby && instance.shipping.as_ref().is_some_and(|s| s.streaming)
 }
 
+/// The epoch of a writer at this site after `last`.
+fn next_epoch(view: &View<'_>, last: Epoch) -> Epoch {
+    view.topology.next_epoch(last, &view.facts.before.home)
+}
+
 /// Whether the record has left the epoch in which the run began.
 fn handed_over(view: &View<'_>) -> bool {
     view.record.epoch > view.facts.before.epoch
@@ -187,7 +195,7 @@ const HAND_OVER: Step = Step {
         Ok(())
     },
     does: |view| {
-        let epoch = view.facts.before.epoch.next();
+        let epoch = next_epoch(view, view.facts.before.epoch);
         let mut deeds = Vec::new();
         for pair in pairs(view) {
             if stopped(view, &pair).is_none() {
@@ -246,7 +254,7 @@ fn has_everything(view: &View<'_>, pair: &Pair) -> bool {
 /// mirror which is promoted all the same is left behind. Nobody wrote anywhere in between.
 fn take_back(view: &View<'_>) -> Deed {
     view.change(|record| {
-        record.epoch = record.epoch.next();
+        record.epoch = next_epoch(view, record.epoch);
         for pair in pairs(view) {
             let d = record.databases.entry(pair.database).or_default();
             d.principal = Some(pair.from);
@@ -306,7 +314,7 @@ fn promotions(view: &View<'_>) -> Vec<Deed> {
     };
     let order = |(database, host): (DatabaseName, HostName)| {
         let order = if given_back(&database, &host) {
-            Order::Reopen { database, epoch }
+            Order::Reopen { database, epoch, after: view.facts.before.epoch }
         } else {
             Order::Promote { database, epoch }
         };
@@ -471,7 +479,7 @@ fn claim_switch(view: &View<'_>, run: RunRef) -> (PoolRecord, SiteName) {
 /// record nothing of its own epoch any more.
 fn claim_force(view: &View<'_>, run: RunRef) -> (PoolRecord, SiteName) {
     let (mut record, at) = claim_switch(view, run);
-    record.epoch = record.epoch.next();
+    record.epoch = next_epoch(view, record.epoch);
     for pair in pairs(view) {
         record.databases.entry(pair.database).or_default().principal = None;
     }

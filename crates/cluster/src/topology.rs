@@ -5,6 +5,7 @@ pub use crate::shipping_settings::LogShipping;
 
 use crate::name::{DatabaseName, HostName, ServerName, SiteName};
 use crate::shipping_settings::Span;
+use rules::id::Epoch;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -248,6 +249,15 @@ impl Topology {
         self.sites.iter().find(|s| s.name != *name)
     }
 
+    /// The next epoch after `last` whose writer is at `site`. The sites take epochs in turn, odd ones at the first site and
+    /// even ones at the second: two sites that do not hear each other, a failover at one and a switch at the other, never
+    /// begin the same epoch.
+    pub fn next_epoch(&self, last: Epoch, site: &SiteName) -> Epoch {
+        let at = self.sites.iter().position(|s| s.name == *site).unwrap_or_default();
+        let next = last.next();
+        if self.sites.len() < 2 || (next.0 - Epoch::FIRST.0) % 2 == at as i64 % 2 { next } else { next.next() }
+    }
+
     /// The chat server of that name.
     pub fn server(&self, name: &ServerName) -> Option<&Server> {
         self.servers.iter().find(|s| s.name == *name)
@@ -314,5 +324,23 @@ impl Database {
     /// The instance on `host`.
     pub fn instance_on(&self, host: &HostName) -> Option<&Instance> {
         self.instances().find(|i| i.host == *host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_sites_never_begin_the_same_epoch() {
+        let text = "pool = \"chat.example.org\"\n[[site]]\nname = \"one\"\nauthority = \"a\"\n[[site]]\nname = \"two\"\n\
+                    authority = \"b\"\n[[host]]\nname = \"a\"\nsite = \"one\"\nagent = { at = \"a:1\" }\n[[host]]\n\
+                    name = \"b\"\nsite = \"two\"\nagent = { at = \"b:1\" }\n";
+        let mut topology: Topology = toml::from_str(&format!("server = []\n{text}")).expect("it is a topology");
+        let next = |t: &Topology, last, site: &str| t.next_epoch(Epoch(last), &site.into()).0;
+        assert_eq!((next(&topology, 1, "two"), next(&topology, 2, "one")), (2, 3), "a failover, then a failback");
+        assert_eq!((next(&topology, 1, "one"), next(&topology, 2, "two")), (3, 4), "a switch at either site");
+        topology.sites.truncate(1);
+        assert_eq!(next(&topology, 1, "one"), 2);
     }
 }

@@ -38,7 +38,7 @@ fn principal_and_mirror_change_places_to_and_fro_while_people_chat() {
     let lab = Lab::up();
     let replay = lab.replay(&[]);
     lab.until_normal();
-    for (to, principal, mirror, epoch) in [("mirror", "s1b", "s1a", 2), ("primary", "s1a", "s1b", 3)] {
+    for (to, principal, mirror, epoch) in [("mirror", "s1b", "s1a", 3), ("primary", "s1a", "s1b", 5)] {
         let said = switch(&lab, to, &[]);
         assert_eq!(said.code, Some(0), "{}", said.all());
         replay.until_epoch(&lab, epoch);
@@ -65,13 +65,15 @@ fn principal_and_mirror_change_places_to_and_fro_while_people_chat() {
     assert_eq!(rewound, 0);
 }
 
-/// A lab in which site 1's authority is the mirror's host: it outlives the principal's.
+/// A lab in which each site's authority is the mirror's host: it outlives the principal's.
 fn with_the_authority_at_the_mirror() -> Lab {
     let lab = Lab::up();
     lab.until_normal();
     let text = std::fs::read_to_string(lab.dir.join("topology.toml")).expect("a lab has a topology");
     let file = lab.dir.join("wanted.toml");
-    std::fs::write(&file, text.replace("authority = \"s1a\"", "authority = \"s1b\"")).expect("the folder takes files");
+    let wanted = text.replace("authority = \"s1a\"", "authority = \"s1b\"");
+    let wanted = wanted.replace("authority = \"s2a\"", "authority = \"s2b\"");
+    std::fs::write(&file, wanted).expect("the folder takes files");
     lab.ok(&["topology", "publish", file.to_str().expect("the path is text"), "--yes"]);
     lab
 }
@@ -85,7 +87,7 @@ fn a_principal_that_is_gone_is_replaced_by_its_mirror_and_comes_back_as_the_mirr
     let said = switch(&lab, "mirror", &[]);
     assert_eq!(said.code, Some(0), "{}", said.all());
     assert!(said.all().contains("nothing that was acknowledged"), "{}", said.all());
-    replay.until_epoch(&lab, 2);
+    replay.until_epoch(&lab, 3);
     assert_eq!(lab.record()["databases"]["mgc"]["principal"], "s1b");
     replay.until_acknowledged(&lab, 5);
     lab.ok(&["lab", "start", "s1a"]);
@@ -97,11 +99,11 @@ fn a_principal_that_is_gone_is_replaced_by_its_mirror_and_comes_back_as_the_mirr
     lab.ok(&["lab", "kill", "site-1"]);
     let said = lab.cli(&["failover", "--yes"]);
     assert_eq!(said.code, Some(0), "{}", said.all());
-    replay.until_epoch(&lab, 3);
+    replay.until_epoch(&lab, 4);
     lab.ok(&["lab", "start", "site-1"]);
     let said = lab.cli(&["failback", "--yes"]);
     assert_eq!(said.code, Some(0), "{}", said.all());
-    replay.until_epoch(&lab, 4);
+    replay.until_epoch(&lab, 5);
     until_pair(&lab, "s1a", "s1b");
     let ledger = replay.end();
     assert_clean(&lab.audit(&ledger));
@@ -125,10 +127,10 @@ fn a_backup_that_is_ahead_of_the_new_principal_is_rewound_by_itself() {
     kill(receiver, Signal::SIGCONT).expect("the mirror's receiver goes on");
     let said = switch(&lab, "mirror", &["--force"]);
     assert_eq!(said.code, Some(0), "{}", said.all());
-    replay.until_epoch(&lab, 2);
+    replay.until_epoch(&lab, 3);
     until_shipped(&lab, "s1b");
     for host in ["s2a", "s2b"] {
-        let salvaged = lab.dir.join(format!("hosts/{host}/pg/mgc/salvage/left-behind-by-2/complete"));
+        let salvaged = lab.dir.join(format!("hosts/{host}/pg/mgc/salvage/left-behind-by-3/complete"));
         assert!(salvaged.exists(), "{host} kept what the new principal never had");
     }
     lab.ok(&["lab", "start", "s1a"]);
@@ -198,12 +200,107 @@ fn the_writer_goes_back_when_the_mirror_dies_amid_the_switch() {
         child.wait().expect("a child ends");
     }
     // An epoch further, so that a mirror which is promoted all the same is left behind.
-    replay.until_epoch(&lab, 3);
+    replay.until_epoch(&lab, 5);
     lab.until("the switch is over", |lab| lab.record()["run"].is_null());
     let record = lab.record();
-    assert_eq!((&record["databases"]["mgc"]["principal"], &record["epoch"]), (&"s1a".into(), &3.into()));
+    assert_eq!((&record["databases"]["mgc"]["principal"], &record["epoch"]), (&"s1a".into(), &5.into()));
     lab.ok(&["lab", "start", "s1b"]);
     lab.ok(&["mirror", "install", "--yes"]);
+    until_pair(&lab, "s1a", "s1b");
+    let ledger = replay.end();
+    let (_, rewound) = assert_clean(&lab.audit(&ledger));
+    assert_eq!(rewound, 0);
+}
+
+#[test]
+fn a_pool_that_is_failed_over_changes_places_to_and_fro_and_by_force_and_comes_home() {
+    let lab = with_the_authority_at_the_mirror();
+    let replay = lab.replay(&[]);
+    lab.ok(&["lab", "kill", "site-1"]);
+    lab.ok(&["failover", "--yes"]);
+    replay.until_epoch(&lab, 2);
+    until_pair(&lab, "s2a", "s2b");
+    for (to, principal, mirror, epoch) in [("mirror", "s2b", "s2a", 4), ("primary", "s2a", "s2b", 6)] {
+        let said = switch(&lab, to, &[]);
+        assert_eq!(said.code, Some(0), "{}", said.all());
+        replay.until_epoch(&lab, epoch);
+        until_pair(&lab, principal, mirror);
+        let record = lab.record();
+        assert_eq!((&record["state"], &record["home"]), (&"FailedOver".into(), &"site-2".into()));
+    }
+    lab.ok(&["lab", "kill", "s2a"]);
+    let said = switch(&lab, "mirror", &[]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert!(said.all().contains("nothing that was acknowledged"), "{}", said.all());
+    replay.until_epoch(&lab, 8);
+    lab.ok(&["lab", "start", "s2a"]);
+    until_pair(&lab, "s2b", "s2a");
+    lab.ok(&["lab", "start", "site-1"]);
+    lab.until("site 1 answers", |lab| lab.instance("s1a")["state"].is_string());
+    let said = lab.cli(&["failback", "--yes"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    replay.until_epoch(&lab, 9);
+    until_pair(&lab, "s1a", "s1b");
+    until_shipped(&lab, "s1a");
+    assert_eq!(lab.state(), "Normal");
+    let ledger = replay.end();
+    assert_clean(&lab.audit(&ledger));
+}
+
+#[test]
+fn a_switch_is_undone_before_the_mirror_is_promoted_and_refused_after() {
+    let lab = Lab::up();
+    let replay = lab.replay(&[]);
+    lab.until_normal();
+    for step in ["write-out", "hand-over"] {
+        lab.ok(&["step", "switch-mirror", step]);
+    }
+    assert_eq!(lab.record()["epoch"], 3, "the principal is handed over");
+    // The agent that carries the abort dies amid it, and the abort goes on.
+    lab.ok(&["lab", "kill", "s1a/agent"]);
+    lab.ok(&["lab", "start", "s1a", "--env", "STANDFAST_FAILPOINTS=switch-mirror.reopen-principal.during=pause"]);
+    let what_if = lab.ok(&["runbook", "abort", "--what-if"]);
+    assert!(what_if.contains("part-pair") && what_if.contains("reopen-principal"), "{what_if}");
+    let marker = lab.dir.join("hosts/s1a/failpoint.switch-mirror.reopen-principal.during");
+    let mut command = lab.command(&["runbook", "abort", "--yes"]);
+    let command = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut watching = command.spawn().expect("the program runs");
+    lab.until("the abort stands still", |_| marker.exists());
+    lab.ok(&["lab", "kill", "s1a/agent"]);
+    lab.ok(&["lab", "start", "s1a"]);
+    assert!(watching.wait().expect("a child ends").success(), "whoever watches it sees its end");
+    replay.until_epoch(&lab, 3);
+    until_pair(&lab, "s1a", "s1b");
+    until_shipped(&lab, "s1a");
+    assert!(lab.record()["run"].is_null());
+
+    // Past the point of no return it is refused, and says what to do.
+    for step in ["write-out", "hand-over", "promote-mirror"] {
+        lab.ok(&["step", "switch-mirror", step]);
+    }
+    let said = lab.cli(&["runbook", "abort", "--yes"]);
+    assert_eq!(said.code, Some(3), "{}", said.all());
+    assert!(said.all().contains("promote-mirror") && said.all().contains("database failover"), "{}", said.all());
+    for step in ["record-principal", "follow-principal"] {
+        lab.ok(&["step", "switch-mirror", step]);
+    }
+    replay.until_epoch(&lab, 5);
+    until_pair(&lab, "s1b", "s1a");
+    let ledger = replay.end();
+    let (_, rewound) = assert_clean(&lab.audit(&ledger));
+    assert_eq!(rewound, 0);
+}
+
+#[test]
+fn a_forced_switch_is_undone_while_the_old_principal_can_still_be_opened() {
+    let lab = with_the_authority_at_the_mirror();
+    let replay = lab.replay(&[]);
+    lab.ok(&["step", "force-mirror", "fence-principal", "--force"]);
+    lab.until("the principal is stopped", |lab| lab.instance("s1a")["state"] != "online");
+    let said = lab.cli(&["runbook", "abort", "--yes"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert!(said.all().contains("s1a stays the principal of mgc, in epoch 3"), "{}", said.all());
+    replay.until_epoch(&lab, 3);
     until_pair(&lab, "s1a", "s1b");
     let ledger = replay.end();
     let (_, rewound) = assert_clean(&lab.audit(&ledger));

@@ -5,9 +5,34 @@ use crate::name::HostName;
 use crate::report::InstanceState;
 use crate::runbook::{Unmet, View};
 
+/// What the other site says. One that does not answer may have failed over meanwhile: then this site would begin a second
+/// history, and when the two meet again one of them is taken back.
+fn alone(view: &View<'_>) -> Result<(), Unmet> {
+    let here = &view.record.home;
+    let Some(other) = view.topology.other_site(here) else { return Ok(()) };
+    // A site that this one has declared lost has an older epoch.
+    if view.record.lost_sites.contains_key(&other.name) {
+        return Ok(());
+    }
+    let mut there = view.topology.hosts.iter().filter(|host| host.site == other.name).peekable();
+    if there.peek().is_none() || there.any(|host| view.reports.contains_key(&host.name)) {
+        return Ok(());
+    }
+    Err(Unmet {
+        why: format!("no host of {} answers, and the pool may have failed over to it meanwhile", other.name),
+        hint: format!(
+            "ask at {}, or wait for the line; with --force it is done all the same, and if the pool has failed over, what \
+             one of the two sites has written since is kept aside when they meet",
+            other.name
+        ),
+        can_be_forced: true,
+    })
+}
+
 /// What keeps a pair from a hand-over right now.
 pub(super) fn fit_for_hand_over(view: &View<'_>, pair: &Pair) -> Result<(), Unmet> {
     let Pair { database, from, to } = pair;
+    alone(view)?;
     let unmet = |why: String, hint: String| Err(Unmet { why, hint, can_be_forced: false });
     let state = "look at standfast mirror state";
     let mirror = part(view, database).and_then(|d| d.mirror.as_ref()).map(|m| &m.host);
@@ -84,6 +109,7 @@ pub(super) fn preflight_force(view: &View<'_>) -> Vec<Unmet> {
         return crate::witness::unmet(view, take_over);
     }
     let mut unmet = unfit(view);
+    unmet.extend(alone(view).err());
     for pair in pairs(view) {
         let Pair { database, from, to } = &pair;
         let mirror = part(view, database).and_then(|d| d.mirror.as_ref()).map(|m| &m.host);

@@ -243,11 +243,11 @@ fn a_planned_switch_needs_a_synchronised_pair_that_answers() {
 
 #[test]
 fn the_epoch_is_raised_only_when_the_mirror_has_every_byte() {
-    assert_eq!(World::normal().acts(&HAND_OVER), ["hand over s1a for 2"]);
+    assert_eq!(World::normal().acts(&HAND_OVER), ["hand over s1a for 3"]);
     let mut world = World::normal().stopped();
     assert!(world.acts(&HAND_OVER).is_empty(), "the mirror lacks ten bytes");
     world.on("s1b").applied = Some(Lsn(110));
-    assert_eq!(world.acts(&HAND_OVER), ["epoch 2: nobody, mirror s1b"]);
+    assert_eq!(world.acts(&HAND_OVER), ["epoch 3: nobody, mirror s1b"]);
 }
 
 #[test]
@@ -261,27 +261,27 @@ fn a_pair_that_is_not_synchronised_any_more_is_not_handed_over() {
 fn the_writer_goes_back_when_the_mirror_does_not_get_the_last_bytes_or_is_lost() {
     let mut world = World::normal().stopped();
     world.age_ms = TAKE_BACK_MS;
-    assert_eq!(world.acts(&HAND_OVER), ["epoch 2: s1a, mirror nobody"]);
+    assert_eq!(world.acts(&HAND_OVER), ["epoch 3: s1a, mirror nobody"]);
 
     let mut world = World::normal().stopped();
-    world.record.epoch = Epoch(2);
+    world.record.epoch = Epoch(3);
     world.mgc().principal = None;
-    assert_eq!(world.acts(&PROMOTE_MIRROR), ["promote s1b for 2"]);
+    assert_eq!(world.acts(&PROMOTE_MIRROR), ["promote s1b for 3"]);
     world.kill("s1b");
     world.age_ms = TAKE_BACK_MS;
-    assert_eq!(world.acts(&PROMOTE_MIRROR), ["epoch 3: s1a, mirror nobody"]);
-    world.record.epoch = Epoch(3);
+    assert_eq!(world.acts(&PROMOTE_MIRROR), ["epoch 5: s1a, mirror nobody"]);
+    world.record.epoch = Epoch(5);
     world.mgc().principal = Some("s1a".into());
-    assert_eq!(world.acts(&PROMOTE_MIRROR), ["reopen s1a for 3"]);
+    assert_eq!(world.acts(&PROMOTE_MIRROR), ["reopen s1a for 5"]);
     assert_eq!(world.acts(&RECORD_PRINCIPAL), ["done"]);
 }
 
 #[test]
 fn the_old_principal_becomes_the_mirror_of_the_new_one() {
     let mut world = World::normal().stopped();
-    world.record.epoch = Epoch(2);
+    world.record.epoch = Epoch(3);
     world.mgc().principal = None;
-    assert_eq!(world.acts(&RECORD_PRINCIPAL), ["epoch 2: s1b, mirror s1a"]);
+    assert_eq!(world.acts(&RECORD_PRINCIPAL), ["epoch 3: s1b, mirror s1a"]);
 }
 
 #[test]
@@ -316,7 +316,7 @@ fn a_living_principal_is_replaced_only_by_force_and_a_dead_mirror_never_takes_ov
 fn the_claim_of_a_forced_switch_is_the_fence() {
     let world = World::normal();
     let (record, at) = claim_force(&world.view(), run());
-    assert_eq!((record.epoch, record.version, at), (Epoch(2), 8, "site-1".into()));
+    assert_eq!((record.epoch, record.version, at), (Epoch(3), 8, "site-1".into()));
     let mgc = &record.databases[&DatabaseName::from("mgc")];
     assert_eq!((&mgc.principal, &mgc.backup), (&None, &Some("s2a".into())));
     assert_eq!((record.state, record.active_servers), (PoolState::Normal, vec!["server-1".into()]));
@@ -327,21 +327,57 @@ fn a_forced_switch_fences_who_answers_and_goes_on_without_who_does_not() {
     let mut world = World::normal();
     let (record, _) = claim_force(&world.view(), run());
     world.record = record;
-    assert_eq!(world.acts(&FENCE_PRINCIPAL), ["fence s1a for 2"]);
+    assert_eq!(world.acts(&FENCE_PRINCIPAL), ["fence s1a for 3"]);
     world.kill("s1a");
     assert_eq!(world.acts(&FENCE_PRINCIPAL), ["done"]);
-    assert_eq!(world.acts(&FORCE_SERVICE), ["promote s1b for 2"]);
+    assert_eq!(world.acts(&FORCE_SERVICE), ["promote s1b for 3"]);
 }
 
 #[test]
 fn a_switch_is_over_when_the_backup_has_the_beginning_of_the_epoch() {
     let mut world = World::normal();
-    world.record.epoch = Epoch(2);
+    world.record.epoch = Epoch(3);
     world.mgc().principal = Some("s1b".into());
     world.mgc().mirror = Some(MirrorRecord { host: "s1a".into(), synchronised: true });
     assert!(world.acts(&FOLLOW_PRINCIPAL).is_empty(), "a stream alone does not show that the backup follows");
     for host in ["s2a", "s2b"] {
-        world.on(host).database_epoch = Some(Epoch(2));
+        world.on(host).database_epoch = Some(Epoch(3));
     }
     assert_eq!(world.acts(&FOLLOW_PRINCIPAL), ["done"]);
+}
+
+#[test]
+fn a_site_that_hears_nothing_of_the_other_changes_places_only_by_force() {
+    let mut world = World::normal();
+    world.kill("s1a");
+    world.kill("s2a");
+    assert!(preflight_force(&world.view()).is_empty(), "one host of the other site is enough");
+    world.kill("s2b");
+    let unmet = preflight_force(&world.view());
+    assert!(
+        unmet.len() == 1 && unmet[0].can_be_forced && unmet[0].why.contains("no host of site-2 answers"),
+        "{unmet:?}"
+    );
+    world.record.lost_sites.insert("site-2".into(), Epoch(1));
+    assert!(preflight_force(&world.view()).is_empty(), "a site that was declared lost has an older epoch");
+}
+
+#[test]
+fn a_switch_is_undone_without_a_promise_of_the_mirror_until_the_principal_is_open() {
+    let acts = |world: &World| {
+        let ordered = |id: &str| id == "hand-over";
+        UNDO_SWITCH.steps_after(ordered).map(|step| world.acts(step)).collect::<Vec<_>>()
+    };
+    let mut world = World::normal().stopped();
+    assert_eq!(acts(&world)[0], ["epoch 3: nobody, mirror nobody"]);
+    world.record.epoch = Epoch(3);
+    world.mgc().principal = None;
+    world.mgc().mirror = None;
+    assert_eq!(acts(&world)[1], ["reopen s1a for 3"]);
+    assert_eq!(acts(&world)[2], ["epoch 3: s1a, mirror s1b"]);
+    assert!((UNDO_SWITCH.preflight)(&world.view()).is_empty());
+    world.kill("s1a");
+    let unmet = (UNDO_SWITCH.preflight)(&world.view());
+    assert!(unmet[0].why.contains("s1a, the principal of mgc, does not answer"), "{unmet:?}");
+    assert_eq!(UNDO_SWITCH.steps_after(|id| id == "write-out").count(), 0, "nothing was done");
 }

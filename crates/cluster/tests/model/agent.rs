@@ -2,7 +2,7 @@
 //! that the record gives it. What it decides is decided by the product's functions: `goal`, `may_open`, `mirror::advance`.
 
 use crate::state::{
-    Ask, Entry, Host, HostNumber, How, Log, Message, Postgres, Record, SITES, Stamped, State, What, site,
+    Ask, Book, Entry, HOSTS, Host, HostNumber, How, Log, Message, Postgres, Record, SITES, Stamped, State, What, site,
 };
 use crate::words;
 use crate::world::{Protection, World};
@@ -146,14 +146,13 @@ fn carry_out(world: &World, state: &mut State, host: HostNumber, given: Stamped,
         Ask::DisconnectSessions | Ask::Checkpoint => {
             Stage::Over(if runs == Postgres::Stopped { How::Failed } else { How::Done })
         }
-        Ask::Promote(to) => promote(world, state, host, to, stage),
+        Ask::Promote(to) => promote(world, state, host, given, to, stage),
         Ask::SalvageTail(from) => {
             if state.host(from).postgres == Postgres::Stopped || !state.reaches(host, from) {
                 return Stage::Over(How::Failed);
             }
             state.stop(host, false);
-            let kept = state.host(host).log.posts() & !state.host(host).log.common(state.host(from).log).posts();
-            state.host_mut(host).salvage |= kept;
+            salvage(state, host, from);
             Stage::Over(How::Done)
         }
         Ask::Rewind(from) => rewind(state, host, from, stage),
@@ -162,14 +161,14 @@ fn carry_out(world: &World, state: &mut State, host: HostNumber, given: Stamped,
             state.host_mut(host).shipping_stopped_in = 0;
             Stage::Over(How::Done)
         }
-        Ask::Reopen(to) => reopen(state, host, to, stage),
+        Ask::Reopen(to, after) => reopen(state, host, to, after, stage),
     }
 }
 
-fn reopen(state: &mut State, host: HostNumber, to: u8, stage: u8) -> Stage {
+fn reopen(state: &mut State, host: HostNumber, to: u8, after: u8, stage: u8) -> Stage {
     let h = state.host_mut(host);
     if stage == 0 {
-        if h.standby_signal || h.postgres == Postgres::Standby || h.history + 1 < to {
+        if h.standby_signal || h.postgres == Postgres::Standby || h.history < after {
             return Stage::Over(How::Failed);
         }
         h.history = h.history.max(to);
@@ -185,10 +184,19 @@ fn reopen(state: &mut State, host: HostNumber, to: u8, stage: u8) -> Stage {
     Stage::Over(How::Done)
 }
 
-fn promote(world: &World, state: &mut State, host: HostNumber, to: u8, stage: u8) -> Stage {
-    let by_failover = state.run.is_some_and(|r| r.book == crate::state::Book::Failover);
+fn promote(world: &World, state: &mut State, host: HostNumber, given: Stamped, to: u8, stage: u8) -> Stage {
+    let book = Book::of(given.run);
+    let promised = state.newest_record().mirror == Some((host, true));
+    let before = state.run(given.run).map_or(0, |run| run.before.epoch);
+    // The other site has begun an epoch that nobody here has heard of: one of the two is overruled when they meet.
+    let beside =
+        HOSTS.into_iter().any(|h| site(h) != site(host) && (before + 1..to).contains(&state.host(h).record.epoch));
+    let beside = book.switches() && beside;
     let remembered = world.on(Protection::PromotionIsRememberedFirst);
     let h = state.host_mut(host);
+    if stage == 0 && h.record.epoch > to {
+        return Stage::Over(How::Failed);
+    }
     if h.postgres == Postgres::Stopped {
         // A data folder that an order has promoted is a writer's; its agent starts it to finish what it began.
         if !(remembered && !h.standby_signal && h.history >= to) {
@@ -207,8 +215,11 @@ fn promote(world: &World, state: &mut State, host: HostNumber, to: u8, stage: u8
             h.upstream = None;
             h.waits_for = None;
             h.log.push(Entry::Fork(to));
-            if by_failover {
-                state.failed_over_to |= 1 << to;
+            if book == Book::Failover || book == Book::Force && !promised && world.force || beside {
+                state.loses |= 1 << to;
+            }
+            if book == Book::Force || beside {
+                state.forced |= 1 << to;
             }
         }
         return Stage::Next;
@@ -222,6 +233,11 @@ fn promote(world: &World, state: &mut State, host: HostNumber, to: u8, stage: u8
     h.history = h.history.max(to);
     h.handed_over = 0;
     Stage::Over(How::Done)
+}
+
+fn salvage(state: &mut State, host: HostNumber, from: HostNumber) {
+    let kept = state.host(host).log.posts() & !state.host(host).log.common(state.host(from).log).posts();
+    state.host_mut(host).salvage |= kept;
 }
 
 fn rewind(state: &mut State, host: HostNumber, from: HostNumber, stage: u8) -> Stage {
@@ -239,7 +255,8 @@ fn rewind(state: &mut State, host: HostNumber, from: HostNumber, stage: u8) -> S
     }
     let source = state.host(from).log;
     let h = state.host_mut(host);
-    h.log = h.log.common(source);
+    // It is on the source's timeline from here on: what other folders hold of an older one does not fit any more.
+    h.log = source.first(h.log.common(source).len().max(source.beginning()));
     h.copied = Log::default();
     h.standby_signal = true;
     h.clean = false;
@@ -252,19 +269,23 @@ fn rewind(state: &mut State, host: HostNumber, from: HostNumber, stage: u8) -> S
 
 fn hand_over(state: &mut State, host: HostNumber, to: u8, stage: u8) -> Stage {
     let h = state.host_mut(host);
+    let synchronised = h.record.mirror.filter(|(_, synchronised)| *synchronised).map(|(mirror, _)| mirror);
     if h.handed_over == to && h.postgres == Postgres::Stopped {
         return Stage::Over(How::Done);
     }
     match (stage, h.postgres) {
         (_, Postgres::Standby) => return Stage::Over(How::Failed),
         (0, Postgres::Writer) => {
-            h.waits_for = None;
+            // A stop must not hang on a mirror that nothing is promised of.
+            if synchronised.is_none() {
+                h.waits_for = None;
+            }
             if h.log.epoch() < to {
                 h.log.push(Entry::Epoch(to));
             }
             return Stage::Next;
         }
-        (_, Postgres::Writer) => stop_cleanly(state, host),
+        (_, Postgres::Writer) => stop_cleanly(state, host, synchronised),
         (_, Postgres::Stopped) => {}
     }
     let h = state.host_mut(host);
@@ -276,10 +297,11 @@ fn hand_over(state: &mut State, host: HostNumber, to: u8, stage: u8) -> Stage {
     Stage::Over(How::Done)
 }
 
-/// A clean stop: PostgreSQL sends everything to the standbys that stream, then ends.
-pub fn stop_cleanly(state: &mut State, host: HostNumber) {
+/// A clean stop: PostgreSQL sends everything to the standbys that stream, then ends. Where everything is to be on one of
+/// them, the others' streams are ended before.
+pub fn stop_cleanly(state: &mut State, host: HostNumber, only: Option<HostNumber>) {
     let log = state.host(host).log;
-    for standby in crate::state::HOSTS {
+    for standby in crate::state::HOSTS.into_iter().filter(|standby| only.is_none_or(|only| only == *standby)) {
         if state.host(standby).upstream == Some(host) && state.streams(standby) {
             state.host_mut(standby).log = log;
         }
@@ -336,7 +358,7 @@ pub fn round(world: &World, state: &mut State, host: HostNumber, answer_is_lost:
                 state.stop(host, false);
             }
         }
-        Goal::Standby { upstream, .. } => standby(state, host, upstream.as_ref().map(words::number)),
+        Goal::Standby { upstream, .. } => standby(world, state, host, upstream.as_ref().map(words::number)),
         Goal::Principal { wait_for, candidate, .. } => {
             let mirror = wait_for.clone().or(candidate).as_ref().map(words::number);
             principal(world, state, host, wait_for.as_ref().map(words::number), mirror, answer_is_lost);
@@ -344,7 +366,7 @@ pub fn round(world: &World, state: &mut State, host: HostNumber, answer_is_lost:
     }
 }
 
-fn standby(state: &mut State, host: HostNumber, upstream: Option<HostNumber>) {
+fn standby(world: &World, state: &mut State, host: HostNumber, upstream: Option<HostNumber>) {
     let h = state.host_mut(host);
     let epoch = h.record.epoch;
     let fed = !(h.record.backup == Some(host) && h.shipping_stopped_in == epoch);
@@ -352,7 +374,7 @@ fn standby(state: &mut State, host: HostNumber, upstream: Option<HostNumber>) {
         Postgres::Stopped => {
             if !h.standby_signal {
                 if h.handed_over == 0 || h.handed_over > epoch {
-                    return;
+                    return rejoin(world, state, host);
                 }
                 h.standby_signal = true;
             }
@@ -369,12 +391,34 @@ fn standby(state: &mut State, host: HostNumber, upstream: Option<HostNumber>) {
                 h.upstream = upstream;
                 if state.streams(host) {
                     let h = state.host_mut(host);
-                    h.history = h.history.max(epoch);
-                    h.handed_over = 0;
+                    if h.log.epoch() >= epoch {
+                        h.history = h.history.max(epoch);
+                        h.handed_over = 0;
+                    }
+                } else if let Some(upstream) = upstream
+                    && state.host(upstream).postgres != Postgres::Stopped
+                    && state.reaches(host, upstream)
+                    && state.host(host).log.epoch() < epoch
+                {
+                    // It stands still although its source answers.
+                    rejoin(world, state, host);
                 }
             }
         }
     }
+}
+
+/// Join the present principal's history: `rejoin`. Salvage and rewind are one step here.
+fn rejoin(world: &World, state: &mut State, host: HostNumber) {
+    let h = state.host(host);
+    let Some(principal) = h.record.principal.filter(|p| *p != host) else { return };
+    let there = state.host(principal).postgres != Postgres::Stopped && state.reaches(host, principal);
+    if h.history >= h.record.epoch || !there || !world.on(Protection::Rejoins) {
+        return;
+    }
+    state.stop(host, false);
+    salvage(state, host, principal);
+    rewind(state, host, principal, 1);
 }
 
 fn principal(

@@ -31,7 +31,7 @@ fn fingerprint(state: &State) -> u64 {
 }
 
 /// Steps that order nothing.
-const WAITS_ONLY: &[&str] = &["recreate-mirror"];
+const WAITS_ONLY: &[&str] = &["recreate-mirror", "follow-principal"];
 
 /// What an exploration found.
 #[derive(Default)]
@@ -77,8 +77,11 @@ impl Found {
 
 /// A state as a few lines.
 pub fn brief(state: &State) -> String {
-    let mut text =
-        format!("    run {:?}\n    network {:?}\n", state.run.map(|r| (r.book, r.done, r.over)), state.network);
+    let mut text = format!(
+        "    runs {:?}\n    network {:?}\n",
+        state.runs.map(|r| r.map(|r| (r.book, r.done, r.undoing, r.over))),
+        state.network
+    );
     for h in &state.hosts {
         text += &format!(
             "    {} {:?}{} {:?} up={:?} history={} over={} fenced={} waits={:?}/{} record {}.{} p={:?} m={:?} b={:?} bm={:?} order={:?}\n",
@@ -181,8 +184,7 @@ fn way_to(all: &[(State, usize, Option<Action>)], mut at: usize) -> Vec<(Action,
 }
 
 fn note(world: &World, before: &State, action: Action, after: &State, seen: &mut BTreeSet<String>) {
-    let steps = after.run.map_or(&[][..], |r| world.steps(r.book));
-    properties::happened(before, after, action, steps, &mut |what| {
+    properties::happened(world, before, after, action, &mut |what| {
         seen.insert(what);
     });
 }
@@ -196,7 +198,7 @@ fn wrong(world: &World, before: &State, action: Action, after: &State) -> Option
 fn stuck(world: &World, from: &State) -> Option<String> {
     let mut state = from.clone();
     state.linked = true;
-    if state.run.is_none_or(|r| r.over || r.book == Book::Failback) {
+    if state.runs.iter().flatten().all(|r| r.over || r.book != Book::Failover) {
         state.hosts.iter_mut().for_each(|h| h.up = true);
     }
     for _ in 0..TURNS_MAX {
@@ -243,10 +245,12 @@ fn everybody_has_a_turn(world: &World, from: &State) -> Result<State, String> {
             acted = true;
         }
     }
-    if crate::conductor::may_look(world, &state) {
-        let moved = step(&mut state, Action::Turn)?;
-        if !moved && !acted {
-            step(&mut state, Action::LateTurn)?;
+    for at in [0, 1] {
+        if crate::conductor::may_look(world, &state, at) {
+            let moved = step(&mut state, Action::Turn(at))?;
+            if !moved && !acted {
+                step(&mut state, Action::LateTurn(at))?;
+            }
         }
     }
     Ok(state)
@@ -254,7 +258,7 @@ fn everybody_has_a_turn(world: &World, from: &State) -> Result<State, String> {
 
 /// What is not as it should be in a pool that has come to rest.
 fn not_in_order(world: &World, state: &State) -> Option<String> {
-    if let Some(run) = state.run.filter(|r| !r.over) {
+    if let Some(run) = state.runs.iter().flatten().find(|r| !r.over) {
         let step = world.steps(run.book).get(usize::from(run.done)).map_or("its end", |s| s.id);
         return Some(format!("stuck: the {:?} never gets past {step}\n{}", run.book, brief(state)));
     }
@@ -307,14 +311,16 @@ pub fn walk(world: &World, first: &State, seed: u64, steps_max: usize) -> Found 
 }
 
 fn rare(action: Action) -> bool {
-    action.is_fault() || matches!(action, Action::Site1Returns | Action::Heal | Action::Start(_) | Action::Post(_))
+    action.is_fault() || matches!(action, Action::Return | Action::Heal | Action::Start(..) | Action::Post(_))
 }
 
 /// Walk quietly: start a run and let everybody have their turn until it is over, or has come to the step named.
 pub fn carry_through(world: &World, from: &State, book: Book, to_step: Option<&str>) -> State {
-    let mut state = apply(world, from, Action::Start(book)).expect("nothing speaks against the run");
+    let carrier = if book.switches() { from.newest_record().home } else { 1 };
+    let mut state = apply(world, from, Action::Start(carrier, book)).expect("nothing speaks against the run");
+    let run = |state: &State| state.runs[usize::from(carrier)];
     let there = |state: &State| {
-        let step = state.run.and_then(|r| world.steps(book).get(usize::from(r.done)));
+        let step = run(state).and_then(|r| world.steps(book).get(usize::from(r.done)));
         to_step.is_some() && step.map(|s| s.id) == to_step
     };
     while !there(&state)
@@ -323,6 +329,6 @@ pub fn carry_through(world: &World, from: &State, book: Book, to_step: Option<&s
     {
         state = next;
     }
-    assert!(there(&state) || state.run.is_some_and(|r| r.over), "the run did not get there:\n{}", brief(&state));
+    assert!(there(&state) || run(&state).is_some_and(|r| r.over), "the run did not get there:\n{}", brief(&state));
     state
 }

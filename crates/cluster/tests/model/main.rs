@@ -1,17 +1,17 @@
 //! A model of a pool over two sites, with every fault that its bounds allow, explored state by state.
 //!
-//! What decides is the product's own: the tables of steps of failover and failback with `runbook::advance`, `goal`,
-//! `may_open`, `mirror::advance`. What surrounds it is modelled after `agent` and `conductor`: four hosts, their logs as
+//! What decides is the product's own: the tables of steps of failover, failback and both switches with `runbook::advance`,
+//! `goal`, `may_open`, `mirror::advance`. What surrounds it is modelled after `agent` and `conductor`: four hosts, their logs as
 //! sequences of entries, the share, gossip, orders and changes of the record as messages that may be lost or late, journals,
-//! agents and hosts and sites that die and return, links that are cut. `properties` says what must hold; `protections`
-//! switches off one protection after the other, and expects each to be missed. Four of them the agent must have for the
-//! model to hold: an order that was interrupted is reported as failed; a promotion is remembered before it is begun, and
-//! finished when it is ordered again; an unanswered request to record "synchronised" is overruled before commits stop
+//! agents and hosts and sites that die and return, links that are cut, an authority at each site that carries a run. `properties`
+//! says what must hold; `protections` switches off one protection after the other, and expects each to be missed. Four of them the
+//! agent must have for the model to hold: an order that was interrupted is reported as failed; a promotion is remembered before it
+//! is begun, and finished when it is ordered again; an unanswered request to record "synchronised" is overruled before commits stop
 //! waiting; and what others said before an instance stopped is no answer to whether it may open.
 //!
 //! What it leaves out: time (a time-out may fire at any moment, and patience may end at any moment), the insides of
-//! PostgreSQL, disks that are lost, a rewind that is interrupted half-way, more than one database, and a
-//! run that takes the place of another one.
+//! PostgreSQL, disks that are lost, a rewind that is interrupted half-way, more than one database, and lines that are cut within
+//! a site.
 
 mod agent;
 mod conductor;
@@ -19,6 +19,7 @@ mod explore;
 mod properties;
 mod protections;
 mod state;
+mod switches;
 mod words;
 mod world;
 
@@ -39,11 +40,14 @@ const NOTHING: Bounds = Bounds {
     agent_crashes: 0,
     reboots: 0,
     site_losses: 0,
+    host_losses: 0,
     cuts: 0,
     delays: 0,
     clean_stops: 0,
     failovers: 0,
     failbacks: 0,
+    switches: 0,
+    forces: 0,
     aborts: 0,
 };
 
@@ -53,11 +57,14 @@ const WALK: Bounds = Bounds {
     agent_crashes: 2,
     reboots: 2,
     site_losses: 1,
+    host_losses: 0,
     cuts: 2,
     delays: 2,
     clean_stops: 1,
     failovers: 1,
     failbacks: 1,
+    switches: 0,
+    forces: 0,
     aborts: 0,
 };
 

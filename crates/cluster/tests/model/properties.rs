@@ -1,9 +1,8 @@
 //! What must always hold, in words that a person can judge; and what must happen at some time.
 
-use crate::state::{Book, HOSTS, HostNumber, Message, POSTS_MAX, Postgres, S1A, S1B, State, What};
+use crate::state::{Ask, Book, HOSTS, HostNumber, Message, POSTS_MAX, Postgres, S1A, State, What, site};
 use crate::words::posts;
 use crate::world::{Action, Protection, World};
-use cluster::runbook::Step;
 
 /// What is broken in this state, if anything is.
 pub fn broken(state: &State) -> Option<String> {
@@ -15,8 +14,9 @@ fn one_writer(state: &State) -> Option<String> {
     for a in HOSTS {
         for b in HOSTS.into_iter().filter(|b| *b > a) {
             let (x, y) = (state.host(a), state.host(b));
-            if x.postgres == Postgres::Writer && y.postgres == Postgres::Writer && x.log.writer() == y.log.writer() {
-                return Some(format!("one writer: two are open in epoch {}", x.log.writer()));
+            let open = x.postgres == Postgres::Writer && y.postgres == Postgres::Writer;
+            if open && x.log.stands_for() == y.log.stands_for() {
+                return Some(format!("one writer: two are open in epoch {}", x.log.stands_for()));
             }
         }
     }
@@ -41,16 +41,21 @@ fn promise_one(state: &State) -> Option<String> {
     None
 }
 
-/// The host with the present history: that of the latest promotion.
+/// The host with the present history: that of the latest promotion, or of a writer that was opened again after it.
 fn present(state: &State) -> usize {
-    let key = |h: usize| (state.hosts[h].log.writer(), state.hosts[h].log.len());
+    let key = |h: usize| {
+        let log = state.hosts[h].log;
+        (log.stands_for(), log.writer(), log.len())
+    };
     (0..4).rev().max_by_key(|h| key(*h)).expect("there are four hosts")
 }
 
-/// Whatever lies in the share of an epoch that is over is in the present history.
+/// Whatever lies in the share of an epoch that is over is in the present history; but for what a forced switch, which does
+/// without the share, has left behind there.
 fn nothing_shipped_is_lost(state: &State) -> Option<String> {
     let log = state.hosts[present(state)].log;
-    let older = &state.share[..usize::from(log.writer())];
+    let from = (0..=log.writer()).rev().find(|e| state.forced & 1 << e != 0).unwrap_or(0);
+    let older = &state.share[usize::from(from)..usize::from(log.writer())];
     let shipped = older.iter().fold(0, |all, log| all | log.posts());
     let lost = shipped & !log.posts();
     (lost != 0)
@@ -67,7 +72,7 @@ fn kept(state: &State) -> Option<String> {
         if epoch == 0 || log.posts() & bit != 0 {
             continue;
         }
-        let rewound = (epoch + 1..=log.writer()).any(|e| state.failed_over_to & 1 << e != 0);
+        let rewound = (epoch + 1..=log.writer()).any(|e| state.loses & 1 << e != 0);
         if !rewound {
             return Some(format!("acknowledged is kept: p{post} of epoch {epoch} is lost without a failover"));
         }
@@ -88,12 +93,7 @@ pub fn broken_by(world: &World, before: &State, action: Action, after: &State) -
     {
         return Some(format!("stamps: host {to} took an older order"));
     }
-    if let (Some(was), Some(is)) = (before.run, after.run)
-        && is.book == Book::Failover
-        && !is.undoing
-        && (was.done, is.done) == (0, 1)
-        && let Some(host) = [S1A, S1B].into_iter().find(|h| fence_missing(world, before, *h))
-    {
+    if let Some(host) = fence_is_missing(world, before, after) {
         return Some(format!("the fence holds: host {host} answers, and nothing keeps it from opening"));
     }
     for host in HOSTS {
@@ -105,14 +105,18 @@ pub fn broken_by(world: &World, before: &State, action: Action, after: &State) -
             return Some(format!("epochs only rise: the history of host {host} went back"));
         }
         let opened = b.postgres == Postgres::Stopped && a.postgres == Postgres::Writer;
-        let left_behind = a.log.writer() < after.hosts[present(after)].log.writer();
+        let newest = after.hosts[present(after)].log.writer();
+        // Which of two that did not hear of each other is left behind is known when they meet.
+        let beside = after.forced & after.loses & 1 << newest != 0;
+        let left_behind = a.log.writer() < newest && !beside;
         if opened && left_behind && (!b.heard_other_site || b.fenced_by > a.log.writer()) {
             return Some(format!("a left-behind instance never opens: host {host} did, after a later promotion"));
         }
         let promoted = b.postgres == Postgres::Standby && a.postgres == Postgres::Writer;
+        let by = b.executing.first().filter(|(given, _)| matches!(given.ask, Ask::Promote(_)));
         if promoted
-            && let Some(run) = after.run
-            && run.book == Book::Failback
+            && let Some(run) = by.and_then(|(given, _)| before.run(given.run))
+            && matches!(run.book, Book::Failback | Book::Switch)
             && let Some(old) = run.before.principal
             && old != host
             && !before.host(old).log.is_prefix_of(b.log)
@@ -123,18 +127,47 @@ pub fn broken_by(world: &World, before: &State, action: Action, after: &State) -
     None
 }
 
-/// Whether a host of the old site that answers could open in the old epoch, or is open.
-fn fence_missing(world: &World, state: &State, host: HostNumber) -> bool {
+/// A host that a run should have fenced by now, with its first step; and has not, although the host answers.
+fn fence_is_missing(world: &World, before: &State, after: &State) -> Option<HostNumber> {
+    for (was, is) in before.runs.iter().zip(&after.runs) {
+        let (Some(was), Some(is)) = (was, is) else { continue };
+        if is.undoing || (was.id, was.done, is.done) != (is.id, 0, 1) {
+            continue;
+        }
+        let old = is.before.principal.unwrap_or(S1A);
+        let fenced: Vec<HostNumber> = match is.book {
+            Book::Failover if world.on(Protection::FenceFirst) => {
+                HOSTS.into_iter().filter(|h| site(*h) == site(old)).collect()
+            }
+            Book::Force => vec![old],
+            Book::Failover | Book::Failback | Book::Switch => continue,
+        };
+        let carrier = if is.book.switches() { is.before.home } else { 1 };
+        let missing = fenced.into_iter().find(|host| could_open(before, world.authority(carrier), *host));
+        if missing.is_some() {
+            return missing;
+        }
+    }
+    None
+}
+
+/// Whether a host of the old writer that answers could open in the old epoch, or is open.
+fn could_open(state: &State, carrier: HostNumber, host: HostNumber) -> bool {
     let h = state.host(host);
-    let epoch = state.newest_record().epoch;
+    let epoch = state.host(carrier).record.epoch;
     let knows = h.record.epoch >= epoch || h.fenced_by >= epoch;
     let open = h.postgres != Postgres::Stopped;
-    world.on(Protection::FenceFirst) && state.reaches(world.conductor(), host) && (open || !knows)
+    state.reaches(carrier, host) && (open || !knows)
 }
 
 /// What happened, for the properties of the kind "at some time".
-pub fn happened(before: &State, after: &State, action: Action, steps: &[Step], seen: &mut impl FnMut(String)) {
-    if let (Some(was), Some(is)) = (before.run, after.run) {
+pub fn happened(world: &World, before: &State, after: &State, action: Action, seen: &mut impl FnMut(String)) {
+    for (was, is) in before.runs.iter().zip(&after.runs) {
+        let (Some(was), Some(is)) = (was, is) else { continue };
+        let steps = world.steps(is.book);
+        if was.id != is.id {
+            continue;
+        }
         if !was.over && is.over && is.undoing {
             seen(format!("a {:?} is undone", is.book));
         }
@@ -142,7 +175,12 @@ pub fn happened(before: &State, after: &State, action: Action, steps: &[Step], s
         if finished {
             seen(format!("a {:?} finishes", is.book));
         }
-        let crashed = matches!(action, Action::CrashAgent { .. } | Action::Reboot(_)) && was.claimed && !is.claimed;
+        let taken_back = is.book == Book::Switch && finished && after.newest_record().principal == is.before.principal;
+        if taken_back {
+            seen("a writer is taken back".into());
+        }
+        let faults = matches!(action, Action::CrashAgent { .. } | Action::Reboot(_) | Action::LoseHost(_));
+        let crashed = faults && was.claimed && !is.claimed;
         if crashed && !was.over && was.undoing {
             seen(format!("{:?} crashes while it is undone", was.book));
         } else if crashed && !was.over {
@@ -155,7 +193,7 @@ pub fn happened(before: &State, after: &State, action: Action, steps: &[Step], s
     if a.fenced_by > b.fenced_by {
         seen("a primary is fenced".into());
     }
-    if b.log.writer() == 1 && !b.standby_signal && b.record.epoch == 2 && a.standby_signal {
+    if b.log.writer() == 1 && !b.standby_signal && b.record.epoch > 1 && a.standby_signal {
         seen("a left-behind primary becomes a standby".into());
     }
     if !b.heard_other_site && a.heard_other_site {

@@ -20,7 +20,7 @@ pub fn site(host: HostNumber) -> u8 {
 /// Most posts of one exploration.
 pub const POSTS_MAX: usize = 4;
 /// Epochs that are told apart.
-pub const EPOCHS_MAX: usize = 6;
+pub const EPOCHS_MAX: usize = 13;
 
 /// One entry of a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,10 +33,14 @@ pub enum Entry {
     Epoch(u8),
 }
 
-/// A log: at most sixteen entries of four bits.
+/// Bits of an entry, and entries of a log.
+const BITS: u8 = 5;
+const ENTRIES_MAX: u8 = 24;
+
+/// A log: a few entries of a few bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Log {
-    bits: u64,
+    bits: u128,
     len: u8,
 }
 
@@ -46,26 +50,27 @@ impl Log {
     }
 
     pub fn push(&mut self, entry: Entry) {
-        assert!(self.len < 16, "the bounds of the model keep logs short");
+        assert!(self.len < ENTRIES_MAX, "the bounds of the model keep logs short");
         let code = match entry {
             Entry::Post(n) => n,
             Entry::Fork(e) => 3 + e,
-            Entry::Epoch(e) => 9 + e,
+            Entry::Epoch(e) => 17 + e,
         };
-        self.bits |= u64::from(code) << (4 * self.len);
+        assert!(code < 1 << BITS && entry != Entry::Fork(15), "the bounds of the model keep epochs few");
+        self.bits |= u128::from(code) << (BITS * self.len);
         self.len += 1;
     }
 
     pub fn entries(self) -> impl DoubleEndedIterator<Item = Entry> {
-        (0..self.len).map(move |at| match (self.bits >> (4 * at)) as u8 & 15 {
+        (0..self.len).map(move |at| match (self.bits >> (BITS * at)) as u8 & ((1 << BITS) - 1) {
             n @ 0..4 => Entry::Post(n),
-            n @ 4..10 => Entry::Fork(n - 3),
-            n => Entry::Epoch(n - 9),
+            n @ 4..18 => Entry::Fork(n - 3),
+            n => Entry::Epoch(n - 17),
         })
     }
 
     pub fn first(self, len: u8) -> Log {
-        let mask = if len >= 16 { u64::MAX } else { (1 << (4 * len)) - 1 };
+        let mask = if len >= ENTRIES_MAX { u128::MAX } else { (1 << (BITS * len)) - 1 };
         Log { bits: self.bits & mask, len: len.min(self.len) }
     }
 
@@ -95,6 +100,17 @@ impl Log {
     /// The epoch whose writer wrote the end of it.
     pub fn writer(self) -> u8 {
         self.entries().rev().find_map(|e| if let Entry::Fork(n) = e { Some(n) } else { None }).unwrap_or(1)
+    }
+
+    /// Its length up to where its present timeline begins.
+    pub fn beginning(self) -> u8 {
+        let after = self.entries().rev().take_while(|e| !matches!(e, Entry::Fork(_))).count() as u8;
+        if after == self.len { 0 } else { self.len - after }
+    }
+
+    /// The epoch in which whoever opens it would write: it was promoted for it, or refuses older ones.
+    pub fn stands_for(self) -> u8 {
+        self.writer().max(self.epoch())
     }
 }
 
@@ -129,7 +145,7 @@ pub struct Record {
     pub backup_mirror: Option<HostNumber>,
     /// For each site the epoch that declared it lost; 0 for none.
     pub lost: [u8; 2],
-    /// The run that holds the pool; 0 for none.
+    /// The run that holds the pool, with its runbook; 0 for none.
     pub run: u8,
 }
 
@@ -148,7 +164,7 @@ pub enum Postgres {
     Writer,
 }
 
-/// The orders that failing over and failing back give.
+/// The orders that failing over, failing back and switching give.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Ask {
     Fence(u8),
@@ -163,7 +179,8 @@ pub enum Ask {
     Rewind(HostNumber),
     HandOver(u8),
     StartLogShipping,
-    Reopen(u8),
+    /// For an epoch, by who was the writer of the other one.
+    Reopen(u8, u8),
 }
 
 /// A stamp: epoch, number.
@@ -244,11 +261,32 @@ pub enum What {
     },
 }
 
-/// The two runbooks.
+/// The runbooks.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Book {
     Failover,
     Failback,
+    Switch,
+    Force,
+}
+
+pub const BOOKS: [Book; 4] = [Book::Failover, Book::Failback, Book::Switch, Book::Force];
+
+impl Book {
+    /// The runbook of a run, by the run's number.
+    pub fn of(run: u8) -> Book {
+        BOOKS[usize::from(run % 4)]
+    }
+
+    /// The number of the first run of this runbook after all those so far.
+    pub fn number_after(self, last: u8) -> u8 {
+        (last / 4 + 1) * 4 + self as u8
+    }
+
+    /// Whether it is a change of places within a pair.
+    pub fn switches(self) -> bool {
+        matches!(self, Book::Switch | Book::Force)
+    }
 }
 
 /// A run: its journal, and what its process remembers.
@@ -281,6 +319,8 @@ pub struct Bounds {
     pub reboots: u8,
     /// Site 1 loses power.
     pub site_losses: u8,
+    /// A host of the pair loses power and comes back later, or never.
+    pub host_losses: u8,
     /// The links between the sites are cut.
     pub cuts: u8,
     /// Messages that arrive long after their sender gave up.
@@ -289,6 +329,8 @@ pub struct Bounds {
     pub clean_stops: u8,
     pub failovers: u8,
     pub failbacks: u8,
+    pub switches: u8,
+    pub forces: u8,
     /// Runs that an administrator wants undone.
     pub aborts: u8,
 }
@@ -303,7 +345,8 @@ pub struct State {
     pub share_open_from: u8,
     pub network: Vec<Message>,
     pub linked: bool,
-    pub run: Option<Run>,
+    /// The latest run of each site's authority.
+    pub runs: [Option<Run>; 2],
     /// The number of the next stamp, as the journal has it.
     pub next_stamp: u8,
     pub left: Bounds,
@@ -313,8 +356,11 @@ pub struct State {
     pub acknowledged: [(u8, HostNumber); POSTS_MAX],
     /// Hosts that a record of each epoch has named principal, a bit each: only there a server can write in that epoch.
     pub named: [u8; EPOCHS_MAX],
-    /// Epochs that a failover began, a bit each.
-    pub failed_over_to: u8,
+    /// Epochs whose beginning may lose what was acknowledged, a bit each: a failover's, and a forced switch's to a mirror of
+    /// which the record promises nothing.
+    pub loses: u16,
+    /// Epochs that a forced switch began, a bit each: what nobody has acknowledged may be gone, wherever it was shipped to.
+    pub forced: u16,
 }
 
 impl State {
@@ -329,6 +375,11 @@ impl State {
     /// Whether `to` answers `from`.
     pub fn reaches(&self, from: HostNumber, to: HostNumber) -> bool {
         self.host(to).up && self.host(from).up && (site(from) == site(to) || self.linked)
+    }
+
+    /// The run of that number, if it is the latest of its authority.
+    pub fn run(&self, number: u8) -> Option<&Run> {
+        self.runs.iter().flatten().find(|run| run.id == number)
     }
 
     /// Whether a standby has a stream from its source now: on one history, both running, nothing between them.

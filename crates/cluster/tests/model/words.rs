@@ -1,7 +1,7 @@
 //! The model's numbers as the product's words: topology, records, reports, orders, and back.
 
 use crate::agent;
-use crate::state::{Ask, HOSTS, HostNumber, How, NAMES, POSTS_MAX, Postgres, Record, SITES, Stamped, State};
+use crate::state::{Ask, Book, HOSTS, HostNumber, How, NAMES, POSTS_MAX, Postgres, Record, SITES, Stamped, State};
 use crate::world::World;
 use cluster::Epoch;
 use cluster::name::{DatabaseName, HostName};
@@ -90,7 +90,7 @@ pub fn record(of: &Record) -> PoolRecord {
 pub fn run_ref(id: u8) -> RunRef {
     RunRef {
         id: id.to_string(),
-        runbook: "a runbook".into(),
+        runbook: World::runbook(Book::of(id)).name.into(),
         started_by: "ann".into(),
         started_at: "2026-01-01T00:00:00Z".into(),
     }
@@ -138,7 +138,7 @@ pub fn order(ask: Ask) -> Order {
         Ask::Rewind(from) => Order::Rewind { database, from: name(from) },
         Ask::HandOver(e) => Order::HandOver { database, epoch: epoch(e) },
         Ask::StartLogShipping => Order::StartLogShipping { database },
-        Ask::Reopen(e) => Order::Reopen { database, epoch: epoch(e) },
+        Ask::Reopen(e, after) => Order::Reopen { database, epoch: epoch(e), after: epoch(after) },
     }
 }
 
@@ -157,9 +157,9 @@ pub fn from_order(order: &Order) -> Ask {
         Order::Rewind { from, .. } => Ask::Rewind(number(from)),
         Order::HandOver { epoch, .. } => Ask::HandOver(small(epoch)),
         Order::StartLogShipping { .. } => Ask::StartLogShipping,
-        Order::Reopen { epoch, .. } => Ask::Reopen(small(epoch)),
+        Order::Reopen { epoch, after, .. } => Ask::Reopen(small(epoch), small(after)),
         Order::Initialise { .. } | Order::Seed { .. } | Order::SeedAnew { .. } => {
-            panic!("neither runbook gives {order:?}")
+            panic!("no runbook of the model gives {order:?}")
         }
     }
 }

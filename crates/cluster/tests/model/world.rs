@@ -1,10 +1,10 @@
 //! What is fixed for one exploration, what can happen next, and what comes of it.
 
 use crate::agent::{self, Swapped};
-use crate::conductor;
+use crate::conductor::{self, Site};
 use crate::state::{
-    Ask, Book, Bounds, EPOCHS_MAX, Entry, HOSTS, Host, HostNumber, Log, Message, Postgres, Record, S1A, S1B, S2A, S2B,
-    State, What, site,
+    Ask, BOOKS, Book, Bounds, EPOCHS_MAX, Entry, HOSTS, Host, HostNumber, Log, Message, Postgres, Record, Run, S1A,
+    S1B, S2A, S2B, State, What, site,
 };
 use crate::words;
 use cluster::failback::FAILBACK;
@@ -12,6 +12,7 @@ use cluster::failover::FAILOVER;
 use cluster::goal::{Goal, goal};
 use cluster::order::Order;
 use cluster::runbook::{Deed, Runbook, Step, View};
+use cluster::switching::{FORCE_MIRROR, SWITCH_MIRROR};
 use cluster::topology::Topology;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -43,6 +44,18 @@ pub enum Protection {
     PromotionIsRememberedFirst,
     /// A request to record "synchronised" that was not answered is overruled before commits stop waiting.
     UnansweredIsOverruled,
+    /// The two sites never begin the same epoch.
+    EpochsOfSites,
+    /// A planned switch promotes the mirror only with every byte of the principal.
+    EveryByteOfSwitch,
+    /// A forced switch fences the old principal where it answers.
+    ForceFences,
+    /// A run that claims a record other than the one that it was begun on asks again what speaks against it.
+    AskedAgainOnClaim,
+    /// Who cannot follow the present principal salvages and rewinds by itself.
+    Rejoins,
+    /// Undoing a switch, the record promises nothing of the mirror before the old principal is open.
+    PartsThePair,
 }
 
 /// What is fixed for one exploration.
@@ -54,9 +67,12 @@ pub struct World {
     /// What commutes with everything else is done at once: hosts of a site hear each other, the mirrors' agents follow their
     /// records, an order of one stage is carried out when it is taken. Fewer states; walks do without it.
     pub coarse: bool,
+    /// The site whose pair changes places: its two hosts hear each other, and act, in their own time; the others at once.
+    pub switching: Option<Site>,
+    /// Links that are cut become whole again.
+    pub heals: bool,
     pub off: Vec<Protection>,
-    failover: Vec<Step>,
-    failback: Vec<Step>,
+    steps: [Vec<Step>; 4],
     /// The product's answers to what is asked all the time.
     goals: RefCell<BTreeMap<(Record, HostNumber), Goal>>,
 }
@@ -64,8 +80,8 @@ pub struct World {
 impl World {
     pub fn new(authorities: [HostNumber; 2], force: bool, off: &[Protection]) -> Self {
         let off = off.to_vec();
-        let mut failover: Vec<Step> = FAILOVER.steps.iter().map(copy).collect();
-        let mut failback: Vec<Step> = FAILBACK.steps.iter().map(copy).collect();
+        let mut steps = BOOKS.map(|book| Self::runbook(book).steps.iter().map(copy).collect::<Vec<Step>>());
+        let [failover, failback, switch, forced] = &mut steps;
         if off.contains(&Protection::FenceFirst) {
             failover.remove(0);
         }
@@ -83,14 +99,22 @@ impl World {
             let step = failback.iter_mut().find(|s| s.id == "final-backup").expect("the step is there");
             step.does = final_backup_by_sight;
         }
+        if off.contains(&Protection::EveryByteOfSwitch) {
+            let step = switch.iter_mut().find(|s| s.id == "hand-over").expect("the step is there");
+            step.does = hand_over_by_order;
+        }
+        if off.contains(&Protection::ForceFences) {
+            forced.retain(|s| s.id != "fence-principal");
+        }
         Self {
             authorities,
             topology: words::topology(authorities),
             force,
             coarse: true,
+            switching: None,
+            heals: true,
             off,
-            failover,
-            failback,
+            steps,
             goals: RefCell::default(),
         }
     }
@@ -105,35 +129,48 @@ impl World {
         self.goals.borrow_mut().entry((record, host)).or_insert_with(ask).clone()
     }
 
-    /// Runs are carried out at the authority of site 2: it survives, and it is home while the pool is failed over.
-    pub fn conductor(&self) -> HostNumber {
-        self.authorities[1]
+    /// The authority of a site. A failover and a failback are carried out at site 2's: it survives, and it is home while the
+    /// pool is failed over; a switch at the home site's.
+    pub fn authority(&self, of: Site) -> HostNumber {
+        self.authorities[usize::from(of)]
     }
 
     pub fn runbook(book: Book) -> &'static Runbook {
         match book {
             Book::Failover => FAILOVER,
             Book::Failback => FAILBACK,
+            Book::Switch => SWITCH_MIRROR,
+            Book::Force => FORCE_MIRROR,
         }
     }
 
     pub fn steps(&self, book: Book) -> &[Step] {
-        match book {
-            Book::Failover => &self.failover,
-            Book::Failback => &self.failback,
-        }
+        &self.steps[book as usize]
     }
 }
 
 /// The step without its protection: a writer that is seen stopped counts as handed over, whoever stopped it, and when.
 fn final_backup_by_sight(view: &View<'_>) -> Vec<Deed> {
     let (host, database) = (words::name(S2A), words::database());
-    let epoch = view.facts.before.epoch.next();
+    let epoch = view.topology.next_epoch(view.facts.before.epoch, &view.facts.to_site);
     if view.record.epoch >= epoch {
         return Vec::new();
     }
     let stopped = view.instance(&host, &database).is_some_and(|i| i.shut_down_at.is_some());
     if !stopped {
+        return vec![Deed::Give { host, order: Order::HandOver { database, epoch } }];
+    }
+    vec![view.change(|record| {
+        record.epoch = epoch;
+        record.databases.values_mut().for_each(|d| d.principal = None);
+    })]
+}
+
+/// The step without its protection: a principal that is handed over counts, whatever the mirror has applied.
+fn hand_over_by_order(view: &View<'_>) -> Vec<Deed> {
+    let (host, database) = (words::name(S1A), words::database());
+    let epoch = view.topology.next_epoch(view.facts.before.epoch, &view.facts.before.home);
+    if view.instance(&host, &database).is_none_or(|i| i.shut_down_at.is_none()) {
         return vec![Deed::Give { host, order: Order::HandOver { database, epoch } }];
     }
     vec![view.change(|record| {
@@ -170,13 +207,14 @@ pub enum Action {
     RoundUnanswered(HostNumber),
     /// An agent carries on with its order.
     Execute(HostNumber),
-    Start(Book),
-    /// An administrator wants the run undone.
-    Abort,
-    /// The conductor looks, and acts on it.
-    Turn,
+    /// An administrator starts a runbook at this site's authority.
+    Start(Site, Book),
+    /// An administrator wants the run undone that is carried out there.
+    Abort(Site),
+    /// The conductor there looks, and acts on it.
+    Turn(Site),
     /// The same when the step has been waiting for long.
-    LateTurn,
+    LateTurn(Site),
     Deliver(u8),
     /// A message finds nobody.
     Lose(u8),
@@ -192,7 +230,10 @@ pub enum Action {
     /// The operating system stops PostgreSQL cleanly.
     StopCleanly(HostNumber),
     LoseSite1,
-    Site1Returns,
+    /// A host loses power, for as long as it likes.
+    LoseHost(HostNumber),
+    /// Whoever has lost power is back.
+    Return,
     Cut,
     Heal,
 }
@@ -243,13 +284,14 @@ pub fn normal(left: Bounds) -> State {
         share_open_from: 0,
         network: vec![],
         linked: true,
-        run: None,
+        runs: [None; 2],
         next_stamp: 1,
         left,
         posts: 0,
         acknowledged: [(0, 0); crate::state::POSTS_MAX],
         named,
-        failed_over_to: 0,
+        loses: 0,
+        forced: 0,
     }
 }
 
@@ -262,12 +304,13 @@ impl Action {
             | Action::Reboot(_)
             | Action::StopCleanly(_)
             | Action::LoseSite1
+            | Action::LoseHost(_)
             | Action::Cut
             | Action::RoundUnanswered(_) => true,
-            Action::Site1Returns
+            Action::Return
             | Action::Heal
-            | Action::Start(_)
-            | Action::Abort
+            | Action::Start(..)
+            | Action::Abort(_)
             | Action::Post(_)
             | Action::Stream(_)
             | Action::Ship(_)
@@ -276,8 +319,8 @@ impl Action {
             | Action::Hear { .. }
             | Action::Round(_)
             | Action::Execute(_)
-            | Action::Turn
-            | Action::LateTurn
+            | Action::Turn(_)
+            | Action::LateTurn(_)
             | Action::Deliver(_)
             | Action::Lose(_) => false,
         }
@@ -294,7 +337,8 @@ pub fn actions(world: &World, state: &State) -> Vec<Action> {
         }
         all.extend([Action::Post(host), Action::Stream(host), Action::Ship(host), Action::FromShare(host)]);
         all.extend([Action::SettingArrives(host), Action::Round(host), Action::Execute(host)]);
-        let others = HOSTS.into_iter().filter(|from| *from != host && (!world.coarse || host + from == S1A + S2A));
+        let others =
+            HOSTS.into_iter().filter(|from| *from != host && (!world.coarse || hears_in_time(world, host, *from)));
         all.extend(others.map(|from| Action::Hear { host, from }));
         if state.left.delays > 0 {
             all.push(Action::RoundUnanswered(host));
@@ -305,6 +349,9 @@ pub fn actions(world: &World, state: &State) -> Vec<Action> {
         }
         if state.left.reboots > 0 {
             all.push(Action::Reboot(host));
+        }
+        if state.left.host_losses > 0 && world.switching == Some(site(host)) {
+            all.push(Action::LoseHost(host));
         }
         if state.left.clean_stops > 0 {
             all.push(Action::StopCleanly(host));
@@ -318,29 +365,56 @@ pub fn actions(world: &World, state: &State) -> Vec<Action> {
             all.push(Action::Delay(at));
         }
     }
-    if conductor::may_look(world, state) {
-        all.push(Action::Turn);
-    }
-    if state.left.aborts > 0 && state.run.is_some_and(|r| !r.over) && state.host(world.conductor()).up {
-        all.push(Action::Abort);
-    }
-    if state.run.is_none_or(|r| r.over) && state.host(world.conductor()).up {
-        let books = [(Book::Failover, state.left.failovers), (Book::Failback, state.left.failbacks)];
-        all.extend(books.into_iter().filter(|(_, left)| *left > 0).map(|(book, _)| Action::Start(book)));
+    for at in [0, 1] {
+        if conductor::may_look(world, state, at) {
+            all.push(Action::Turn(at));
+            // How long a switch waits decides whether the writer is taken back.
+            let waits = |run: &Run| run.acted && run.book == Book::Switch;
+            all.extend(state.runs[usize::from(at)].as_ref().is_some_and(waits).then_some(Action::LateTurn(at)));
+        }
+        let under_way = state.runs[usize::from(at)].is_some_and(|r| !r.over);
+        if state.host(world.authority(at)).up {
+            all.extend((state.left.aborts > 0 && under_way).then_some(Action::Abort(at)));
+            all.extend(may_start(world, state, at, under_way).map(|book| Action::Start(at, book)));
+        }
     }
     all.extend((state.left.site_losses > 0 && state.host(S1A).up).then_some(Action::LoseSite1));
-    all.extend((!state.host(S1A).up).then_some(Action::Site1Returns));
+    all.extend(state.hosts.iter().any(|h| !h.up).then_some(Action::Return));
     all.extend((state.left.cuts > 0 && state.linked).then_some(Action::Cut));
-    all.extend((!state.linked).then_some(Action::Heal));
+    all.extend((!state.linked && world.heals).then_some(Action::Heal));
     all
+}
+
+/// The runbooks that an administrator may start at a site's authority. A failover may take the place of a run that is under
+/// way; where a site believes to be home, it changes places in its pair.
+fn may_start(world: &World, state: &State, at: Site, under_way: bool) -> impl Iterator<Item = Book> {
+    let left = state.left;
+    let home = state.host(world.authority(at)).record.home == at;
+    let books = [
+        (Book::Failover, left.failovers > 0 && at == 1),
+        (Book::Failback, left.failbacks > 0 && at == 1 && !under_way),
+        (Book::Switch, left.switches > 0 && home && !under_way),
+        (Book::Force, left.forces > 0 && home && !under_way),
+    ];
+    books.into_iter().filter(|(_, may)| *may).map(|(book, _)| book)
+}
+
+/// Where what commutes is done at once: whom a host hears in its own time.
+fn hears_in_time(world: &World, host: HostNumber, from: HostNumber) -> bool {
+    match world.switching {
+        None => host + from == S1A + S2A,
+        Some(pair) => site(host) == pair && site(from) == pair,
+    }
 }
 
 /// What comes of it; `None` when nothing does. A turn in which the conductor only waits is one in which it has waited for
 /// long.
 pub fn act(world: &World, state: &State, action: Action) -> Option<(Action, State)> {
-    let late = || (action == Action::Turn).then(|| apply(world, state, Action::LateTurn)).flatten();
     let soon = apply(world, state, action).map(|next| (action, next));
-    soon.or_else(|| late().map(|next| (Action::LateTurn, next)))
+    soon.or_else(|| {
+        let Action::Turn(at) = action else { return None };
+        apply(world, state, Action::LateTurn(at)).map(|next| (Action::LateTurn(at), next))
+    })
 }
 
 /// What comes of it; `None` when nothing does.
@@ -362,26 +436,35 @@ pub fn apply(world: &World, state: &State, action: Action) -> Option<State> {
 fn settle(world: &World, state: &mut State) {
     loop {
         let before = state.clone();
-        for (host, from) in [(S1A, S1B), (S1B, S1A), (S2A, S2B), (S2B, S2A)] {
-            hear(state, host, from);
-        }
-        for host in [S1B, S2B] {
-            if state.host(host).up {
-                agent::round(world, state, host, false);
+        let between_sites = |h: HostNumber, f: HostNumber| world.switching.is_some() && site(h) != site(f);
+        for (host, from) in HOSTS.into_iter().flat_map(|host| HOSTS.map(|from| (host, from))) {
+            if between_sites(host, from) || site(host) == site(from) && world.switching != Some(site(host)) {
+                hear(state, host, from);
             }
         }
-        happen(world, state, Action::Stream(S2B));
+        let quiet: &[HostNumber] = match world.switching {
+            None => &[S1B, S2B],
+            Some(0) => &[S2A, S2B],
+            Some(_) => &[S1A, S1B],
+        };
+        for host in quiet {
+            if state.host(*host).up {
+                agent::round(world, state, *host, false);
+            }
+        }
+        if world.switching != Some(1) {
+            happen(world, state, Action::Stream(S2B));
+        }
         if state.host(S1B).record.failed_over {
             happen(world, state, Action::Stream(S1B));
         }
         for host in HOSTS {
-            let stages = |ask| matches!(ask, Ask::Promote(_) | Ask::HandOver(_) | Ask::Rewind(_) | Ask::Reopen(_));
+            let stages = |ask| matches!(ask, Ask::Promote(_) | Ask::HandOver(_) | Ask::Rewind(_) | Ask::Reopen(..));
             if state.host(host).executing.first().is_some_and(|(order, _)| !stages(order.ask)) {
                 agent::execute(world, state, host);
             }
         }
-        let here = world.conductor();
-        let own = |m: &Message| m.awaited && m.from == here && m.to == here;
+        let own = |m: &Message| m.awaited && m.from == m.to && world.authorities.contains(&m.from);
         if let Some(at) = state.network.iter().position(|m| own(m) && matches!(m.what, What::SetRecord { .. })) {
             deliver(world, state, at as u8);
         }
@@ -414,10 +497,10 @@ fn happen(world: &World, state: &mut State, action: Action) {
         Action::Round(host) => agent::round(world, state, host, false),
         Action::RoundUnanswered(host) => agent::round(world, state, host, true),
         Action::Execute(host) => agent::execute(world, state, host),
-        Action::Start(book) => conductor::start(world, state, book),
-        Action::Abort => conductor::abort(world, state),
-        Action::Turn => conductor::turn(world, state, 0),
-        Action::LateTurn => conductor::turn(world, state, 700_000),
+        Action::Start(at, book) => conductor::start(world, state, at, book),
+        Action::Abort(at) => conductor::abort(world, state, at),
+        Action::Turn(at) => conductor::turn(world, state, at, 0),
+        Action::LateTurn(at) => conductor::turn(world, state, at, 700_000),
         Action::Deliver(at) => deliver(world, state, at),
         Action::Lose(at) => {
             state.network.remove(usize::from(at));
@@ -438,18 +521,18 @@ fn happen(world: &World, state: &mut State, action: Action) {
         Action::StopCleanly(host) => {
             if state.host(host).postgres == Postgres::Writer {
                 state.left.clean_stops -= 1;
-                agent::stop_cleanly(state, host);
+                agent::stop_cleanly(state, host, None);
             }
         }
         Action::LoseSite1 => {
             state.left.site_losses -= 1;
-            for host in [S1A, S1B] {
-                state.stop(host, false);
-                crash_agent(world, state, host, false);
-                state.host_mut(host).up = false;
-            }
+            [S1A, S1B].into_iter().for_each(|host| lose(world, state, host));
         }
-        Action::Site1Returns => [S1A, S1B].into_iter().for_each(|host| state.host_mut(host).up = true),
+        Action::LoseHost(host) => {
+            state.left.host_losses -= 1;
+            lose(world, state, host);
+        }
+        Action::Return => state.hosts.iter_mut().for_each(|h| h.up = true),
         Action::Cut => {
             state.left.cuts -= 1;
             state.linked = false;
@@ -458,11 +541,17 @@ fn happen(world: &World, state: &mut State, action: Action) {
     }
 }
 
+fn lose(world: &World, state: &mut State, host: HostNumber) {
+    state.stop(host, false);
+    crash_agent(world, state, host, false);
+    state.host_mut(host).up = false;
+}
+
 fn crash_agent(world: &World, state: &mut State, host: HostNumber, sent: bool) {
     agent::restart(world, state, host);
-    if host == world.conductor() {
-        conductor::restart(state);
-        if sent && state.left.delays > 0 && state.network.iter().any(|m| m.awaited) {
+    if let Some(at) = world.authorities.iter().position(|a| *a == host) {
+        conductor::restart(state, at as Site);
+        if sent && state.left.delays > 0 && state.network.iter().any(|m| m.awaited && m.from == host) {
             state.left.delays -= 1;
             state.network.iter_mut().filter(|m| m.from == host).for_each(|m| m.awaited = false);
         } else {
@@ -534,7 +623,7 @@ fn deliver(world: &World, state: &mut State, at: u8) {
             if ends_run
                 && swapped == Swapped::Taken
                 && message.awaited
-                && let Some(run) = &mut state.run
+                && let Some(run) = &mut state.runs[usize::from(site(message.from))]
             {
                 run.over = true;
             }
