@@ -283,8 +283,9 @@ async fn start_principal(
             MayOpen::Ask { site } => {
                 database.waits_for(Some(format!(
                     "{}: {site} has not answered yet who the writer is; if it is gone for good, start this site alone: \
-                     standfast agent --without-peer",
-                    database.name
+                     standfast pool start-alone --site {}",
+                    database.name,
+                    host.store.site()
                 )));
                 return Ok(false);
             }

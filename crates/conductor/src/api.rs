@@ -2,7 +2,7 @@
 
 use crate::Conductor;
 use crate::carry_out;
-use crate::estimate::estimate;
+use crate::estimate::{Estimates, estimate};
 use crate::journal::Journal;
 use crate::plan::{Situation, situation};
 use axum::extract::{Path, Query, State};
@@ -161,6 +161,9 @@ pub(crate) fn answer(
         },
     };
     let unmet: Vec<_> = unmet.into_iter().filter(|u| !(u.can_be_forced && wanted.force)).collect();
+    if let (true, Some(step)) = (wanted.what_if, &wanted.only_step) {
+        return Ok(step_what_if(runbook, step, &standing, now, &estimates, unmet));
+    }
     if wanted.what_if {
         plan.found.extend(unmet.iter().map(|u| format!("would be refused: {}; {}", u.why, u.hint)));
         return Ok(RunAnswer::Plan(plan));
@@ -201,6 +204,32 @@ pub(crate) fn answer(
     conductor.runs.lock().expect("nothing panics while it holds the runs").insert(id.clone(), journal.clone());
     tokio::spawn(carry_out::carry_out(conductor.clone(), journal));
     Ok(RunAnswer::Started { id, resumed: false, plan })
+}
+
+/// What a step by itself would do, and nothing is done. Whatever refuses the step refuses this too.
+fn step_what_if(
+    runbook: &'static Runbook,
+    step: &str,
+    standing: &Standing,
+    now: &Situation,
+    estimates: &Estimates,
+    mut unmet: Vec<Unmet>,
+) -> RunAnswer {
+    let journal = match standing {
+        Standing::Resume(journal) => Some(journal),
+        Standing::Free | Standing::Supersede(_) | Standing::Taken(_) => None,
+    };
+    match step_in_order(runbook, journal.map(Arc::as_ref), Some(step)) {
+        InOrder::Yes => {}
+        InOrder::DoneAlready(message) => return RunAnswer::AlreadyThere { message },
+        InOrder::No(not_next) => unmet.push(not_next),
+    }
+    let facts = journal.and_then(|journal| journal.begun()).map(|(_, _, facts, _)| facts);
+    let found = runbook.step(step).map(|(_, step)| now.plan_of_step(runbook, step, facts.as_ref(), estimates));
+    match found {
+        Some(plan) if unmet.is_empty() => RunAnswer::Plan(Box::new(plan)),
+        plan => RunAnswer::Refused { unmet, plan: plan.map(Box::new) },
+    }
 }
 
 /// How a runbook stands to the run that holds the pool, if any does.

@@ -7,7 +7,7 @@ use crate::found;
 use crate::observe::{Look, all_hosts, ask};
 use cluster::Epoch;
 use cluster::name::SiteName;
-use cluster::record::{PoolRecord, PoolState};
+use cluster::record::{PoolRecord, PoolState, RunRef};
 use cluster::runbook::{Done, Facts, Runbook, Step, Undo, View};
 use cluster::switching::{self, FORCE_MIRROR, Partner};
 use cluster::topology::Topology;
@@ -100,14 +100,54 @@ impl Situation {
     }
 }
 
+impl Situation {
+    /// The plan of one step of a runbook, as it would begin now: on the facts and in the claim of the run under way, else on
+    /// those that it would have.
+    pub fn plan_of_step(
+        &self,
+        runbook: &Runbook,
+        step: &Step,
+        under_way: Option<&Facts>,
+        estimates: &Estimates,
+    ) -> Plan {
+        let mut now = Situation {
+            topology: self.topology.clone(),
+            record: self.record.clone(),
+            look: self.look.clone(),
+            facts: under_way.unwrap_or(&self.facts).clone(),
+        };
+        if under_way.is_none() {
+            let by = RunRef {
+                id: String::new(),
+                runbook: runbook.name.to_owned(),
+                started_by: String::new(),
+                started_at: String::new(),
+            };
+            now.record = (runbook.claim)(&self.view(&self.facts), by).0;
+        }
+        let estimate = estimates.steps.get(step.id).copied();
+        let steps = vec![planned(step, &now.view(&now.facts), estimate)];
+        // Changes of the record are shown against what it is now.
+        let facts = Facts { before: now.record.clone(), ..now.facts.clone() };
+        let found = found::sentences(&self.topology, &self.record, &self.look, &now.facts);
+        Plan { runbook: runbook.name.to_owned(), found, facts, steps, estimate }
+    }
+}
+
 /// A step as part of a plan.
 pub fn planned(step: &Step, view: &View<'_>, estimate: Option<Estimate>) -> PlannedStep {
+    let (done, seen) = match (step.done)(view) {
+        Done::Yes(evidence) => (true, evidence),
+        Done::NotYet(missing) => (false, missing),
+    };
     PlannedStep {
         id: step.id.to_owned(),
         reference: step.reference.to_owned(),
         says: step.says.to_owned(),
         deeds: (step.does)(view),
-        done: matches!((step.done)(view), Done::Yes(_)),
+        done,
+        seen,
+        unmet: (step.needs)(view).err(),
         point_of_no_return: step.undo == Undo::PointOfNoReturn,
         estimate,
     }

@@ -361,6 +361,20 @@ impl Agents {
         answer(self.post(host, "/v1/probe").json(probe)).await
     }
 
+    /// Let an agent open its databases although the other site has not been heard.
+    ///
+    /// # Errors
+    /// When the agent does not answer or refuses.
+    pub async fn start_alone(&self, host: &HostName) -> Outcome {
+        let what = format!("let {host} start alone");
+        let request = self.post(host, "/v1/without-peer");
+        let response = request.send().await.map_err(|e| Trouble::Silent(silence(&e)).failure(&what, host))?;
+        if response.status().is_success() {
+            return Ok(());
+        }
+        Err(Failure::Failed(format!("{what}: {host} answered {}", response.status())))
+    }
+
     /// The topology that an agent works from.
     ///
     /// # Errors

@@ -38,6 +38,30 @@ pub fn plan(plan: &Plan, with_deeds: bool) -> Vec<String> {
     lines
 }
 
+/// One step: what speaks against it, what it would do, and how it is judged.
+pub fn step_plan(plan: &Plan) -> Vec<String> {
+    let mut lines = found(plan);
+    for step in &plan.steps {
+        lines.push(format!("step:   {}: {}", step.id, step.says));
+        lines.push(match &step.unmet {
+            Some(unmet) => format!("needs:  it would wait: {}; {}", unmet.why, unmet.hint),
+            None => "needs:  nothing speaks against it".to_owned(),
+        });
+        let deeds = step.deeds.iter().map(|d| format!("would:  {}", deed(d, &plan.facts.before)));
+        lines.extend(deeds);
+        if step.deeds.is_empty() {
+            lines.push("would:  give no order, and wait".to_owned());
+        }
+        let seen = if step.done { "done" } else { "not yet" };
+        lines.push(format!("check:  {seen}: {}", step.seen));
+        if step.point_of_no_return {
+            lines.push("        from here on, forward only".to_owned());
+        }
+    }
+    lines.push("Nothing was done.".to_owned());
+    lines
+}
+
 fn planned(step: &PlannedStep, number: usize, done: bool) -> String {
     let reference = if step.reference.is_empty() { "–" } else { &step.reference };
     let done = if done { " (done already)" } else { "" };

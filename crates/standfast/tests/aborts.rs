@@ -13,10 +13,19 @@ fn report(lab: &Lab, file: &str) -> serde_json::Value {
 fn a_failover_of_a_living_site_is_undone_and_the_site_serves_on() {
     let lab = Lab::up();
     let replay = lab.replay(&[]);
+    let unforced = lab.cli(&["step", "failover", "fence-old-primary", "--what-if"]);
+    assert!(unforced.code == Some(3) && unforced.all().contains("is online and answers"), "{}", unforced.all());
+    let what_if = lab.ok(&["step", "failover", "fence-old-primary", "--force", "--what-if"]);
+    let order = ["order s1a: fence mgc", "order s2a: close-share mgc", "check:  not yet", "Nothing was done"];
+    assert!(order.iter().all(|said| what_if.contains(said)), "{what_if}");
+    assert!(lab.record()["run"].is_null() && lab.record()["epoch"] == 1, "nothing was done");
     let steps = ["fence-old-primary", "stop-log-shipping", "copy-remaining-log", "apply-remaining-log"];
     for step in steps {
         lab.ok(&["step", "failover", step, "--force"]);
     }
+    let what_if = lab.ok(&["step", "failover", "disconnect-sessions", "--what-if"]);
+    assert!(what_if.contains("order s2a: disconnect-sessions mgc"), "{what_if}");
+    assert_eq!(lab.cli(&["step", "failover", "bring-backup-online", "--what-if"]).code, Some(3), "it is not the next");
     lab.until("the old principal is stopped", |lab| lab.instance("s1a")["state"] != "online");
 
     // The host of the run dies amid the abort, and the abort goes on.

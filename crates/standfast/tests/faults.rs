@@ -93,6 +93,36 @@ fn the_principal_is_killed_and_restarted_by_its_agent() {
 }
 
 #[test]
+fn a_site_that_may_not_start_by_itself_is_let_start_alone() {
+    let lab = Lab::up();
+    let replay = lab.replay(&[]);
+    lab.ok(&["lab", "link", "down"]);
+    let idle = lab.cli(&["pool", "start-alone", "--site", "site-1", "--yes"]);
+    assert!(idle.code == Some(0) && idle.all().contains("nothing was done"), "{}", idle.all());
+    lab.ok(&["lab", "kill", "site-1"]);
+    lab.ok(&["lab", "start", "site-1"]);
+    lab.until("the principal asks the other site", |lab| lab.instance("s1a")["state"] == "asking-peer");
+    let unasked = lab.cli(&["pool", "start-alone", "--site", "site-1"]);
+    assert_eq!(unasked.code, Some(3), "{}", unasked.all());
+    let what_if = lab.ok(&["pool", "start-alone", "--site", "site-1", "--what-if"]);
+    assert!(what_if.contains("would let s1a open"), "{what_if}");
+    assert_eq!(lab.instance("s1a")["state"], "asking-peer");
+    lab.ok(&["pool", "start-alone", "--site", "site-1", "--yes"]);
+    replay.until_acknowledged(&lab, 5);
+
+    // Not where the pool has failed over.
+    lab.ok(&["lab", "kill", "site-1"]);
+    lab.ok(&["failover", "--yes"]);
+    lab.ok(&["lab", "start", "site-1"]);
+    lab.until("site 1 answers", |lab| lab.instance("s1a")["state"].is_string());
+    let refused = lab.cli(&["pool", "start-alone", "--site", "site-1", "--yes"]);
+    assert!(refused.code == Some(3) && refused.all().contains("left behind"), "{}", refused.all());
+    lab.ok(&["lab", "link", "up"]);
+    let ledger = replay.end();
+    assert_clean(&lab.audit(&ledger));
+}
+
+#[test]
 fn a_backup_whose_host_restarts_amid_file_shipping_keeps_nothing_stale() {
     let lab = Lab::up();
     let replay = lab.replay(&[]);

@@ -90,6 +90,12 @@ pub struct PlannedStep {
     pub deeds: Vec<Deed>,
     /// Whether it is done already.
     pub done: bool,
+    /// What shows that it is done, or what is missing.
+    #[serde(default)]
+    pub seen: String,
+    /// What its precondition says, where that does not hold.
+    #[serde(default)]
+    pub unmet: Option<Unmet>,
     /// From here on, forward only.
     pub point_of_no_return: bool,
     /// How long it took in the last complete runs of this authority.

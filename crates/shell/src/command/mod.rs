@@ -19,6 +19,7 @@ pub mod room;
 pub mod run;
 pub mod runbook;
 pub mod shell;
+pub mod start_alone;
 pub mod step;
 pub mod tail;
 pub mod topology;

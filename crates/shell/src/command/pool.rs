@@ -28,6 +28,8 @@ pub struct Args {
 enum What {
     /// Begin: create the databases of the topology, mirror them, ship their log, activate the servers (Install-CsDatabase)
     Initialise(super::run::Args),
+    /// Let a site start alone: its databases open for writing although the other site has not answered since they stopped
+    StartAlone(super::start_alone::Args),
     /// State, epoch, home, servers, databases, log shipping, exposure, the run under way
     Status {
         /// Look again every second, until Ctrl-C
@@ -53,6 +55,7 @@ struct Status {
 pub async fn run(context: &Context, args: Args) -> Outcome {
     let watch = match args.what {
         What::Initialise(args) => return super::run::initialise(context, &args).await,
+        What::StartAlone(args) => return super::start_alone::run(context, &args).await,
         What::Status { watch } => watch,
     };
     let agents = Agents::new(&context.folder()?)?;

@@ -1,17 +1,17 @@
 //! `step`: one step of a runbook by itself, for those who go by hand as the reference does. Exactly the one that was
 //! named is carried out: it has to be the next one, and one that is done is not done again.
 
-use super::run::{At, authority_for, start_reported, who};
+use super::run::{At, authority_for, refused, start_reported, who};
 use crate::agents::Agents;
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
-use crate::output;
 use crate::report::ReportFile;
+use crate::{output, words};
 use cluster::record::PoolRecord;
 use cluster::runbook::{ALL, Runbook, named};
 use rules::nearest::nearest;
 use std::path::PathBuf;
-use wire::run::{RunEventKind, RunProgress, StartRun};
+use wire::run::{RunAnswer, RunEventKind, RunProgress, StartRun};
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -24,6 +24,9 @@ pub struct Args {
     /// Go on although something speaks against it that can be overridden
     #[arg(long)]
     pub force: bool,
+    /// Show what speaks against the step, the orders that it would give and to whom, and how it is judged; do nothing
+    #[arg(long)]
+    pub what_if: bool,
     /// Write a report of the run so far: a page (.html) or data (.json)
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
@@ -75,12 +78,15 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     }
     let wanted = StartRun {
         runbook: runbook.name.to_owned(),
-        what_if: false,
+        what_if: args.what_if,
         force: args.force,
         only_step: Some(args.step),
         new_principal: None,
         started_by: who(),
     };
+    if args.what_if {
+        return what_if(&agents, &at, &wanted, context.json).await;
+    }
     start_reported(&agents, &at, wanted.clone(), true, context.json, report.as_ref()).await?;
     if index + 1 < runbook.steps.len() {
         output::say(&format!("next: standfast step {} {}", runbook.name, runbook.steps[index + 1].id));
@@ -90,6 +96,17 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     let at = At { under_way: true, ..at };
     let wanted = StartRun { only_step: None, ..wanted };
     start_reported(&agents, &at, wanted, true, context.json, report.as_ref()).await
+}
+
+/// What the step would do; nothing is done.
+async fn what_if(agents: &Agents, at: &At, wanted: &StartRun, json: bool) -> Outcome {
+    match agents.start_run(&at.host, wanted, at.under_way).await? {
+        RunAnswer::Plan(plan) if json => output::json(&plan),
+        RunAnswer::Plan(plan) => words::step_plan(&plan).iter().try_for_each(|line| output::line(line)),
+        RunAnswer::AlreadyThere { message } => output::line(&message),
+        RunAnswer::Refused { unmet, .. } => Err(refused(&unmet)),
+        RunAnswer::Started { id, .. } => Err(Failure::Failed(format!("the run {id} was started, which was not asked"))),
+    }
 }
 
 /// The ids of the steps that a journal says are done.
