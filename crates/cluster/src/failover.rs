@@ -457,3 +457,6 @@ fn says_at_end(view: &View<'_>) -> String {
     );
     says
 }
+
+#[cfg(test)]
+mod tests;

@@ -381,3 +381,31 @@ fn a_switch_is_undone_without_a_promise_of_the_mirror_until_the_principal_is_ope
     assert!(unmet[0].why.contains("s1a, the principal of mgc, does not answer"), "{unmet:?}");
     assert_eq!(UNDO_SWITCH.steps_after(|id| id == "write-out").count(), 0, "nothing was done");
 }
+
+/// Rule R9: only the primary's half of log shipping is set up anew after a switch; the secondary is left alone.
+#[test]
+fn no_step_of_a_switch_touches_the_backup_or_what_the_record_says_of_it() {
+    let mut claimed = World::normal();
+    claimed.record = claim_force(&claimed.view(), run()).0;
+    let mut handed_over = World::normal().stopped();
+    handed_over.on("s1b").applied = Some(Lsn(110));
+    let mut late = World::normal().stopped();
+    late.age_ms = TAKE_BACK_MS;
+    let backup = |record: &PoolRecord| {
+        let d = &record.databases[&DatabaseName::from("mgc")];
+        (d.backup.clone(), d.backup_mirror.clone(), d.shipping_off)
+    };
+    let undoing = UNDO_SWITCH.steps_after(|_| true).chain(UNDO_FORCE.steps_after(|_| true));
+    let steps: Vec<&Step> = SWITCH_MIRROR.steps.iter().chain(FORCE_MIRROR.steps).chain(undoing).collect();
+    let mut seen = 0;
+    for world in [World::normal(), claimed, handed_over, late] {
+        for deed in steps.iter().flat_map(|step| (step.does)(&world.view())) {
+            seen += 1;
+            match deed {
+                Deed::SetRecord { record, .. } => assert_eq!(backup(&record), backup(&world.record)),
+                Deed::Give { host, order } => assert!(["s1a", "s1b"].contains(&host.as_str()), "{host}: {order:?}"),
+            }
+        }
+    }
+    assert!(seen > 20, "the steps do something: {seen}");
+}
