@@ -259,6 +259,7 @@ fn a_switch_is_undone_before_the_mirror_is_promoted_and_refused_after() {
     // The agent that carries the abort dies amid it, and the abort goes on.
     lab.ok(&["lab", "kill", "s1a/agent"]);
     lab.ok(&["lab", "start", "s1a", "--env", "STANDFAST_FAILPOINTS=switch-mirror.reopen-principal.during=pause"]);
+    lab.until("the agent answers", |lab| lab.instance("s1a")["state"].is_string());
     let what_if = lab.ok(&["runbook", "abort", "--what-if"]);
     assert!(what_if.contains("part-pair") && what_if.contains("reopen-principal"), "{what_if}");
     let marker = lab.dir.join("hosts/s1a/failpoint.switch-mirror.reopen-principal.during");

@@ -20,7 +20,7 @@ fn principal(lab: &Lab) -> String {
 /// The mirror has taken over, people chat on, and the run says who began it.
 fn until_taken_over(lab: &Lab, replay: &Replay) {
     lab.until("the mirror has taken over", |lab| principal(lab) == "s1b" && lab.record()["run"].is_null());
-    replay.until_epoch(lab, 2);
+    replay.until_epoch(lab, 3);
     let runs = lab.ok(&["runbook", "list"]);
     assert!(runs.contains("force-mirror") && runs.contains("the witness s1w"), "{runs}");
 }
@@ -51,7 +51,7 @@ fn a_principal_whose_host_dies_is_replaced_by_itself_and_comes_back_as_the_mirro
     // And back again by the same way: the mirror of the second epoch takes over from the second principal.
     lab.ok(&["lab", "kill", "s1b"]);
     lab.until("the first one is principal again", |lab| principal(lab) == "s1a");
-    replay.until_epoch(&lab, 3);
+    replay.until_epoch(&lab, 5);
     audited(&lab, replay);
 }
 

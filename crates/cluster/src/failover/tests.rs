@@ -92,6 +92,7 @@ fn pool(backup_carries: i64) -> Pool {
         force: false,
         exposure: BTreeMap::new(),
         new_principal: None,
+        automatic: None,
     };
     Pool { topology, record, reports: [("s2a".into(), report)].into(), facts }
 }

@@ -192,6 +192,9 @@ fn promote(world: &World, state: &mut State, host: HostNumber, given: Stamped, t
     let beside =
         HOSTS.into_iter().any(|h| site(h) != site(host) && (before + 1..to).contains(&state.host(h).record.epoch));
     let beside = book.switches() && beside;
+    // Or the later one had begun before this one: it overrules what is about to be written here.
+    let over_it = HOSTS.into_iter().filter(|h| site(*h) != site(host)).map(|h| state.host(h).log.writer()).max();
+    let over_it = over_it.filter(|epoch| book == Book::Failover && *epoch > to);
     let remembered = world.on(Protection::PromotionIsRememberedFirst);
     let h = state.host_mut(host);
     if stage == 0 && h.record.epoch > to {
@@ -215,6 +218,10 @@ fn promote(world: &World, state: &mut State, host: HostNumber, given: Stamped, t
             h.upstream = None;
             h.waits_for = None;
             h.log.push(Entry::Fork(to));
+            if let Some(epoch) = over_it {
+                state.loses |= 1 << epoch;
+                state.forced |= 1 << epoch;
+            }
             if book == Book::Failover || book == Book::Force && !promised && world.force || beside {
                 state.loses |= 1 << to;
             }

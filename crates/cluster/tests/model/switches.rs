@@ -94,8 +94,8 @@ fn a_forced_switch_is_undone_safely_from_wherever_it_is() {
 fn a_switch_beside_a_failover_that_somebody_else_begins_at_the_other_site_is_safe_and_both_end() {
     let world = world(2, 0, true);
     let steps = [("hand-over", Book::Switch), ("promote-mirror", Book::Switch), ("force-service", Book::Force)];
-    for (step, book) in steps {
-        let mut state = carry_through(&world, &normal(Bounds { forces: 1, ..SWITCH }), book, Some(step));
+    for (step, book) in if full() { &steps[..] } else { &steps[2..] } {
+        let mut state = carry_through(&world, &normal(Bounds { forces: 1, ..SWITCH }), *book, Some(step));
         state.left = Bounds { failovers: 1, ..NOTHING };
         holds(&world, &state).expect("a Failover finishes");
     }
@@ -105,10 +105,11 @@ fn a_switch_beside_a_failover_that_somebody_else_begins_at_the_other_site_is_saf
 fn a_forced_switch_and_a_failover_that_do_not_hear_of_each_other_are_safe_and_one_of_them_holds() {
     let mut world = World::new(AUTHORITIES[2], true, &[]);
     let mut state = unheard(&world);
-    state.left.posts = u8::from(full());
-    holds(&world, &state).expect("a Failover finishes");
-    world.heals = false;
     state.left.posts = 1;
+    if full() {
+        holds(&world, &state).expect("a Failover finishes");
+    }
+    world.heals = false;
     holds(&world, &state).expect("a Failover finishes");
 }
 

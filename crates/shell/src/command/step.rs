@@ -87,15 +87,12 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     if args.what_if {
         return what_if(&agents, &at, &wanted, context.json).await;
     }
-    start_reported(&agents, &at, wanted.clone(), true, context.json, report.as_ref()).await?;
-    if index + 1 < runbook.steps.len() {
-        output::say(&format!("next: standfast step {} {}", runbook.name, runbook.steps[index + 1].id));
-        return Ok(());
+    // With the last step the run is over; before that it stays open for the next one.
+    start_reported(&agents, &at, wanted, true, context.json, report.as_ref()).await?;
+    if let Some(next) = runbook.steps.get(index + 1) {
+        output::say(&format!("next: standfast step {} {}", runbook.name, next.id));
     }
-    // Steps by themselves leave the run open; with the last one it is over.
-    let at = At { under_way: true, ..at };
-    let wanted = StartRun { only_step: None, ..wanted };
-    start_reported(&agents, &at, wanted, true, context.json, report.as_ref()).await
+    Ok(())
 }
 
 /// What the step would do; nothing is done.
