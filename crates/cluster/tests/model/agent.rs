@@ -1,11 +1,12 @@
 //! The agent of a host, as `crates/agent` behaves: it takes orders, carries them out, and holds its instance to the part
 //! that the record gives it. What it decides is decided by the product's functions: `goal`, `may_open`, `mirror::advance`.
 
+use crate::protection::Protection;
 use crate::state::{
     Ask, Book, Entry, HOSTS, Host, HostNumber, How, Log, Message, Postgres, Record, SITES, Stamped, State, What, site,
 };
 use crate::words;
-use crate::world::{Protection, World};
+use crate::world::World;
 use cluster::fence::{Answers, Askable, MayOpen, may_open};
 use cluster::goal::Goal;
 use cluster::mirror::{PairAction, PairView, advance, advance_unanswered};

@@ -2,9 +2,10 @@
 //! real tables of steps, journal, act. What is in `Run` beside `claimed` and `acted` is its journal. Each authority carries
 //! one run at a time; those of both may be under way at once, begun by two administrators.
 
+use crate::protection::Protection;
 use crate::state::{Book, HOSTS, Message, Run, State, What};
 use crate::words;
-use crate::world::{Protection, World};
+use crate::world::World;
 use cluster::abort::{abort_of, past_return};
 use cluster::name::HostName;
 use cluster::record::{PoolRecord, RunRef};

@@ -17,6 +17,7 @@ mod agent;
 mod conductor;
 mod explore;
 mod properties;
+mod protection;
 mod protections;
 mod state;
 mod switches;

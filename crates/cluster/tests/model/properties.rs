@@ -1,8 +1,9 @@
 //! What must always hold, in words that a person can judge; and what must happen at some time.
 
+use crate::protection::Protection;
 use crate::state::{Ask, Book, HOSTS, HostNumber, Message, POSTS_MAX, Postgres, S1A, State, What, site};
 use crate::words::posts;
-use crate::world::{Action, Protection, World};
+use crate::world::{Action, World};
 
 /// What is broken in this state, if anything is.
 pub fn broken(state: &State) -> Option<String> {
@@ -93,7 +94,7 @@ pub fn broken_by(world: &World, before: &State, action: Action, after: &State) -
     {
         return Some(format!("stamps: host {to} took an older order"));
     }
-    if let Some(host) = fence_is_missing(world, before, after) {
+    if let Some(host) = fence_is_missing(world, before, action, after) {
         return Some(format!("the fence holds: host {host} answers, and nothing keeps it from opening"));
     }
     for host in HOSTS {
@@ -128,7 +129,7 @@ pub fn broken_by(world: &World, before: &State, action: Action, after: &State) -
 }
 
 /// A host that a run should have fenced by now, with its first step; and has not, although the host answers.
-fn fence_is_missing(world: &World, before: &State, after: &State) -> Option<HostNumber> {
+fn fence_is_missing(world: &World, before: &State, action: Action, after: &State) -> Option<HostNumber> {
     for (was, is) in before.runs.iter().zip(&after.runs) {
         let (Some(was), Some(is)) = (was, is) else { continue };
         if is.undoing || (was.id, was.done, is.done) != (is.id, 0, 1) {
@@ -139,6 +140,8 @@ fn fence_is_missing(world: &World, before: &State, after: &State) -> Option<Host
             Book::Failover if world.on(Protection::FenceFirst) => {
                 HOSTS.into_iter().filter(|h| site(*h) == site(old)).collect()
             }
+            // A principal that answers and does not stop is done without after a while: it commits nothing without its mirror.
+            Book::Force if matches!(action, Action::LateTurn(_)) => continue,
             Book::Force => vec![old],
             Book::Failover | Book::Failback | Book::Switch => continue,
         };

@@ -1,9 +1,10 @@
 //! With a protection switched off something breaks, and the model says what: else its properties would prove nothing.
 
 use crate::explore::{breadth_first, carry_through};
+use crate::protection::Protection;
 use crate::state::{Book, Bounds, S1A, S2A, State};
 use crate::switches::{FORCE, SWITCH, unheard};
-use crate::world::{Action, Protection, World, apply, normal};
+use crate::world::{Action, World, apply, normal};
 use crate::{AUTHORITIES, FAILBACK, FAILOVER, NOTHING, failed_over};
 
 /// Switch a protection off, explore from `first`, and expect what breaks to begin like this.
