@@ -45,6 +45,9 @@ pub async fn take_over(conductor: &Arc<Conductor>, request: &TakeOverRequest) ->
         Ok(take_over) => take_over,
         Err(why) => return refused(why),
     };
+    if let Some(newer) = look.newest_record().filter(|r| r.supersedes(&record)) {
+        return refused(format!("somebody knows of epoch {}, version {}, already", newer.epoch, newer.version));
+    }
     for (host, silence) in known_silent {
         if !look.reports.contains_key(&host) {
             look.silent.entry(host).or_insert(silence);

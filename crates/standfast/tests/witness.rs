@@ -168,3 +168,24 @@ fn a_witness_that_lost_its_disk_decides_nothing_until_it_has_heard_both_partners
     until_taken_over(&lab, &replay);
     audited(&lab, replay);
 }
+
+#[test]
+fn a_mirror_that_does_not_see_the_other_site_leaves_the_take_over_to_a_person() {
+    let (lab, replay) = chatting();
+    lab.ok(&["lab", "link", "down"]);
+    replay.until_acknowledged(&lab, 20);
+    lab.ok(&["lab", "kill", "s1a"]);
+    lab.until("the mirror says why it does not take over", |lab| {
+        let status = lab.status();
+        let reports = status["reports"].as_array().cloned().unwrap_or_default();
+        let s1b = reports.iter().find(|r| r["host"] == "s1b").cloned().unwrap_or_default();
+        s1b["waiting_for"].to_string().contains("no host of site-2 answers")
+    });
+    assert_eq!(lab.instance("s1b")["state"], "standby");
+    // With the line, it does by itself what a person would have had to insist on.
+    lab.ok(&["lab", "link", "up"]);
+    until_taken_over(&lab, &replay);
+    lab.ok(&["lab", "start", "s1a"]);
+    until_rejoined(&lab);
+    audited(&lab, replay);
+}

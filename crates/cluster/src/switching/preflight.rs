@@ -106,7 +106,9 @@ pub(super) fn preflight_switch(view: &View<'_>) -> Vec<Unmet> {
 
 pub(super) fn preflight_force(view: &View<'_>) -> Vec<Unmet> {
     if let Some(take_over) = &view.facts.automatic {
-        return crate::witness::unmet(view, take_over);
+        let mut unmet = crate::witness::unmet(view, take_over);
+        unmet.extend(alone(view).err());
+        return unmet;
     }
     let mut unmet = unfit(view);
     unmet.extend(alone(view).err());

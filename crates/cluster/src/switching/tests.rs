@@ -409,3 +409,39 @@ fn no_step_of_a_switch_touches_the_backup_or_what_the_record_says_of_it() {
     }
     assert!(seen > 20, "the steps do something: {seen}");
 }
+
+/// The automatic failover, begun by the witness: nothing that speaks against it can be forced, but for the silence of the
+/// other site, which a person may overrule and the witness never does.
+#[test]
+fn the_witness_begins_nothing_that_a_person_would_have_to_force() {
+    use crate::witness::{Reach, TakeOver};
+    let principal_dead = || {
+        let mut world = World::normal();
+        world.facts.automatic =
+            Some(TakeOver { database: "mgc".into(), witness: "s1w".into(), seen: Reach::Refused, silent_ms: 20 });
+        world.facts.new_principal = None;
+        world.reports.remove(&HostName::from("s1a"));
+        if let Some(shipping) = &mut world.on("s1b").shipping {
+            shipping.streaming = false;
+        }
+        world
+    };
+    let why = |world: &World| -> Vec<String> { preflight_force(&world.view()).into_iter().map(|u| u.why).collect() };
+    assert_eq!(why(&principal_dead()), Vec::<String>::new());
+
+    let mut cut = principal_dead();
+    cut.reports.retain(|host, _| host.as_str().starts_with("s1"));
+    assert!(why(&cut)[0].contains("no host of site-2 answers"), "{:?}", why(&cut));
+
+    let mut exposed = principal_dead();
+    exposed.mgc().mirror.as_mut().expect("it has one").synchronised = false;
+    assert!(why(&exposed)[0].contains("not synchronised"), "{:?}", why(&exposed));
+
+    let mut stopped = principal_dead();
+    stopped.on("s1b").state = InstanceState::Stopped;
+    assert!(why(&stopped)[0].contains("is not running"), "{:?}", why(&stopped));
+
+    let mut back = World::normal();
+    back.facts.automatic = principal_dead().facts.automatic;
+    assert!(why(&back)[0].contains("is online and its agent answers"), "{:?}", why(&back));
+}
