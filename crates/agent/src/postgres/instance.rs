@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::files;
 use crate::postgres::conf::{Conf, WAL_SEGMENT_MB};
-use crate::postgres::process::{Process, anybody_in};
+use crate::postgres::process::{Process, anybody_in, kill_those_in};
 use crate::postgres::programs::Programs;
 use crate::postgres::sql::Sql;
 use cluster::name::{DatabaseName, HostName};
@@ -267,11 +267,17 @@ impl Instance {
         process.ok_or_else(|| failed(format!("it ended at once; see {}", path.display())))
     }
 
-    /// Wait until no process of an earlier postmaster holds the data.
+    /// Wait until no process of an earlier postmaster holds the data. What does not notice that it is gone, frozen perhaps,
+    /// is killed.
     async fn until_nobody_is_left(&self) -> Result<(), Error> {
         let began = Instant::now();
         let data = self.data();
+        let mut insisted = false;
         while anybody_in(&data) {
+            if !insisted && began.elapsed() > INSIST {
+                insisted = true;
+                kill_those_in(&data);
+            }
             if began.elapsed() > Duration::from_secs(30) {
                 return Err(Error::Late {
                     what: format!("the end of the old processes of {}", self.database),

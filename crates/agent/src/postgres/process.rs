@@ -50,6 +50,14 @@ pub fn anybody_in(folder: &Path) -> bool {
     !working_in(folder).is_empty()
 }
 
+/// SIGKILL to every process that works in this folder: those that a postmaster has left behind.
+pub fn kill_those_in(folder: &Path) {
+    for pid in working_in(folder) {
+        // It may end in between; then there is nothing left to kill.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
 /// The process in this folder whose parent is not in it: the postmaster, whoever started it.
 pub fn first_in(folder: &Path) -> Option<Process> {
     let pids = working_in(folder);
