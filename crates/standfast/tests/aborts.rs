@@ -31,6 +31,7 @@ fn a_failover_of_a_living_site_is_undone_and_the_site_serves_on() {
     // The host of the run dies amid the abort, and the abort goes on.
     lab.ok(&["lab", "kill", "s2a"]);
     lab.ok(&["lab", "start", "s2a", "--env", "STANDFAST_FAILPOINTS=failover.reopen-old-primary.during=pause"]);
+    lab.until("the agent of s2a, which has the journal, answers", |lab| !lab.instance("s2a").is_null());
     let what_if = lab.ok(&["runbook", "abort", "--what-if"]);
     assert!(what_if.contains("reopen-old-primary") && what_if.contains("resume-log-shipping"), "{what_if}");
     assert_eq!(lab.record()["run"]["runbook"], "failover", "nothing was done");

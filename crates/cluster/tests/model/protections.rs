@@ -149,8 +149,16 @@ fn a_forced_switch_that_does_not_ask_again_loses_what_was_acknowledged_meanwhile
 
 #[test]
 fn a_backup_that_is_ahead_and_does_not_rejoin_never_follows() {
-    let left = Bounds { posts: 1, ..FORCE };
-    check_switch(&[Protection::Rejoins], 2, true, left, "stuck");
+    let ahead = |w: &World| {
+        let state = normal(Bounds { posts: 1, ..NOTHING });
+        let state = apply(w, &state, Action::Post(S1A)).expect("the principal takes posts");
+        let mut state = apply(w, &state, Action::Stream(S2A)).expect("the backup follows, and the mirror not yet");
+        state.left = FORCE;
+        state
+    };
+    let mut world = World::new(AUTHORITIES[2], true, &[Protection::Rejoins]);
+    world.switching = Some(0);
+    check_in(world, Protection::Rejoins, ahead, "stuck");
 }
 
 #[test]
