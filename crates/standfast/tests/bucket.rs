@@ -70,7 +70,7 @@ fn a_failover_and_a_failback_over_a_bucket_lose_nothing_and_a_store_that_is_away
     replay.until_acknowledged(&lab, 20);
 
     lab.ok(&["lab", "link", "up"]);
-    lab.ok(&["lab", "start", "site-1"]);
+    lab.start_site("site-1");
     lab.ok(&["failback", "--yes"]);
     lab.until_normal();
     replay.until_acknowledged(&lab, 20);

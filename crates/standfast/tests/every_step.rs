@@ -69,7 +69,7 @@ fn the_host_of_the_run_is_killed_at_every_point_of_the_failback() {
     let replay = lab.replay(&[]);
     lab.ok(&["lab", "kill", "site-1"]);
     lab.ok(&["failover", "--yes"]);
-    lab.ok(&["lab", "start", "site-1"]);
+    lab.start_site("site-1");
     kill_at_every_point(&lab, &replay, cluster::failback::FAILBACK);
     lab.until_normal();
     let ledger = replay.end();

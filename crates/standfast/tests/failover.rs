@@ -19,7 +19,7 @@ fn a_site_dies_and_comes_back_while_people_chat() {
         lab.record()["databases"]["mgc"]["mirror"]["synchronised"] == true
     });
 
-    lab.ok(&["lab", "start", "site-1"]);
+    lab.start_site("site-1");
     let said = lab.cli(&["failback", "--yes"]);
     assert_eq!(said.code, Some(0), "{}", said.all());
     replay.until_epoch(&lab, 3);

@@ -100,7 +100,7 @@ fn a_principal_that_is_gone_is_replaced_by_its_mirror_and_comes_back_as_the_mirr
     let said = lab.cli(&["failover", "--yes"]);
     assert_eq!(said.code, Some(0), "{}", said.all());
     replay.until_epoch(&lab, 4);
-    lab.ok(&["lab", "start", "site-1"]);
+    lab.start_site("site-1");
     let said = lab.cli(&["failback", "--yes"]);
     assert_eq!(said.code, Some(0), "{}", said.all());
     replay.until_epoch(&lab, 5);

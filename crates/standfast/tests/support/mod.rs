@@ -134,6 +134,16 @@ impl Lab {
         }
     }
 
+    /// Start a site and wait until its agents answer: a run that begins before that passes over who does not.
+    pub fn start_site(&self, site: &str) {
+        self.ok(&["lab", "start", site]);
+        self.until("its agents answer", |lab| {
+            let status = lab.status();
+            let silent = status["silent"].as_array().is_some_and(Vec::is_empty);
+            silent && status["reports"].as_array().is_some_and(|all| all.iter().any(|r| r["site"] == site))
+        });
+    }
+
     /// The whole pool is as it is to be in state Normal: mirror synchronised, backup and its mirror fed.
     pub fn until_normal(&self) {
         self.until("Normal, mirror synchronised, nothing under way", |lab| {
