@@ -33,6 +33,13 @@ fn until_rejoined(lab: &Lab) {
     });
 }
 
+/// What the agent of a host says that it waits for.
+fn waits_for(lab: &Lab, host: &str) -> String {
+    let status = lab.status();
+    let reports = status["reports"].as_array().cloned().unwrap_or_default();
+    reports.iter().find(|r| r["host"] == host).map(|r| r["waiting_for"].to_string()).unwrap_or_default()
+}
+
 fn audited(lab: &Lab, replay: Replay) {
     let ledger = replay.end();
     let (acknowledged, rewound) = assert_clean(&lab.audit(&ledger));
@@ -122,10 +129,7 @@ fn without_the_witness_nobody_takes_over_and_with_it_again_the_pair_goes_on() {
     // Now the mirror is alone.
     lab.ok(&["lab", "kill", "s1a"]);
     lab.until("the mirror says why it does not take over", |lab| {
-        let status = lab.status();
-        let reports = status["reports"].as_array().cloned().unwrap_or_default();
-        let s1b = reports.iter().find(|r| r["host"] == "s1b").cloned().unwrap_or_default();
-        s1b["waiting_for"].to_string().contains("the witness s1w does not answer either, so nobody takes over")
+        waits_for(lab, "s1b").contains("the witness s1w does not answer either, so nobody takes over")
     });
     assert_eq!(lab.instance("s1b")["state"], "standby");
     // Mirror and witness meet again, and the record says that the mirror has everything.
@@ -153,16 +157,13 @@ fn a_witness_that_lost_its_disk_decides_nothing_until_it_has_heard_both_partners
     std::fs::remove_file(lab.dir.join("hosts/s1w/store/record.json")).unwrap();
     lab.ok(&["lab", "kill", "s1b"]);
     lab.ok(&["lab", "start", "s1w"]);
-    let says = |lab: &Lab| {
-        let status = lab.status();
-        let reports = status["reports"].as_array().cloned().unwrap_or_default();
-        reports.iter().find(|r| r["host"] == "s1w").map(|r| r["waiting_for"].to_string()).unwrap_or_default()
-    };
-    lab.until("it says what it waits for", |lab| says(lab).contains("decides nothing yet: s1b has not been heard yet"));
+    lab.until("it says what it waits for", |lab| {
+        waits_for(lab, "s1w").contains("decides nothing yet: s1b has not been heard yet")
+    });
     // The principal may not go on alone meanwhile: the witness does not know whether the mirror has taken over.
     assert_eq!(lab.record()["databases"]["mgc"]["mirror"]["synchronised"], true);
     lab.ok(&["lab", "start", "s1b"]);
-    lab.until("it decides again", |lab| says(lab) == "[]");
+    lab.until("it decides again", |lab| waits_for(lab, "s1w") == "[]");
     lab.until_normal();
     lab.ok(&["lab", "kill", "s1a"]);
     until_taken_over(&lab, &replay);
@@ -176,10 +177,7 @@ fn a_mirror_that_does_not_see_the_other_site_leaves_the_take_over_to_a_person() 
     replay.until_acknowledged(&lab, 20);
     lab.ok(&["lab", "kill", "s1a"]);
     lab.until("the mirror says why it does not take over", |lab| {
-        let status = lab.status();
-        let reports = status["reports"].as_array().cloned().unwrap_or_default();
-        let s1b = reports.iter().find(|r| r["host"] == "s1b").cloned().unwrap_or_default();
-        s1b["waiting_for"].to_string().contains("no host of site-2 answers")
+        waits_for(lab, "s1b").contains("no host of site-2 answers")
     });
     assert_eq!(lab.instance("s1b")["state"], "standby");
     // With the line, it does by itself what a person would have had to insist on.

@@ -12,6 +12,7 @@ use rules::id::Epoch;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use wire::agent::{RecordAnswer, SetRecord};
@@ -81,14 +82,15 @@ impl World {
             tokio::spawn(async move { agent::run(config, axum::Router::new()).await.expect("the agent runs") });
         }
         for host in ["a", "b"] {
-            let began = Instant::now();
-            let first = loop {
-                if let Some(report) = world.report(host).await {
-                    break report;
-                }
-                assert!(began.elapsed() < PATIENCE, "the agent of {host} does not answer");
-                tokio::time::sleep(Duration::from_millis(1)).await;
+            let first = Mutex::new(None);
+            let answers = async |w: &World| {
+                let report = w.report(host).await;
+                let answered = report.is_some();
+                *first.lock().expect("nothing panics while it holds an answer") = report;
+                answered
             };
+            world.until(&format!("the agent of {host} answers"), answers).await;
+            let first = first.into_inner().expect("nothing panicked").expect("it has answered");
             world.first_answers.insert(host, first);
         }
         world

@@ -2,7 +2,6 @@
 //! again where it was.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
-#![allow(dead_code, reason = "each test binary uses its part")]
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
