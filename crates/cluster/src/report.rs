@@ -231,3 +231,47 @@ pub struct ShippingReport {
     #[serde(default)]
     pub hole: Option<Hole>,
 }
+
+impl InstanceReport {
+    /// A report of which only the state is known: nothing else was measured.
+    pub fn unmeasured(state: InstanceState) -> Self {
+        Self {
+            state,
+            timeline: None,
+            written: None,
+            applied: None,
+            entries: None,
+            database_epoch: None,
+            synchronous: Vec::new(),
+            receivers: Vec::new(),
+            shipping: None,
+            backup_job: None,
+            kept_from: None,
+            follows_from: None,
+            wal_bytes: 0,
+            free_bytes: 0,
+            full_in_s: None,
+            sessions: 0,
+            shut_down_at: None,
+            doing: None,
+        }
+    }
+}
+
+impl HostReport {
+    /// The report of a host that has nothing to say yet.
+    pub fn empty(host: HostName, site: SiteName) -> Self {
+        Self {
+            host,
+            site,
+            measured_at_ms: 0,
+            change: 0,
+            record: None,
+            topology_version: 0,
+            instances: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            servers: BTreeMap::new(),
+            waiting_for: Vec::new(),
+        }
+    }
+}

@@ -68,22 +68,14 @@ fn pool(backup_carries: i64) -> Pool {
         lost_sites: BTreeMap::new(),
         run: None,
     };
-    let instance = serde_json::from_value::<InstanceReport>(serde_json::json!({
-        "state": "standby", "timeline": null, "written": null, "applied": null, "entries": null,
-        "database_epoch": backup_carries, "synchronous": [], "receivers": [], "shipping": null, "wal_bytes": 0,
-        "free_bytes": 0, "full_in_s": null, "sessions": 0, "shut_down_at": null, "doing": null,
-    }));
+    let instance = InstanceReport {
+        database_epoch: Some(Epoch(backup_carries)),
+        ..InstanceReport::unmeasured(InstanceState::Standby)
+    };
     let report = HostReport {
-        host: "s2a".into(),
-        site: "site-2".into(),
-        measured_at_ms: 0,
-        change: 0,
         record: Some(record.clone()),
-        topology_version: 1,
-        instances: [("mgc".into(), instance.expect("it is a report"))].into(),
-        orders: BTreeMap::new(),
-        servers: BTreeMap::new(),
-        waiting_for: vec![],
+        instances: [("mgc".into(), instance)].into(),
+        ..HostReport::empty("s2a".into(), "site-2".into())
     };
     let facts = Facts {
         before: record.clone(),

@@ -51,16 +51,9 @@ fn report(topology: &Topology, host: &HostName) -> HostReport {
     let server = ServerReport { writes_as: None, sessions: 0, waiting_posts: 0, record_version: 9, age_ms: 100 };
     let servers = topology.servers.iter().filter(|s| s.host == *host);
     HostReport {
-        host: host.clone(),
-        site: topology.site_of(host).expect("the host has a site").clone(),
-        measured_at_ms: 0,
-        change: 1,
-        record: None,
-        topology_version: 1,
         instances: of.map(|d| (d.name.clone(), instance(d.primary.host == *host))).collect(),
-        orders: BTreeMap::new(),
         servers: servers.map(|s| (s.name.clone(), server.clone())).collect(),
-        waiting_for: vec![],
+        ..HostReport::empty(host.clone(), topology.site_of(host).expect("the host has a site").clone())
     }
 }
 
@@ -68,14 +61,12 @@ fn instance(primary: bool) -> InstanceReport {
     let state = if primary { InstanceState::Online } else { InstanceState::Standby };
     let shipping =
         ShippingReport { enabled: true, streaming: true, share_age_ms: Some(200), ..ShippingReport::default() };
-    let mut instance: InstanceReport = serde_json::from_value(serde_json::json!({
-        "state": state, "timeline": null, "written": null, "applied": null, "entries": null, "database_epoch": 1,
-        "synchronous": [], "receivers": [], "shipping": null, "wal_bytes": 0, "free_bytes": 9_000_000_000_u64,
-        "full_in_s": null, "sessions": 0, "shut_down_at": null, "doing": null
-    }))
-    .expect("what is left out has a default");
-    instance.shipping = (!primary).then_some(shipping);
-    instance
+    InstanceReport {
+        database_epoch: Some(Epoch(1)),
+        free_bytes: 9_000_000_000,
+        shipping: (!primary).then_some(shipping),
+        ..InstanceReport::unmeasured(state)
+    }
 }
 
 fn judged(runbook: &Runbook, pool: &Pool) -> Readiness {

@@ -61,24 +61,11 @@ struct World {
 
 fn instance(state: InstanceState, at: u64) -> InstanceReport {
     InstanceReport {
-        state,
-        timeline: None,
         written: Some(Lsn(at)),
         applied: Some(Lsn(at)),
-        entries: None,
         database_epoch: Some(Epoch(1)),
-        synchronous: Vec::new(),
-        receivers: Vec::new(),
         shipping: Some(ShippingReport { enabled: true, streaming: true, ..ShippingReport::default() }),
-        backup_job: None,
-        kept_from: None,
-        follows_from: None,
-        wal_bytes: 0,
-        free_bytes: 0,
-        full_in_s: None,
-        sessions: 0,
-        shut_down_at: None,
-        doing: None,
+        ..InstanceReport::unmeasured(state)
     }
 }
 
@@ -114,16 +101,9 @@ impl World {
         let topology = Topology::from_toml(TOPOLOGY).unwrap_or_else(|f| panic!("{f:?}"));
         let report = |host: &str, state| {
             let report = HostReport {
-                host: host.into(),
-                site: if host.starts_with("s1") { "site-1" } else { "site-2" }.into(),
-                measured_at_ms: 0,
-                change: 0,
                 record: Some(record.clone()),
-                topology_version: 1,
                 instances: [("mgc".into(), instance(state, 100))].into(),
-                orders: BTreeMap::new(),
-                servers: BTreeMap::new(),
-                waiting_for: Vec::new(),
+                ..HostReport::empty(host.into(), if host.starts_with("s1") { "site-1" } else { "site-2" }.into())
             };
             (HostName::from(host), report)
         };

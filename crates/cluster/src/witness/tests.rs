@@ -6,34 +6,7 @@ use crate::topology::PartnerTimeout;
 use rules::id::Epoch;
 use std::collections::BTreeMap;
 
-const TOPOLOGY: &str = r#"
-pool = "chat.example.org"
-[[site]]
-name = "site-1"
-witness = "w"
-[[host]]
-name = "a"
-site = "site-1"
-agent = { at = "a:1" }
-[[host]]
-name = "b"
-site = "site-1"
-agent = { at = "b:1" }
-[[host]]
-name = "w"
-site = "site-1"
-agent = { at = "w:1" }
-[[database]]
-name = "mgc"
-primary = { host = "a", postgres = { at = "a:2" } }
-mirror = { host = "b", postgres = { at = "b:2" } }
-[[server]]
-name = "server-1"
-host = "a"
-clients = { at = "a:3" }
-link = { at = "a:4" }
-active = true
-"#;
+const TOPOLOGY: &str = include_str!("../../tests/pair/topology.toml");
 
 struct World {
     topology: Topology,
@@ -129,26 +102,7 @@ fn only_the_witness_of_the_home_site_agrees() {
 }
 
 fn instance(state: InstanceState, epoch: i64) -> InstanceReport {
-    InstanceReport {
-        state,
-        timeline: None,
-        written: None,
-        applied: None,
-        entries: None,
-        database_epoch: Some(Epoch(epoch)),
-        synchronous: Vec::new(),
-        receivers: Vec::new(),
-        shipping: None,
-        backup_job: None,
-        kept_from: None,
-        follows_from: None,
-        wal_bytes: 0,
-        free_bytes: 0,
-        full_in_s: None,
-        sessions: 0,
-        shut_down_at: None,
-        doing: None,
-    }
+    InstanceReport { database_epoch: Some(Epoch(epoch)), ..InstanceReport::unmeasured(state) }
 }
 
 #[test]
@@ -157,16 +111,9 @@ fn a_witness_that_lost_its_disk_decides_when_it_has_heard_both_partners() {
     let mut reports = BTreeMap::new();
     let knows = |reports: &BTreeMap<HostName, HostReport>| knows_enough(&world.record, reports);
     let heard = |host: &str, state, epoch| HostReport {
-        host: host.into(),
-        site: "site-1".into(),
-        measured_at_ms: 0,
-        change: 0,
         record: Some(world.record.clone()),
-        topology_version: 1,
         instances: [("mgc".into(), instance(state, epoch))].into(),
-        orders: BTreeMap::new(),
-        servers: BTreeMap::new(),
-        waiting_for: Vec::new(),
+        ..HostReport::empty(host.into(), "site-1".into())
     };
     reports.insert(HostName::from("a"), heard("a", InstanceState::Online, 1));
     assert!(knows(&reports).is_err_and(|why| why.contains("b has not been heard yet")));

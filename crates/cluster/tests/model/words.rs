@@ -199,16 +199,11 @@ pub fn report(world: &World, state: &State, host: HostNumber) -> HostReport {
         (SERVERS[at].into(), said)
     });
     HostReport {
-        host: name(host),
-        site: SITES[usize::from(crate::state::site(host))].into(),
-        measured_at_ms: 0,
-        change: 1,
         record: Some(record(&seen.record)),
-        topology_version: 1,
         instances: [(database(), instance(world, state, host))].into(),
         orders: seen.order.map(|o| (database(), order_report(o))).into_iter().collect(),
         servers: server.into_iter().collect::<BTreeMap<_, _>>(),
-        waiting_for: vec![],
+        ..HostReport::empty(name(host), SITES[usize::from(crate::state::site(host))].into())
     }
 }
 
@@ -224,24 +219,13 @@ fn instance(world: &World, state: &State, host: HostNumber) -> InstanceReport {
         ..ShippingReport::default()
     };
     InstanceReport {
-        state: agent::standing(world, seen, host),
-        timeline: None,
         written: runs.then_some(at),
         applied: runs.then_some(at),
-        entries: None,
         database_epoch: runs.then(|| Epoch(seen.log.epoch().into())),
         synchronous: seen.waits_for.filter(|_| seen.postgres == Postgres::Writer).map(name).into_iter().collect(),
-        receivers: vec![],
         shipping: Some(shipping),
-        backup_job: None,
-        kept_from: None,
-        follows_from: None,
-        wal_bytes: 0,
-        free_bytes: 0,
-        full_in_s: None,
-        sessions: 0,
         shut_down_at: (!runs && seen.clean).then_some(CleanStop { checkpoint: at, end: at }),
-        doing: None,
+        ..InstanceReport::unmeasured(agent::standing(world, seen, host))
     }
 }
 

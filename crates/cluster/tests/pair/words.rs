@@ -10,34 +10,7 @@ use cluster::topology::Topology;
 use cluster::wal::Lsn;
 use std::collections::BTreeMap;
 
-const TOPOLOGY: &str = r#"
-pool = "model.standfast.example"
-[[site]]
-name = "site-1"
-witness = "w"
-[[host]]
-name = "a"
-site = "site-1"
-agent = { at = "10.0.0.1:8012" }
-[[host]]
-name = "b"
-site = "site-1"
-agent = { at = "10.0.0.2:8012" }
-[[host]]
-name = "w"
-site = "site-1"
-agent = { at = "10.0.0.3:8012" }
-[[database]]
-name = "mgc"
-primary = { host = "a", postgres = { at = "10.0.0.1:5432" } }
-mirror = { host = "b", postgres = { at = "10.0.0.2:5432" } }
-[[server]]
-name = "server-1"
-host = "a"
-clients = { at = "10.0.0.1:5041" }
-link = { at = "10.0.0.1:8011" }
-active = true
-"#;
+const TOPOLOGY: &str = include_str!("topology.toml");
 
 pub fn topology() -> Topology {
     Topology::from_toml(TOPOLOGY).unwrap_or_else(|findings| panic!("{findings:?}"))
@@ -124,45 +97,28 @@ fn report(state: &State, host: Number) -> HostReport {
         (database(), OrderReport { stamp, run: run.to_string(), order, outcome })
     });
     HostReport {
-        host: name(host),
-        site: "site-1".into(),
-        measured_at_ms: 0,
-        change: 0,
         record: h.record.as_ref().map(record),
-        topology_version: 1,
         instances: [(database(), instance(state, host, h))].into(),
         orders: order.into_iter().collect(),
-        servers: BTreeMap::new(),
-        waiting_for: Vec::new(),
+        ..HostReport::empty(name(host), "site-1".into())
     }
 }
 
 fn instance(state: &State, host: Number, h: &Host) -> InstanceReport {
     let runs = matches!(h.postgres, Postgres::Standby | Postgres::Writer);
     let at = position(h.log.len());
+    let stands = match h.postgres {
+        Postgres::Absent => InstanceState::Absent,
+        Postgres::Stopped => InstanceState::Stopped,
+        Postgres::Standby => InstanceState::Standby,
+        Postgres::Writer => InstanceState::Online,
+    };
     InstanceReport {
-        state: match h.postgres {
-            Postgres::Absent => InstanceState::Absent,
-            Postgres::Stopped => InstanceState::Stopped,
-            Postgres::Standby => InstanceState::Standby,
-            Postgres::Writer => InstanceState::Online,
-        },
-        timeline: None,
         written: runs.then_some(at),
         applied: runs.then_some(at),
         entries: Some(posts(&h.log).count_ones().into()),
         database_epoch: runs.then(|| Epoch(epoch_of(&h.log).into())),
-        synchronous: Vec::new(),
-        receivers: Vec::new(),
         shipping: Some(ShippingReport { enabled: true, streaming: state.streams(host), ..ShippingReport::default() }),
-        backup_job: None,
-        kept_from: None,
-        follows_from: None,
-        wal_bytes: 0,
-        free_bytes: 0,
-        full_in_s: None,
-        sessions: 0,
-        shut_down_at: None,
-        doing: None,
+        ..InstanceReport::unmeasured(stands)
     }
 }
