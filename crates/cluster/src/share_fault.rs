@@ -28,7 +28,7 @@ pub enum ShareFault {
 
 /// What the system's words mean, as its programs print them in the locale C.
 pub fn named(said: &str) -> ShareFault {
-    let words: [(&str, ShareFault); 21] = [
+    let words: [(&str, ShareFault); 27] = [
         ("No space left on device", ShareFault::Full),
         ("Disk quota exceeded", ShareFault::Full),
         ("Read-only file system", ShareFault::ReadOnly),
@@ -50,6 +50,12 @@ pub fn named(said: &str) -> ShareFault {
         ("error trying to connect", ShareFault::Unreachable),
         ("tcp connect error", ShareFault::Unreachable),
         ("Connection refused", ShareFault::Unreachable),
+        ("connection closed before message completed", ShareFault::Unreachable),
+        ("Connection reset by peer", ShareFault::Unreachable),
+        ("Broken pipe", ShareFault::Unreachable),
+        ("Network is unreachable", ShareFault::Unreachable),
+        ("No route to host", ShareFault::Unreachable),
+        ("dns error", ShareFault::Unreachable),
     ];
     let found = words.into_iter().find(|(words, _)| said.contains(words));
     found.map_or_else(|| ShareFault::Other(said.trim().to_owned()), |(_, fault)| fault)
@@ -179,6 +185,8 @@ mod tests {
             ("<Code>XMinioStorageFull</Code>", ShareFault::Full),
             ("no answer within 5 s", ShareFault::Slow),
             ("client error (Connect): tcp connect error: Connection refused (os error 111)", ShareFault::Unreachable),
+            ("client error (SendRequest): connection closed before message completed", ShareFault::Unreachable),
+            ("client error (SendRequest): Connection reset by peer (os error 104)", ShareFault::Unreachable),
             ("Input/output error", ShareFault::Other("Input/output error".into())),
         ] {
             assert_eq!(named(said), fault, "{said}");
