@@ -107,20 +107,16 @@ async fn standby(
     if database.running().is_none() {
         return start_standby(host, database, record, work, part, upstream.as_ref()).await;
     }
-    // One that is frozen tells nothing, but its files do: a writer of an older epoch.
+    // By its files, because one that is frozen tells nothing.
     let older = state.history_epoch.is_none_or(|e| e < record.epoch);
-    if older && state.handed_over.is_none() && !database.instance.is_standby() {
+    if older && !database.instance.is_standby() {
         tracing::warn!(database = %database.name, epoch = %record.epoch, "a writer of an older epoch: stopping");
         database.stop(Signal::SIGQUIT).await?;
         return Ok(false);
     }
     let Some(probe) = database.probe().await else { return Ok(false) };
     if !probe.in_recovery {
-        // Promoted by an order, and the record does not say so yet; or a writer of an older epoch.
-        if state.history_epoch.is_none_or(|e| e < record.epoch) {
-            tracing::warn!(database = %database.name, epoch = %record.epoch, "a writer of an older epoch: stopping");
-            database.stop(Signal::SIGQUIT).await?;
-        }
+        // Promoted by an order, and the record does not say so yet.
         return Ok(false);
     }
     database.waits_for(None);
