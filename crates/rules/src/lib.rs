@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod id;
+pub mod late;
 pub mod limit;
 pub mod name;
 pub mod nearest;

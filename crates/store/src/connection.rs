@@ -358,6 +358,16 @@ impl Store {
         &self.readers[self.next_reader.fetch_add(1, Ordering::Relaxed) % self.readers.len()]
     }
 
+    /// Run a statement that is a writing transaction by itself and states the epoch. `Err(Unknown)` as for `write_tx`.
+    pub(crate) async fn write_one(
+        &self,
+        doing: &'static str,
+        sql: &'static str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StoreError> {
+        self.writer.lock().await.write(doing, sql, parameters).await
+    }
+
     /// Run `work` in a writing transaction that states the epoch. `Err(Unknown)` when the wait for the mirror was
     /// cancelled: the caller runs it again, or reports that it does not know.
     pub(crate) async fn write_tx<T, F>(&self, doing: &'static str, work: F) -> Result<T, StoreError>

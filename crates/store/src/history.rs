@@ -29,7 +29,7 @@ impl EntryKind {
         }
     }
 
-    fn of(code: i16) -> Self {
+    pub(crate) fn of(code: i16) -> Self {
         match code {
             1 => EntryKind::Removal,
             2 => EntryKind::Replacement,
@@ -58,6 +58,19 @@ pub struct EntryRow {
     pub target: Option<Seq>,
     /// Its text.
     pub body: Option<String>,
+    /// Of a late arrival: what it was before its site was lost.
+    pub late: Option<LateRow>,
+}
+
+/// What a late arrival was before its site was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LateRow {
+    /// The epoch in which it was first written.
+    pub epoch: Epoch,
+    /// Its number then.
+    pub seq: Seq,
+    /// When that was: microseconds since the Unix epoch.
+    pub at_us: i64,
 }
 
 /// Which page.
@@ -100,7 +113,8 @@ pub type Heads = Vec<RoomHead>;
 
 const SELECT_ENTRY: &str =
     "SELECT e.seq, e.epoch, coalesce(p.name, '?'), e.at_us, e.client_id, e.kind, e.target, e.body,
-        (SELECT h.access_version FROM standfast.room_heads h WHERE h.room = $1)
+        (SELECT h.access_version FROM standfast.room_heads h WHERE h.room = $1),
+        e.first_epoch, e.first_seq, e.first_at_us
     FROM standfast.entries e LEFT JOIN standfast.principals p ON p.id = e.author";
 
 fn entry_of(row: &Row) -> EntryRow {
@@ -113,7 +127,16 @@ fn entry_of(row: &Row) -> EntryRow {
         kind: EntryKind::of(row.get(5)),
         target: row.get::<_, Option<i64>>(6).map(Seq),
         body: row.get(7),
+        late: late_of(row),
     }
+}
+
+fn late_of(row: &Row) -> Option<LateRow> {
+    Some(LateRow {
+        epoch: Epoch(row.get::<_, Option<i64>>(9)?),
+        seq: Seq(row.get::<_, Option<i64>>(10)?),
+        at_us: row.get::<_, Option<i64>>(11)?,
+    })
 }
 
 fn head_of(row: &Row) -> RoomHead {

@@ -16,6 +16,7 @@ mod history;
 mod migrate;
 mod password;
 mod principals;
+mod tail;
 mod token;
 
 pub use access::{Facts, RoomFacts};
@@ -23,8 +24,11 @@ pub use append::{Appended, Attempt, Batch, BatchResult, NewEntry};
 pub use connection::{Store, Target};
 pub use directory::{CategoryLists, CategoryRow, NewRoomRow, RoomPatch};
 pub use error::StoreError;
-pub use history::{Bound, EntryKind, EntryRow, Heads, LogPage, RoomHead};
+pub use history::{Bound, EntryKind, EntryRow, Heads, LateRow, LogPage, RoomHead};
 pub use migrate::FirstAdministrator;
 pub use password::Passwords;
 pub use principals::{NewUserRow, UserRow};
+pub use tail::{
+    LateOutcome, REASONS_MAX, ReEntered, RefusedRow, ReturnedRoomRow, TailChunk, TailEntryRow, TailNotice, TailsState,
+};
 pub use token::{Token, TokenHash};
