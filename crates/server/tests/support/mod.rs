@@ -288,6 +288,16 @@ impl Person {
         id
     }
 
+    /// Post several with one write, without waiting.
+    pub async fn post_together(&mut self, room: RoomId, client_ids: &[Uuid], text: &str) {
+        for client_id in client_ids {
+            let (id, client_id, text) = (self.id(), *client_id, text.to_owned());
+            let frame = serde_json::to_string(&ClientFrame::Post { id, room, client_id, text }).unwrap();
+            self.socket.feed(Message::text(frame)).await.unwrap();
+        }
+        self.socket.flush().await.unwrap();
+    }
+
     /// Post and wait for the acknowledgement: number, epoch, repeated.
     pub async fn post_acked(&mut self, room: RoomId, client_id: Uuid, text: &str) -> (Seq, Epoch, bool) {
         let id = self.post(room, client_id, text).await;
