@@ -4,7 +4,7 @@ use rules::id::{Epoch, RoomId, Seq};
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
-use wire::chat::{Cursor, Entry, RefusalCode};
+use wire::chat::{Cursor, Entry, RefusalCode, TailReturned};
 
 /// What a session tells its owner, in the order in which it happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -116,6 +116,8 @@ pub enum Event {
         /// For people.
         message: String,
     },
+    /// What a lost site had acknowledged has come back.
+    TailReturned(TailReturned),
     /// The server complained of something that this client sent.
     Complaint {
         /// For people.

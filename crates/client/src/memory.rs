@@ -258,6 +258,7 @@ impl Memory {
             }
             ServerFrame::Refused { id, code, message } => return self.refused(id, code, message, now, out),
             ServerFrame::Entry(entry) => return self.entry(entry, out),
+            ServerFrame::TailReturned(returned) => out.push(Event::TailReturned(returned)),
             ServerFrame::Waiting { reason } => out.push(Event::Waiting { reason }),
             ServerFrame::Ready { epoch } => {
                 out.push(Event::Ready { epoch });
@@ -435,6 +436,15 @@ impl Memory {
         Ok(())
     }
 
+    /// An own post may have been entered again: from now on its place is the new one, should that be lost too.
+    fn own_came_late(&mut self, entry: &Entry) {
+        let is_it = |own: &&mut Own| own.room == entry.room && Some(own.client_id) == entry.client_id;
+        if let Some(own) = self.own.iter_mut().find(is_it) {
+            own.seq = entry.seq;
+            own.confirmed = own.confirmed.max(entry.epoch);
+        }
+    }
+
     fn entry(&mut self, entry: Entry, out: &mut Vec<Event>) -> Result<(), String> {
         let known = self.rooms.get_mut(&entry.room);
         let cursor = known
@@ -445,6 +455,9 @@ impl Memory {
         match cursor {
             Some(cursor) if expected == Some(seq) => {
                 *cursor = Cursor { epoch: entry.epoch, seq };
+                if entry.late.is_some() {
+                    self.own_came_late(&entry);
+                }
                 out.push(Event::Entry(entry));
                 Ok(())
             }

@@ -62,8 +62,18 @@ impl World {
     fn entry(&mut self, epoch: i64, seq: i64) -> Result<(), String> {
         let content = wire::chat::Content::Post { text: "x".into() };
         let (epoch, seq) = (Epoch(epoch), Seq(seq));
-        let entry = Entry { room: ROOM, seq, epoch, author: "bob".into(), at_us: 0, client_id: None, content };
+        let (client_id, late) = (None, None);
+        let entry = Entry { room: ROOM, seq, epoch, author: "bob".into(), at_us: 0, client_id, late, content };
         self.hear(ServerFrame::Entry(entry))
+    }
+
+    /// An own post that was `first` is delivered as a late arrival.
+    fn own_late(&mut self, client_id: Uuid, now: (i64, i64), first: (i64, i64)) {
+        let content = wire::chat::Content::Post { text: "x".into() };
+        let late = wire::chat::Late { epoch: Epoch(first.0), seq: Seq(first.1), at_us: 0 };
+        let (epoch, seq, client_id, late) = (Epoch(now.0), Seq(now.1), Some(client_id), Some(late));
+        let entry = Entry { room: ROOM, seq, epoch, author: "ada".into(), at_us: 0, client_id, late, content };
+        self.hear(ServerFrame::Entry(entry)).unwrap();
     }
 
     fn post(&mut self, text: &str) -> Uuid {
@@ -236,4 +246,33 @@ fn a_room_that_is_left_before_the_answer_to_the_join_is_no_disorder() {
     world.joined((1, 3), None);
     world.entry(1, 1).unwrap();
     world.entry(1, 2).unwrap();
+}
+
+#[test]
+fn an_own_post_that_came_late_is_offered_again_when_its_new_place_is_lost_and_not_before() {
+    let mut world = in_room();
+    let own = world.post("a");
+    assert_eq!(world.said(), ["post a"]);
+    world.ack(own, 1, 1);
+    // Away while the first failover took it, and back when it has come late: its number is behind what is delivered.
+    world.entry(1, 1).unwrap();
+    world.entry(2, 2).unwrap();
+    world.own_late(own, (2, 3), (1, 1));
+    world.reconnect(2);
+    assert_eq!(world.said(), ["join after 2/3"]);
+    world.joined((2, 3), None);
+    assert!(world.said().is_empty(), "it is there");
+    // The second failover takes it again.
+    world.reconnect(3);
+    assert_eq!(world.said(), ["join after 2/3"]);
+    world.joined((3, 2), Some(3));
+    assert_eq!(world.said(), ["post a"]);
+}
+
+#[test]
+fn what_a_lost_site_had_is_told() {
+    let mut world = in_room();
+    let returned = wire::chat::TailReturned { tail: "mgc-2-db".into(), entered: 3, ..Default::default() };
+    world.hear(ServerFrame::TailReturned(returned.clone())).unwrap();
+    assert!(world.events.contains(&Event::TailReturned(returned)));
 }

@@ -6,6 +6,7 @@ use crate::forward::Forward;
 use crate::host_folder::HostFolder;
 use crate::link::Links;
 use crate::mend::Mender;
+use crate::notices::Listeners;
 use crate::rooms::Rooms;
 use crate::standing::Standing;
 use crate::{Config, chat_path, mend};
@@ -55,6 +56,8 @@ pub struct App {
     pub links: Links,
     /// Posts that another server writes for this one.
     pub forward: Forward,
+    /// Sessions that can be told something.
+    pub listeners: Listeners,
     /// Hashes passwords.
     pub passwords: Passwords,
     /// Speaks to the host's agent.
@@ -87,6 +90,7 @@ impl App {
             mender,
             links: Links::default(),
             forward: Forward::default(),
+            listeners: Listeners::default(),
             passwords: Passwords::new(HASHES_AT_ONCE)?,
             http: reqwest::Client::builder().no_proxy().build()?,
             sessions: AtomicU64::new(0),

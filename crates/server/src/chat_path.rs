@@ -330,7 +330,8 @@ async fn attempt(
                     // It may be of an attempt whose end was not seen, with no one told; its text is the first one's.
                     hint(app, room, seq);
                 } else {
-                    shown.show(app, &post, seq, store.epoch(), at_us, version);
+                    let epoch = store.epoch();
+                    shown.show(app, (room, seq, epoch), version, || entry_of(&post, seq, epoch, at_us));
                 }
                 answers.push((post, Outcome::Written { room, seq, epoch, at_us, repeated }));
             }
@@ -342,7 +343,7 @@ async fn attempt(
         }
     }
     // Before the answers: a server shows what it has forwarded before it acknowledges it.
-    app.links.tell_committed(shown.entries, &shown.frames);
+    shown.tell(app);
     answer_all(app, answers);
     Ok(())
 }
@@ -359,41 +360,59 @@ fn new_entry(post: &Post, access_version: i64) -> NewEntry {
     }
 }
 
-/// What a batch has committed, for the links.
+fn entry_of(post: &Post, seq: Seq, epoch: Epoch, at_us: i64) -> Entry {
+    Entry {
+        room: post.room,
+        seq,
+        epoch,
+        author: post.author.name.to_string(),
+        at_us,
+        client_id: Some(post.client_id),
+        late: None,
+        content: Content::Post { text: post.text.clone() },
+    }
+}
+
+/// What a transaction has committed, for the links.
 #[derive(Default)]
-struct Shown {
+pub struct Shown {
     entries: Vec<Committed>,
     frames: Vec<Utf8Bytes>,
 }
 
 impl Shown {
-    fn show(&mut self, app: &App, post: &Post, seq: Seq, epoch: Epoch, at_us: i64, access_version: i64) {
-        let room = app.rooms.get(post.room);
+    /// Show a committed entry to this server's sessions, if there are any in its room. It is made only when it is needed.
+    pub fn show(
+        &mut self,
+        app: &App,
+        (id, seq, epoch): (RoomId, Seq, Epoch),
+        access_version: i64,
+        entry: impl FnOnce() -> Entry,
+    ) {
+        let room = app.rooms.get(id);
         let links = app.links.any();
         if room.is_none() && !links {
             return;
         }
-        let frame = frame::encode(&ServerFrame::Entry(Entry {
-            room: post.room,
-            seq,
-            epoch,
-            author: post.author.name.to_string(),
-            at_us,
-            client_id: Some(post.client_id),
-            content: Content::Post { text: post.text.clone() },
-        }));
+        let frame = frame::encode(&ServerFrame::Entry(entry()));
         if links {
-            self.entries.push(Committed { room: post.room, seq, epoch, access_version });
+            self.entries.push(Committed { room: id, seq, epoch, access_version });
             self.frames.push(frame.clone());
         }
         if let Some(room) = room {
             let need = room.offer(Offer { seq, access_version, frame }, epoch);
-            app.mender.ask(post.room, need);
+            app.mender.ask(id, need);
         }
+    }
+
+    /// Tell the other servers.
+    pub fn tell(self, app: &App) {
+        app.links.tell_committed(self.entries, &self.frames);
     }
 }
 
-fn hint(app: &App, room: RoomId, seq: Seq) {
+/// An entry is known to be there without being at hand: it is read from the database.
+pub fn hint(app: &App, room: RoomId, seq: Seq) {
     if let Some(live) = app.rooms.get(room) {
         let need: Need = live.lock().hint(seq, 0);
         app.mender.ask(room, need);

@@ -2,8 +2,8 @@
 
 use axum::extract::ws::Utf8Bytes;
 use rules::id::RoomId;
-use store::{EntryKind, EntryRow};
-use wire::chat::{Content, Entry, ServerFrame};
+use store::{EntryKind, EntryRow, LateRow};
+use wire::chat::{Content, Entry, Late, ServerFrame};
 
 /// A frame as the text that goes out; cloning it copies nothing.
 pub fn encode(frame: &ServerFrame) -> Utf8Bytes {
@@ -35,6 +35,12 @@ pub fn entry_of(room: RoomId, row: EntryRow) -> Entry {
         author: row.author,
         at_us: row.at_us,
         client_id: row.client_id,
+        late: row.late.map(late_of),
         content,
     }
+}
+
+/// What a late arrival was, as clients see it.
+pub fn late_of(late: LateRow) -> Late {
+    Late { epoch: late.epoch, seq: late.seq, at_us: late.at_us }
 }

@@ -15,7 +15,9 @@ mod http;
 mod join;
 mod link;
 mod mend;
+mod notices;
 mod outbox;
+mod re_entry;
 mod room;
 mod rooms;
 mod session;
@@ -54,6 +56,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
     tokio::spawn(mend::poll(app.clone()));
     tokio::spawn(link::accept(app.clone(), links));
     tokio::spawn(link::keep(app.clone()));
+    tokio::spawn(re_entry::run(app.clone()));
+    tokio::spawn(notices::run(app.clone()));
     serve_clients(app, clients).await
 }
 

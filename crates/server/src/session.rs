@@ -7,6 +7,7 @@ use crate::app::App;
 use crate::chat_path::{Answer, Author, Post};
 use crate::frame::encode;
 use crate::join;
+use crate::notices::Listening;
 use crate::outbox::{End, FRAMES_MAX, Outbox, SessionId};
 use crate::standing::{Standing, addresses};
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
@@ -79,6 +80,7 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocket) {
         Ok((author, token)) => {
             let (outbox, waiting, end) = Outbox::new();
             let who = Who { session: NEXT.fetch_add(1, Ordering::Relaxed), author, outbox };
+            let _listening = Listening::begin(&app, &who);
             let heard = Instant::now();
             let mut session =
                 Session { app, socket, who, waiting, end, token, rooms: HashMap::new(), bad_frames: 0, heard };

@@ -34,6 +34,8 @@ async fn the_documents_cover_every_route_and_every_frame() {
         "waiting",
         "ready",
         "move",
+        "late",
+        "tail_returned",
         "removal",
         "replacement",
         "room_change",

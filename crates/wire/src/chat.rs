@@ -131,6 +131,9 @@ pub enum ServerFrame {
     },
     /// An entry of a joined room. For one connection and room, numbers come without gap and in order.
     Entry(Entry),
+    /// What a lost site had acknowledged has come back: told to its authors and to the managers of its rooms, at their next
+    /// sign-in if they are away. May come twice for one tail.
+    TailReturned(TailReturned),
     /// The server waits for a writer; posts that it holds are neither acknowledged nor lost.
     Waiting {
         /// For people.
@@ -183,9 +186,80 @@ pub struct Entry {
     /// The author's client message id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<Uuid>,
+    /// Set on a late arrival: a site had acknowledged it and was lost before anybody else had it; it was entered again when
+    /// the site's disks returned. What stands above is its place now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late: Option<Late>,
     /// What it is.
     #[serde(flatten)]
     pub content: Content,
+}
+
+/// What a late arrival was before its site was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Late {
+    /// The epoch in which it was first written.
+    #[schema(value_type = i64)]
+    pub epoch: Epoch,
+    /// Its number then; another entry may have that number now.
+    #[schema(value_type = i64)]
+    pub seq: Seq,
+    /// When it was first written: microseconds since the Unix epoch.
+    pub at_us: i64,
+}
+
+/// What has become of the entries that one disk of a lost site held and history lacked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TailReturned {
+    /// The tail's id, as `standfast tail show` takes it.
+    pub tail: String,
+    /// The host whose disk held it.
+    pub host: String,
+    /// Own entries that stand in their rooms again, as late arrivals.
+    pub entered: u64,
+    /// Own entries that were there already, because they had been offered again.
+    pub there: u64,
+    /// Own entries that were not entered again. They are kept with the tail.
+    pub refused: u64,
+    /// The first of those that were not, 100 at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<RefusedEntry>,
+    /// Rooms that the user manages and that the tail is about, whoever wrote.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rooms: Vec<ReturnedRoom>,
+}
+
+/// An own entry that was not entered again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedEntry {
+    /// To which room it was.
+    pub room: RoomId,
+    /// The room's name when it was written.
+    pub name: String,
+    /// Its number then.
+    pub seq: Seq,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// When it was written: microseconds since the Unix epoch.
+    pub at_us: i64,
+    /// The client message id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<Uuid>,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// A room that entries have come back to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReturnedRoom {
+    /// Which room.
+    pub room: RoomId,
+    /// Its name.
+    pub name: String,
+    /// Entries that stand in it again.
+    pub entered: u64,
+    /// Entries that were not entered again.
+    pub refused: u64,
 }
 
 /// What an entry is.

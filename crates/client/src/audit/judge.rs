@@ -70,6 +70,8 @@ pub struct Verdict {
     pub rewound: u64,
     /// Posts that a failover took with it, and that their authors posted again.
     pub re_offered: u64,
+    /// Posts that a failover took with it, and that were entered again from the lost site's disk.
+    pub late: u64,
     /// Deliveries that were compared.
     pub seen: u64,
     /// Connections that were lost or moved.
@@ -287,11 +289,13 @@ impl<'a> Judge<'a> {
             Some(entry) if entry.hash != hash && !log.is_changed(entry.seq) => {
                 self.verdict.add(Kind::Lost, format!("{post} has another text in the log"));
             }
-            Some(entry) if (entry.seq, entry.epoch) == (seq, epoch) => {
-                self.verdict.re_offered += u64::from(re_offered);
+            // The one place that it has now, whether or not anybody was there to be told: it was posted again, or entered
+            // again from the lost site's disk.
+            Some(entry) if (entry.seq, entry.epoch) == (seq, epoch) || (voided && entry.epoch > epoch) => {
+                let moved = re_offered || (entry.seq, entry.epoch) != (seq, epoch);
+                self.verdict.late += u64::from(moved && entry.is_late);
+                self.verdict.re_offered += u64::from(moved && !entry.is_late);
             }
-            // Posted again, or entered again from what the lost site's disks had; nobody was there to be told.
-            Some(entry) if voided && entry.epoch > epoch => self.verdict.re_offered += 1,
             Some(entry) => {
                 let what = format!("{post} stands at {} of epoch {}", entry.seq, entry.epoch);
                 self.verdict.add(Kind::OutOfOrder, what);

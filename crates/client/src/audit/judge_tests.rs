@@ -1,5 +1,5 @@
 use super::*;
-use wire::chat::{Content, Entry};
+use wire::chat::{Content, Entry, Late};
 use wire::http::EpochStart;
 
 const ROOM: RoomId = RoomId(1);
@@ -10,12 +10,15 @@ fn id(name: &str) -> Uuid {
     Uuid::from_bytes(bytes)
 }
 
-/// A log of one room from `seq/epoch name` each; the name is text and client message id, its author is `ada`.
+/// A log of one room from `seq/epoch name` each; the name is text and client message id, its author is `ada`. With
+/// `seq/epoch late name` it is a late arrival.
 fn log(entries: &[&str], epochs: &[(i64, i64)]) -> BTreeMap<RoomId, RoomLog> {
     let mut log = RoomLog::new("tea");
     for entry in entries {
         let (place, name) = entry.split_once(' ').unwrap();
         let (seq, epoch) = place.split_once('/').unwrap();
+        let is_late = name.starts_with("late ");
+        let name = name.trim_start_matches("late ");
         let content = match name.strip_prefix("removes ") {
             Some(target) => Content::Removal { target: Seq(target.parse().unwrap()) },
             None => Content::Post { text: name.to_owned() },
@@ -27,6 +30,7 @@ fn log(entries: &[&str], epochs: &[(i64, i64)]) -> BTreeMap<RoomId, RoomLog> {
             author: "ada".to_owned(),
             at_us: 0,
             client_id: matches!(content, Content::Post { .. }).then(|| id(name)),
+            late: is_late.then_some(Late { epoch: Epoch(1), seq: Seq(1), at_us: 0 }),
             content,
         });
     }
@@ -134,6 +138,25 @@ fn what_a_failover_took_with_it_is_rewound_or_re_offered() {
     check(&["ack 2/1 x", "ack 4/2 x"], &logs, [1, 1, 0, 0, 0, 0]);
     let verdict = judge([line("ack 2/1 x")], &logs);
     assert_eq!((verdict.rewound_posts[0].seq, verdict.rewound_posts[0].author.as_str()), (Seq(2), "ada"));
+}
+
+#[test]
+fn a_late_arrival_is_the_post_that_was_acknowledged() {
+    let logs = log(&["1/1 a", "2/2 c", "3/2 late b", "4/2 late d"], &[(2, 1)]);
+    let late = |lines: &[&str]| judge(lines.iter().map(|l| line(l)), &logs).late;
+    // Its author was away, or offered it again and was told its new number.
+    let lines = ["ack 1/1 a", "ack 2/1 b", "ack 3/1 d", "ack 4/2 d"];
+    check(&lines, &logs, [3, 0, 0, 0, 0, 0]);
+    assert_eq!(late(&lines), 2);
+    // Seen before the loss, and again at its number now, after what was posted in between.
+    let seen =
+        ["joined", "seen 1/1 a", "seen 2/1 b", "disconnected", "joined 2", "rewound 2", "seen 2/2 c", "seen 3/2 b"];
+    check(&seen, &logs, [0; 6]);
+    // What was refused is in no room, and is rewound still.
+    check(&["ack 4/1 x"], &logs, [1, 0, 0, 0, 1, 0]);
+    // It does not excuse another number of the same epoch, nor a second copy.
+    check(&["ack 5/2 b"], &logs, [1, 0, 0, 1, 0, 0]);
+    check(&["ack 2/1 b"], &log(&["1/1 a", "2/2 b", "3/2 late b"], &[(2, 1)]), [1, 0, 1, 0, 0, 0]);
 }
 
 #[test]

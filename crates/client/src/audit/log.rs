@@ -71,6 +71,8 @@ pub struct LogEntry {
     pub client_id: Option<Uuid>,
     /// The hash of its text as it is now.
     pub hash: Hash,
+    /// Whether it is a late arrival.
+    pub is_late: bool,
 }
 
 /// A room's log.
@@ -136,7 +138,8 @@ impl RoomLog {
         }
         let author = self.author(&entry.author);
         let hash = Hash::of(crate::replay::book::text_of(&entry.content));
-        self.entries.push(LogEntry { seq, epoch: entry.epoch, author, client_id: entry.client_id, hash });
+        let (epoch, client_id, is_late) = (entry.epoch, entry.client_id, entry.late.is_some());
+        self.entries.push(LogEntry { seq, epoch, author, client_id, hash, is_late });
     }
 
     fn author(&mut self, name: &str) -> Arc<str> {

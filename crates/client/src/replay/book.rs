@@ -308,7 +308,7 @@ impl Book {
                 self.now.complaint = Some(format!("{user}: {message}"));
                 None
             }
-            Event::Waiting { .. } | Event::Moved { .. } => None,
+            Event::Waiting { .. } | Event::Moved { .. } | Event::TailReturned(_) => None,
         };
         line.map_or(Ok(()), |line| self.write(&line))
     }

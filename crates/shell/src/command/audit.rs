@@ -51,6 +51,12 @@ fn print(verdict: &Verdict) -> Outcome {
         let count = verdict.re_offered;
         output::line(&format!("re-offered {count}: a failover took them, and their authors have posted them again"))?;
     }
+    if verdict.late > 0 {
+        let count = verdict.late;
+        output::line(&format!(
+            "late arrivals {count}: a failover took them, and they came back from the lost site's disk"
+        ))?;
+    }
     output::line(&verdict.line())
 }
 

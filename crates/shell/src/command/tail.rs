@@ -8,7 +8,7 @@ use client::{Event, Http, Identity, Proof, Session};
 use serde_json::json;
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use wire::chat::{Content, Entry};
+use wire::chat::{Content, Entry, Late, RefusedEntry, ReturnedRoom, TailReturned};
 
 /// Events that may wait to be shown.
 const EVENTS_MAX: usize = 1024;
@@ -63,6 +63,7 @@ fn follow(context: &Context, event: Event) -> Outcome {
         Event::Rewound { room, from } if context.json => {
             object(&json!({ "room": room, "rewound_from": from }))?;
         }
+        Event::TailReturned(told) if context.json => object(&json!({ "tail_returned": told }))?,
         Event::JoinRefused { message, .. } => return Err(Failure::Refused(message)),
         Event::Left { asked: false, .. } => {
             return Err(Failure::Refused("you may not be in this room any more".into()));
@@ -99,14 +100,39 @@ pub fn line_of(entry: &Entry) -> String {
     let time = jiff::Timestamp::from_microsecond(entry.at_us).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     let time = time.strftime("%Y-%m-%d %H:%M:%SZ");
     let author = harmless(&entry.author);
-    match &entry.content {
+    let line = match &entry.content {
         Content::Post { text } => format!("{time} <{author}> {}", harmless(text)),
         Content::Removal { target } => format!("{time} * {author} removed entry {target}"),
         Content::Replacement { target, text } => {
             format!("{time} * {author} replaced entry {target}: {}", harmless(text))
         }
         Content::RoomChange { text } => format!("{time} * {author}: {}", harmless(text)),
+    };
+    match entry.late {
+        None => line,
+        Some(Late { at_us, .. }) => {
+            let first = jiff::Timestamp::from_microsecond(at_us).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+            format!("{line} (late: first posted {}, before its site was lost)", first.strftime("%Y-%m-%d %H:%M:%SZ"))
+        }
     }
+}
+
+/// What a person should know of what has come back.
+fn returned(told: &TailReturned) -> String {
+    let TailReturned { host, entered, there, refused, reasons, rooms, .. } = told;
+    let mut note = format!("-- what the lost host {host} held has come back");
+    if entered + there + refused > 0 {
+        note +=
+            &format!("; of yours: {entered} late arrivals, {there} that you had posted again, {refused} not entered");
+    }
+    for RefusedEntry { name, seq, epoch, reason, .. } in reasons {
+        note +=
+            &format!("\n--   not entered: number {seq} of epoch {epoch} in {}: {}", harmless(name), harmless(reason));
+    }
+    for ReturnedRoom { name, entered, refused, .. } in rooms {
+        note += &format!("\n--   in {}: {entered} late arrivals, {refused} not entered", harmless(name));
+    }
+    note
 }
 
 /// A text that does nothing to a terminal: control characters and marks that turn the direction of writing are shown as
@@ -142,6 +168,7 @@ pub fn note(event: &Event) -> Option<String> {
         Event::Left { .. } => "-- left".to_owned(),
         Event::Disorder { entry, .. } => format!("-- entry {} came out of order; asking again", entry.seq),
         Event::GivenUp { message, .. } => format!("-- not posted: {message}"),
+        Event::TailReturned(told) => returned(told),
         Event::JoinRefused { message, .. } | Event::Complaint { message } | Event::Ended { reason: message } => {
             format!("-- {message}")
         }
@@ -150,7 +177,56 @@ pub fn note(event: &Event) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::harmless;
+    use super::{harmless, line_of, returned};
+    use wire::chat::{Content, Entry, Late, RefusedEntry, ReturnedRoom, TailReturned};
+
+    #[test]
+    fn a_late_arrival_says_when_it_was_first_posted() {
+        let late = Late { epoch: rules::id::Epoch(1), seq: rules::id::Seq(5), at_us: 1_767_225_600_000_000 };
+        let mut entry = Entry {
+            room: rules::id::RoomId(1),
+            seq: rules::id::Seq(9),
+            epoch: rules::id::Epoch(2),
+            author: "ada".to_owned(),
+            at_us: 1_767_229_200_000_000,
+            client_id: None,
+            late: Some(late),
+            content: Content::Post { text: "tea".to_owned() },
+        };
+        assert_eq!(
+            line_of(&entry),
+            "2026-01-01 01:00:00Z <ada> tea (late: first posted 2026-01-01 00:00:00Z, before its site was lost)"
+        );
+        entry.late = None;
+        assert_eq!(line_of(&entry), "2026-01-01 01:00:00Z <ada> tea");
+    }
+
+    #[test]
+    fn what_has_come_back_is_told_with_what_has_not() {
+        let (room, epoch) = (rules::id::RoomId(1), rules::id::Epoch(1));
+        let reason = RefusedEntry {
+            room,
+            name: "tea".to_owned(),
+            seq: rules::id::Seq(5),
+            epoch,
+            at_us: 0,
+            client_id: None,
+            reason: "the room is disabled".to_owned(),
+        };
+        let told = TailReturned {
+            tail: "mgc-2-db".to_owned(),
+            host: "db".to_owned(),
+            entered: 2,
+            there: 1,
+            refused: 1,
+            reasons: vec![reason],
+            rooms: vec![ReturnedRoom { room, name: "ops".to_owned(), entered: 7, refused: 0 }],
+        };
+        let expect = "-- what the lost host db held has come back; of yours: 2 late arrivals, 1 that you had posted again, \
+                      1 not entered\n--   not entered: number 5 of epoch 1 in tea: the room is disabled\n\
+                      --   in ops: 7 late arrivals, 0 not entered";
+        assert_eq!(returned(&told), expect);
+    }
 
     #[test]
     fn texts_do_nothing_to_the_terminal() {
