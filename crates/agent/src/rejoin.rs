@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::feed::reaches;
 use crate::host::Host;
 use crate::order;
+use crate::postgres::rebuild::{self, Course};
 use cluster::name::HostName;
 use cluster::record::PoolRecord;
 use cluster::wal::Lsn;
@@ -86,11 +87,16 @@ pub async fn running(
     if since.elapsed() < STUCK || database.chat().await.epoch.is_none_or(|e| e >= record.epoch) {
         return Ok(());
     }
-    let at = host.postgres_of(&database.name, upstream);
-    if match &at {
-        Some(at) => reaches(at).await,
-        None => false,
-    } {
+    let (Some(at), Some(source)) =
+        (host.postgres_of(&database.name, upstream), host.postgres_of(&database.name, &principal))
+    else {
+        return Ok(());
+    };
+    // A principal that has not begun the epoch yet, or begins it on the timeline of before, is waited for.
+    if reaches(&at).await
+        && let Ok(Course::Left(fork)) = rebuild::course(&database.instance, &source).await
+        && fork < applied
+    {
         join(host, database, work, &principal, "its log goes beyond where the epoch begins").await?;
     }
     Ok(())

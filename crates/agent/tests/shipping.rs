@@ -115,3 +115,34 @@ async fn a_backup_goes_from_stream_to_files_and_back_by_itself() {
     }
     assert_eq!(rows(&world, "b").await, (1..next).collect::<Vec<_>>());
 }
+
+/// A switch was given up: the old principal goes on in an epoch of its own, on its own timeline.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_waits_for_an_epoch_that_begins_late_on_the_timeline_of_before() {
+    let relay = Relay::to_nobody().await;
+    let world = copied(&relay).await;
+    world.set_record("a", |r| r.databases.get_mut(&mgc()).unwrap().backup = Some("b".into())).await;
+    let streams = async |w: &World| w.instance("b").await.shipping.is_some_and(|s| s.streaming);
+    world.until("the backup streams", streams).await;
+    let schema = include_str!("../../store/migrations/0001_chat.sql");
+    world.sql("a").await.batch_execute(schema).await.unwrap();
+    world.sql("a").await.batch_execute("INSERT INTO standfast.pool_epoch (epoch) VALUES (1)").await.unwrap();
+    world.done("a", 1, Order::HandOver { database: mgc(), epoch: Epoch(2) }).await;
+    world.set_record("a", |r| r.epoch = Epoch(3)).await;
+    world.until("the backup streams again", streams).await;
+
+    let began = std::time::Instant::now();
+    let salvage = world.dir.join("b/pg/mgc/salvage");
+    let left_alone = async |w: &World| {
+        assert!(w.instance("b").await.state != InstanceState::Busy, "nobody joins what has not gone another way");
+        assert!(std::fs::read_dir(&salvage).is_ok_and(|mut kept| kept.next().is_none()), "nothing is salvaged");
+        began.elapsed() > std::time::Duration::from_secs(5)
+    };
+    world.until("it was watched for longer than it takes to call a standby stuck", left_alone).await;
+    // Not even when it is told to.
+    world.done("b", 3, Order::Rewind { database: mgc(), from: "a".into() }).await;
+
+    world.done("a", 3, Order::Reopen { database: mgc(), epoch: Epoch(3), after: Epoch(1) }).await;
+    let written = world.instance("a").await.written;
+    world.until("the backup follows into the epoch", async |w| w.instance("b").await.applied >= written).await;
+}

@@ -205,6 +205,7 @@ fn the_writer_goes_back_when_the_mirror_dies_amid_the_switch() {
     let record = lab.record();
     assert_eq!((&record["databases"]["mgc"]["principal"], &record["epoch"]), (&"s1a".into(), &5.into()));
     lab.ok(&["lab", "start", "s1b"]);
+    lab.until("its agent answers", |lab| lab.instance("s1b")["state"].is_string());
     lab.ok(&["mirror", "install", "--yes"]);
     until_pair(&lab, "s1a", "s1b");
     let ledger = replay.end();
@@ -235,8 +236,7 @@ fn a_pool_that_is_failed_over_changes_places_to_and_fro_and_by_force_and_comes_h
     replay.until_epoch(&lab, 8);
     lab.ok(&["lab", "start", "s2a"]);
     until_pair(&lab, "s2b", "s2a");
-    lab.ok(&["lab", "start", "site-1"]);
-    lab.until("site 1 answers", |lab| lab.instance("s1a")["state"].is_string());
+    lab.start_site("site-1");
     let said = lab.cli(&["failback", "--yes"]);
     assert_eq!(said.code, Some(0), "{}", said.all());
     replay.until_epoch(&lab, 9);

@@ -34,8 +34,15 @@ pub async fn base_backup(instance: &Instance, at: &str) -> Result<String, Error>
 /// present timeline: before that, its control file does not show it, and pg_rewind sees nothing to do.
 /// `archive` is where this instance's own finished segments went: the rewind needs them back to the last common
 /// checkpoint, and some may be gone from the data.
+///
+/// # Errors
+/// When a program of PostgreSQL fails; and when the data is on the writer's own timeline: its recovery, which comes before a
+/// rewind, would write log of its own there, and no program could tell the two apart afterwards.
 pub async fn rewind(instance: &Instance, at: &str, archive: Option<Archive>) -> Result<String, Error> {
     checkpoint_at(instance, at).await?;
+    if course(instance, at).await? == Course::Same {
+        return Err(Error::Unfit(format!("{} is on the timeline of {at} itself", instance.database)));
+    }
     instance.prepare_folders()?;
     // A standby that was killed has to be recovered before a rewind, which only a writer's data can be.
     let _ = fs::remove_file(instance.data().join("standby.signal"));
@@ -84,7 +91,10 @@ pub fn clear(folder: &Path) -> Result<(), Error> {
 /// Keep the log from the fork on: every segment that may hold what the present writer never had, with the control file and
 /// the timelines' histories. They lie in `salvage/<epoch>` and can be replayed onto a copy of the history they left.
 pub async fn salvage(instance: &Instance, at: &str, epoch: Epoch) -> Result<String, Error> {
-    let fork = fork_point(instance, at).await?;
+    let fork = match course(instance, at).await? {
+        Course::Left(fork) => Some(fork),
+        Course::Same | Course::Strange => None,
+    };
     let to = instance.folder.join("salvage").join(format!("left-behind-by-{epoch}"));
     if to.join("complete").exists() {
         return Ok(format!("the tail was salvaged before, in {}", to.display()));
@@ -120,28 +130,78 @@ fn is_of_tail(name: &str, fork: Option<Lsn>) -> bool {
     segment && (number(8) << 32) + (number(16) + 1) * size > fork.0
 }
 
-/// Where the writer at `at` left the timeline that this instance is on.
-async fn fork_point(instance: &Instance, at: &str) -> Result<Option<Lsn>, Error> {
+/// How the timeline that an instance is on lies to a writer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// It is the same.
+    Same,
+    /// The writer has left it here.
+    Left(Lsn),
+    /// The writer was never on it.
+    Strange,
+}
+
+/// How the timeline of this instance, by its control file, lies to that of the writer at `at`.
+///
+/// # Errors
+/// When the writer does not answer, or the control file cannot be read.
+pub async fn course(instance: &Instance, at: &str) -> Result<Course, Error> {
     let source = instance.connection_to(at, ROLE_ADMIN, "postgres", "standfast agent");
-    let query = "SELECT pg_read_file('pg_wal/' || upper(lpad(to_hex(timeline_id), 8, '0')) || '.history', 0, 1000000, true) \
+    let query = "SELECT timeline_id || E'\\n' || coalesce(pg_read_file('pg_wal/' || upper(lpad(to_hex(timeline_id), 8, '0')) \
+                 || '.history', 0, 1000000, true), '') \
                  FROM (SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int AS timeline_id) t";
     let run = instance.programs.run("psql", instance.database.as_str(), |command| {
         command.arg("-X").arg("-A").arg("-t").arg("-q").arg("-d").arg(&source).args(["-c", query]);
     });
-    let history = run.await?;
+    let answer = run.await?;
     let data = instance.data();
     let control = instance.programs.run("pg_controldata", instance.database.as_str(), |c| {
         c.arg("-D").arg(&data);
     });
-    let control = control.await?;
-    let own = control
-        .lines()
-        .find_map(|l| l.strip_prefix("Latest checkpoint's TimeLineID:"))
-        .and_then(|t| t.trim().parse::<u32>().ok());
-    Ok(history.lines().find_map(|line| {
+    Ok(course_of(&control.await?, &answer))
+}
+
+/// The same, from what `pg_controldata` says and from the writer's timeline and its history. Pure.
+fn course_of(control: &str, writer: &str) -> Course {
+    let said = |title: &str| control.lines().find_map(|l| l.strip_prefix(title)?.trim().parse::<u32>().ok());
+    // A standby has followed to a later timeline than that of its last restartpoint.
+    let own = said("Latest checkpoint's TimeLineID:").max(said("Min recovery ending loc's timeline:"));
+    let mut lines = writer.lines();
+    let present = lines.next().and_then(|l| l.trim().parse::<u32>().ok());
+    if own.is_some() && own == present {
+        return Course::Same;
+    }
+    let left = lines.find_map(|line| {
         let mut fields = line.split_whitespace();
         let timeline: u32 = fields.next()?.parse().ok()?;
         let fork: Lsn = fields.next()?.parse().ok()?;
         (Some(timeline) == own).then_some(fork)
-    }))
+    });
+    left.map_or(Course::Strange, Course::Left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WRITER: &str =
+        "3\n1\t0/3000000\tno recovery target specified\n\n2\t0/5000100\tno recovery target specified\n";
+
+    fn check(checkpoint: u32, recovered: u32, expect: Course) {
+        let control = format!(
+            "pg_control version number:            1300\nLatest checkpoint's TimeLineID:       {checkpoint}\n\
+             Min recovery ending loc's timeline:   {recovered}\n"
+        );
+        assert_eq!(course_of(&control, WRITER), expect, "{checkpoint}, {recovered}");
+    }
+
+    #[test]
+    fn a_timeline_lies_to_a_writers_as_its_history_says() {
+        check(3, 0, Course::Same);
+        check(2, 3, Course::Same);
+        check(1, 0, Course::Left(Lsn(0x300_0000)));
+        check(1, 2, Course::Left(Lsn(0x500_0100)));
+        check(4, 0, Course::Strange);
+        assert_eq!(course_of("", ""), Course::Strange);
+    }
 }

@@ -14,6 +14,9 @@ use wire::agent::SessionReport;
 
 /// Longest time for a look at the instance.
 const LOOK: Duration = Duration::from_millis(700);
+/// The same within an order: an instance that has just started on a busy machine is slower, and an order that fails is given
+/// again seconds later only.
+const ORDER_LOOK: Duration = Duration::from_secs(5);
 
 /// Longest time for ending a session.
 const ENDING: Duration = Duration::from_secs(2);
@@ -279,7 +282,7 @@ impl Sql {
     /// Call a function of the chat schema, if the schema is there.
     pub async fn call_chat(&self, function: &str, epoch: Epoch) -> Result<(), Error> {
         let there = format!("SELECT to_regprocedure('standfast.{function}(bigint)') IS NOT NULL");
-        let rows = self.act("look for the chat schema", &there, LOOK).await?;
+        let rows = self.act("look for the chat schema", &there, ORDER_LOOK).await?;
         if rows.first().and_then(|r| r.get(0)) == Some("t") {
             let call = format!("SELECT standfast.{function}({epoch})");
             self.act(&format!("call {function}"), &call, Duration::from_secs(30)).await?;
@@ -292,7 +295,7 @@ impl Sql {
     pub async fn refuse_writers_before(&self, epoch: Epoch) -> Result<(), Error> {
         let function = "refuse_writers_before";
         let there = format!("SELECT to_regprocedure('standfast.{function}(bigint)') IS NOT NULL");
-        let rows = self.act("look for the chat schema", &there, LOOK).await?;
+        let rows = self.act("look for the chat schema", &there, ORDER_LOOK).await?;
         if rows.first().and_then(|r| r.get(0)) == Some("t") {
             let call = format!(
                 "BEGIN; SET LOCAL lock_timeout = '2s'; SET LOCAL synchronous_commit = local; \
