@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::host::Host;
 use crate::order;
+use crate::tail;
 use axum::Json;
 use axum::Router;
 use axum::extract::{Path, Query, Request, State};
@@ -14,7 +15,7 @@ use cluster::job_history::JobRun;
 use cluster::name::{DatabaseName, HostName, ServerName};
 use cluster::order::StampedOrder;
 use cluster::record::PoolRecord;
-use cluster::report::{HostReport, OrderReport, ServerReport};
+use cluster::report::{HostReport, OrderReport, ServerReport, TailReport};
 use cluster::secret::Purpose;
 use cluster::witness::Reach;
 use rules::id::Epoch;
@@ -46,6 +47,8 @@ pub fn router(host: Arc<Host>, extra: Router) -> Router {
         .route("/v1/probe", post(probe))
         .route("/v1/reach/{database}/{host}", get(reach))
         .route("/v1/jobs/{database}", get(jobs))
+        .route("/v1/tails", get(tails))
+        .route("/v1/tails/{database}/{id}", get(tail_lines))
         .route("/v1/without-peer", post(without_peer))
         .route("/v1/sessions/{database}", get(sessions))
         .route("/v1/sessions/{database}/{spid}", delete(end_session))
@@ -84,12 +87,14 @@ pub async fn host_report(host: &Host) -> HostReport {
     let mut instances = BTreeMap::new();
     let mut orders: BTreeMap<_, OrderReport> = BTreeMap::new();
     let mut waiting_for = Vec::new();
+    let mut tails = Vec::new();
     for database in host.all_databases() {
         instances.insert(database.name.clone(), database.report(host).await);
         if let Some(order) = database.state().order {
             orders.insert(database.name.clone(), order);
         }
         waiting_for.extend(database.waiting_for());
+        tails.extend(database.tails());
     }
     waiting_for.extend(host.hearsay());
     let servers = host.servers.lock().expect("nothing panics while it holds the servers");
@@ -108,6 +113,7 @@ pub async fn host_report(host: &Host) -> HostReport {
         orders,
         servers: servers.iter().map(|(name, seen)| (name.clone(), aged(seen))).collect(),
         waiting_for,
+        tails,
     }
 }
 
@@ -229,6 +235,27 @@ async fn jobs(State(host): State<Arc<Host>>, Path(name): Path<String>) -> Result
         Error::Unfit(format!("there is no instance of {name} on {}; look at standfast topology show", host.name))
     })?;
     Ok(Json(database.jobs.all()))
+}
+
+async fn tails(State(host): State<Arc<Host>>) -> Json<Vec<TailReport>> {
+    Json(host.all_databases().iter().flat_map(|database| database.tails()).collect())
+}
+
+/// The lines of a tail, a piece at a time: there may be more of them than fit into memory.
+async fn tail_lines(
+    State(host): State<Arc<Host>>,
+    Path((name, id)): Path<(String, String)>,
+) -> Result<axum::body::Body, Error> {
+    let database = database_here(&host, name)?;
+    let path = tail::lines_of(&database.instance, &id).ok_or_else(|| {
+        Error::Unfit(format!("{} has no tail {id}; standfast tail list shows which there are", host.name))
+    })?;
+    let what = format!("read {}", path.display());
+    let file = tokio::fs::File::open(&path).await.map_err(Error::file(what))?;
+    let pieces = futures_util::stream::try_unfold(file, async |mut file| {
+        Ok::<_, std::io::Error>(tail::bring::chunk_of(&mut file).await?.map(|piece| (piece, file)))
+    });
+    Ok(axum::body::Body::from_stream(pieces))
 }
 
 async fn without_peer(State(host): State<Arc<Host>>) -> Result<StatusCode, Error> {

@@ -17,13 +17,16 @@ use crate::postgres::share_folder::Folder;
 use crate::postgres::sql::{ChatProbe, Probe};
 use crate::rejoin::Rejoin;
 use crate::state_file::{State, StateFile};
+use crate::tail;
 use cluster::alert::Alert;
 use cluster::fence::{Askable, MayOpen, may_open};
 use cluster::goal::{Goal, goal};
 use cluster::name::{DatabaseName, HostName};
 use cluster::order::{Outcome, Stamp};
 use cluster::record::PoolRecord;
-use cluster::report::{BackupReport, CleanStop, FollowsFrom, InstanceReport, InstanceState, ShippingReport};
+use cluster::report::{
+    BackupReport, CleanStop, FollowsFrom, InstanceReport, InstanceState, ShippingReport, TailReport,
+};
 use cluster::shipping_settings::{LogShipping, Span};
 use cluster::wal::Lsn;
 use nix::sys::signal::Signal;
@@ -54,6 +57,8 @@ pub struct Database {
     pub jobs: Jobs,
     state: Mutex<StateFile>,
     seen: Mutex<Seen>,
+    /// The tails that lie here.
+    tails: Mutex<Vec<TailReport>>,
     /// The share, where it is in a bucket.
     bucket: Mutex<Option<Arc<Bucket>>>,
 }
@@ -167,6 +172,7 @@ impl Database {
             jobs: Jobs::open(&host.folder, name)?,
             bucket: Mutex::default(),
             seen: Mutex::default(),
+            tails: Mutex::new(tail::kept(&instance)),
             instance,
         })
     }
@@ -183,6 +189,16 @@ impl Database {
 
     fn seen<T>(&self, with: impl FnOnce(&mut Seen) -> T) -> T {
         with(&mut self.seen.lock().expect("nothing panics while it holds what was seen"))
+    }
+
+    /// The tails that lie here.
+    pub fn tails(&self) -> Vec<TailReport> {
+        self.tails.lock().expect("nothing panics while it holds the tails").clone()
+    }
+
+    /// Look again which tails lie here.
+    pub fn look_for_tails(&self) {
+        *self.tails.lock().expect("nothing panics while it holds the tails") = tail::kept(&self.instance);
     }
 
     /// Say what is being done, for people.
@@ -374,9 +390,9 @@ impl Database {
         }
     }
 
-    /// Look at the instance, if it runs.
+    /// Look at the instance, if it runs, and not only to be read.
     pub async fn probe(&self) -> Option<Probe> {
-        self.running()?;
+        self.running().filter(|_| self.state().being_read.is_none())?;
         self.instance.sql.probe().await.ok()
     }
 

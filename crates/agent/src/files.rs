@@ -3,21 +3,51 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// A file that is being written aside; it takes its place when it is whole.
+pub struct Aside {
+    file: BufWriter<File>,
+    new: PathBuf,
+    path: PathBuf,
+}
+
+impl Aside {
+    /// Begin to write what is to lie at `path`.
+    pub fn open(path: &Path, mode: u32) -> io::Result<Self> {
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(folder)?;
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let new = folder.join(format!(".{name}.new"));
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new)?;
+        Ok(Self { file: BufWriter::new(file), new, path: path.to_owned() })
+    }
+
+    /// Put it in its place; after this returns, a crash leaves the new content.
+    pub fn put_in_place(self) -> io::Result<()> {
+        self.file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        fs::rename(&self.new, &self.path)?;
+        File::open(self.path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    }
+}
+
+impl Write for Aside {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
 
 /// Replace the file as a whole; after this returns, a crash leaves the new content.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder)?;
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let aside = folder.join(format!(".{name}.new"));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&aside)?;
+    let mut file = Aside::open(path, mode)?;
     file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&aside, path)?;
-    File::open(folder)?.sync_all()
+    file.put_in_place()
 }
 
 /// Replace a JSON document.

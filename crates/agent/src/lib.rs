@@ -21,6 +21,7 @@ pub mod reconcile;
 pub mod rejoin;
 pub mod shipper;
 pub mod state_file;
+pub mod tail;
 
 use crate::database::Database;
 pub use crate::error::Error;
@@ -70,6 +71,7 @@ pub async fn run(config: Config, extra: axum::Router) -> Result<(), Error> {
     }
     tokio::spawn(gossip::run(host.clone()));
     tokio::spawn(hearsay::run(host.clone()));
+    tokio::spawn(tail::bring::run(host.clone()));
     tokio::spawn(keep_databases(host.clone(), topology));
     tracing::info!(host = %host.name, %at, "agent is ready");
     let app = api::router(host, extra);
@@ -95,6 +97,9 @@ async fn take_up_databases(host: &Arc<Host>, topology: &Topology) {
         match Database::new(host, name, address(&instance.postgres.at)) {
             Ok(database) => {
                 let database = Arc::new(database);
+                if let Err(error) = tail::read::end(&database).await {
+                    tracing::error!(database = %name, %error, "cannot end the reading of a tail that a killed agent had begun");
+                }
                 if let Err(error) = database.note_clean_stop().await {
                     tracing::warn!(database = %name, %error, "cannot tell how it was stopped");
                 }

@@ -14,6 +14,7 @@ use crate::postgres::rebuild;
 use crate::postgres::share::{Share, place};
 use crate::postgres::sql::Probe;
 use crate::reconcile::standby_conf;
+use crate::tail;
 use cluster::name::HostName;
 use cluster::order::{Order, Outcome, StampedOrder};
 use cluster::report::OrderReport;
@@ -403,7 +404,13 @@ pub(crate) async fn salvage(host: &Host, database: &Database, from: &HostName) -
     let at = source(host, database, from)?;
     database.doing(Some("salvaging the tail"));
     database.stop(Signal::SIGQUIT).await?;
-    rebuild::salvage(&database.instance, &at, present_epoch(host)).await
+    tail::read::end(database).await?;
+    let epoch = present_epoch(host);
+    let kept = rebuild::salvage(&database.instance, &at, epoch).await?;
+    database.doing(Some("reading the tail"));
+    let read = tail::read::read(database, &at, epoch, &kept).await?;
+    host.changed();
+    Ok(format!("{}; {read}", kept.detail))
 }
 
 pub(crate) async fn rewind(

@@ -26,10 +26,23 @@ pub struct State {
     pub shipping_stopped_in: Option<Epoch>,
     /// The share takes files of this epoch and later ones only.
     pub share_epoch: Option<Epoch>,
+    /// The data runs as a standby only for its tail to be read; what it is when that is over.
+    #[serde(default)]
+    pub being_read: Option<Data>,
     /// The highest stamp taken.
     pub latest: Stamp,
     /// The latest order and how far it is.
     pub order: Option<OrderReport>,
+}
+
+/// Whose data it is, as its files tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Data {
+    /// A writer's.
+    Writer,
+    /// A standby's.
+    Standby,
 }
 
 /// A state with its file.

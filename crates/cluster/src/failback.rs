@@ -44,7 +44,7 @@ pub const FAILBACK: &Runbook = &Runbook {
 const SALVAGE_TAIL: Step = Step {
     id: "salvage-tail",
     reference: "",
-    says: "Keep the log that the old primary wrote and the backup never had, before a rewind discards it.",
+    says: "Keep the log that the old primary wrote and the backup never had, and read its tail, before a rewind discards it.",
     needs: nothing,
     does: |view| {
         let mut deeds = Vec::new();

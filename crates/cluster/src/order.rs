@@ -102,7 +102,7 @@ pub enum Order {
         /// Which database.
         database: DatabaseName,
     },
-    /// Keep the log that this host wrote and `from` never had, before a rewind discards it.
+    /// Keep the log that this host wrote and `from` never had, and read what is in it, before a rewind discards it.
     SalvageTail {
         /// Which database.
         database: DatabaseName,

@@ -34,6 +34,37 @@ pub struct HostReport {
     /// What holds the agent back from what the record asks of it, for people; empty when nothing does.
     #[serde(default)]
     pub waiting_for: Vec<String>,
+    /// The tails that lie on this host, whether the present principal has them or not.
+    #[serde(default)]
+    pub tails: Vec<TailReport>,
+}
+
+/// A tail: what data that an epoch left behind held alone, read before it was rewound, and kept beside its log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TailReport {
+    /// `<database>-<left_by>-<host>`.
+    pub id: String,
+    /// Which database.
+    pub database: DatabaseName,
+    /// Whose data it was.
+    pub host: HostName,
+    /// The epoch that left it behind: the first of the present history that the old data lacks. Of data that could not be
+    /// read, the epoch in which that was tried.
+    pub left_by: Epoch,
+    /// The last epoch of the old data; `None` if it could not be read.
+    pub old_epoch: Option<Epoch>,
+    /// Where the log forked, as far as that is known.
+    pub fork: Option<Lsn>,
+    /// When it was read: milliseconds since the Unix epoch.
+    pub extracted_at_ms: i64,
+    /// Entries of rooms in it.
+    pub posts: u64,
+    /// Administrators' changes in it.
+    pub changes: u64,
+    /// SHA-256 of its lines, in hexadecimal.
+    pub sha256: String,
+    /// Why it could not be read. Its log is kept all the same.
+    pub unreadable: Option<String>,
 }
 
 /// The latest order that an agent has taken for a database.
@@ -272,6 +303,7 @@ impl HostReport {
             orders: BTreeMap::new(),
             servers: BTreeMap::new(),
             waiting_for: Vec::new(),
+            tails: Vec::new(),
         }
     }
 }

@@ -13,6 +13,7 @@ mod connection;
 mod directory;
 mod error;
 mod history;
+pub mod left_behind;
 mod migrate;
 mod password;
 mod principals;

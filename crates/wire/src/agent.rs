@@ -12,6 +12,8 @@
 //! | `POST /v1/probe` | `Probe` → `Probed` | show what only this host can: clock, PostgreSQL, shares, ways to others |
 //! | `GET /v1/reach/{database}/{host}?limit_ms=N` | → `Reach` | how another host's instance looks from here, tried now, for up to N ms |
 //! | `GET /v1/jobs/{database}` | → `Vec<JobRun>` | history of the backup, copy and restore jobs on that host, oldest first |
+//! | `GET /v1/tails` | → `Vec<TailReport>` | the tails that lie on this host |
+//! | `GET /v1/tails/{database}/{id}` | → lines of [`crate::tail`] | one of them |
 //! | `POST /v1/without-peer` | → | the administrator's permission to start without the other site |
 //! | `GET /v1/sessions/{database}` | → `Vec<SessionReport>` | the sessions of this host's instance (`sp_who2`) |
 //! | `DELETE /v1/sessions/{database}/{spid}` | → | end one of them (`kill`); refused for the agent's own and the system's |

@@ -9,3 +9,4 @@ pub mod link;
 pub mod notification;
 pub mod run;
 pub mod run_report;
+pub mod tail;

@@ -13,6 +13,9 @@ pub const WAL_SEGMENT_MB: u32 = 1;
 /// commit some milliseconds.
 const WAL_KEEP_MB_MAX: u64 = 192;
 
+/// More log than any volume holds, in MB: the largest value that PostgreSQL takes.
+const WAL_KEEP_ALL_MB: u64 = i32::MAX as u64;
+
 /// Longest silence on a stream, in milliseconds, where no mirror pair asks for less.
 pub const SILENCE_MS: u64 = 5_000;
 
@@ -70,6 +73,9 @@ pub struct Conf {
     pub compression: Compression,
     /// Size of the volume, in MB.
     pub volume_mb: u64,
+    /// A standby without a source, started only to be read: it keeps to its own timeline, and throws none of its log away,
+    /// which a rewind needs back to the last checkpoint that it has in common with its source.
+    pub only_read: bool,
 }
 
 impl Conf {
@@ -77,6 +83,7 @@ impl Conf {
     pub fn text(&self) -> String {
         let mut text = String::from("# Written by the standfast agent. Changes here are overwritten.\n");
         let keep_mb = (self.volume_mb / 20).clamp(64, WAL_KEEP_MB_MAX);
+        let (timeline, wal_keep_mb) = if self.only_read { ("current", WAL_KEEP_ALL_MB) } else { ("latest", keep_mb) };
         let fixed: &[(&str, String)] = &[
             ("listen_addresses", self.address.clone()),
             ("port", self.port.to_string()),
@@ -98,10 +105,10 @@ impl Conf {
             ("max_wal_size", "512MB".into()),
             ("checkpoint_timeout", "2min".into()),
             ("max_wal_senders", "12".into()),
-            ("wal_keep_size", format!("{keep_mb}MB")),
+            ("wal_keep_size", format!("{wal_keep_mb}MB")),
             ("max_slot_wal_keep_size", format!("{keep_mb}MB")),
             ("hot_standby", "on".into()),
-            ("recovery_target_timeline", "latest".into()),
+            ("recovery_target_timeline", timeline.into()),
             // How long a standby sleeps after its stream or a file failed: 5 s by default, which hides in many tails.
             ("wal_retrieve_retry_interval", "20ms".into()),
             ("wal_receiver_status_interval", "1s".into()),
@@ -128,6 +135,8 @@ impl Conf {
         setting(&mut text, "primary_conninfo", &self.stream_from.as_ref().map(patience).unwrap_or_default());
         let restore = restore_command(self.files_from.as_deref(), self.archive.as_ref(), &self.asked);
         setting(&mut text, "restore_command", &restore);
+        // Before it replays, PostgreSQL flushes what a writer that was killed has written: file by file, or all at once.
+        setting(&mut text, "recovery_init_sync_method", if self.only_read { "syncfs" } else { "fsync" });
         let archive = self.archive_to.as_ref().map_or("true".to_owned(), archive_command);
         setting(&mut text, "archive_command", &archive);
         text
@@ -221,11 +230,15 @@ mod tests {
             silence_ms: SILENCE_MS,
             compression: Compression::Lz4,
             volume_mb: 100_000,
+            only_read: false,
         };
         let text = conf.text();
         assert!(text.contains("synchronous_standby_names = 'FIRST 1 (\"b\")'"));
         assert!(text.contains("primary_conninfo = 'host=x password=''y'' options=''-c wal_sender_timeout=5000ms'''"));
         assert!(text.contains("restore_command = ''"));
         assert!(text.contains("wal_keep_size = '192MB'"));
+        let text = Conf { only_read: true, ..conf }.text();
+        assert!(text.contains("wal_keep_size = '2147483647MB'"));
+        assert!(text.contains("recovery_target_timeline = 'current'"));
     }
 }

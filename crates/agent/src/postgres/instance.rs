@@ -96,7 +96,7 @@ impl Instance {
     pub fn prepare_folders(&self) -> Result<(), Error> {
         fs::create_dir_all(&self.folder).map_err(Error::file(format!("create {}", self.folder.display())))?;
         self.programs.reaches(&self.folder.join("data"))?;
-        for folder in [self.folder.clone(), self.socket.clone(), self.copied(), self.folder.join("salvage")] {
+        for folder in [self.folder.clone(), self.socket.clone(), self.copied(), self.salvage()] {
             self.programs.folder(&folder)?;
         }
         let passwords = self.passfile();
@@ -158,7 +158,18 @@ impl Instance {
             silence_ms: crate::postgres::conf::SILENCE_MS,
             compression: cluster::shipping_settings::Compression::default(),
             volume_mb: volume(&self.folder).map_or(10_000, |v| v.0 / 1024 / 1024),
+            only_read: false,
         }
+    }
+
+    /// The configuration of old data that is run as a standby for its tail to be read: nobody but the agent reaches it.
+    pub fn conf_to_read(&self) -> Conf {
+        Conf { address: String::new(), only_read: true, ..self.plain_conf() }
+    }
+
+    /// Where tails and their log are kept.
+    pub fn salvage(&self) -> PathBuf {
+        self.folder.join("salvage")
     }
 
     /// Write the configuration; tells whether it has changed.
@@ -352,6 +363,31 @@ impl Instance {
         // Positions that a standby reports are ends of records, and the shutdown checkpoint is the last record: whoever has
         // applied anything beyond its first byte has applied all of it.
         Ok(checkpoint.map(|checkpoint| CleanStop { checkpoint, end: Lsn(checkpoint.0 + 1) }))
+    }
+
+    /// Whether a rewind takes the data for one that has gone on beyond a place: it looks at where the last checkpoint lies, or
+    /// where a standby would be consistent, and not at the log.
+    pub async fn shows_more_than(&self, place: Lsn) -> Result<bool, Error> {
+        let data = self.data();
+        let said = self.programs.run("pg_controldata", self.database.as_str(), |c| {
+            c.arg("-D").arg(&data);
+        });
+        let said = said.await?;
+        let names = ["Minimum recovery ending location:", "Latest checkpoint location:"];
+        let places = names.iter().filter_map(|name| {
+            said.lines().find_map(|l| l.strip_prefix(name)).and_then(|t| t.trim().parse::<Lsn>().ok())
+        });
+        Ok(places.max().is_some_and(|end| end > place))
+    }
+
+    /// Recover stopped data as a writer's, and stop it again, with nobody able to reach it meanwhile: a checkpoint is the last
+    /// thing in its log then. So does pg_rewind with data that was not stopped cleanly.
+    pub async fn recover_alone(&self) -> Result<(), Error> {
+        let data = self.data();
+        let run = self.programs.run("postgres", self.database.as_str(), |c| {
+            c.arg("--single").arg("-F").arg("-D").arg(&data).arg("template1");
+        });
+        run.await.map(|_| ())
     }
 
     /// The place from which a stopped standby needs the log to follow again: what comes before it has itself.

@@ -7,7 +7,7 @@ use cluster::secret::{ROLE_ADMIN, ROLE_REPLICATION};
 use cluster::wal::Lsn;
 use rules::id::Epoch;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Replace the data by an online base backup from `at`, as a standby.
 pub async fn base_backup(instance: &Instance, at: &str) -> Result<String, Error> {
@@ -88,16 +88,28 @@ pub fn clear(folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// What was kept of a tail's log.
+#[derive(Clone, Debug)]
+pub struct Salvaged {
+    /// The folder that it lies in.
+    pub folder: PathBuf,
+    /// Where the log forked, as far as that is known.
+    pub fork: Option<Lsn>,
+    /// For people.
+    pub detail: String,
+}
+
 /// Keep the log from the fork on: every segment that may hold what the present writer never had, with the control file and
 /// the timelines' histories. They lie in `salvage/<epoch>` and can be replayed onto a copy of the history they left.
-pub async fn salvage(instance: &Instance, at: &str, epoch: Epoch) -> Result<String, Error> {
+pub async fn salvage(instance: &Instance, at: &str, epoch: Epoch) -> Result<Salvaged, Error> {
     let fork = match course(instance, at).await? {
         Course::Left(fork) => Some(fork),
         Course::Same | Course::Strange => None,
     };
-    let to = instance.folder.join("salvage").join(format!("left-behind-by-{epoch}"));
+    let to = instance.salvage().join(format!("left-behind-by-{epoch}"));
+    let salvaged = |detail| Salvaged { folder: to.clone(), fork, detail };
     if to.join("complete").exists() {
-        return Ok(format!("the tail was salvaged before, in {}", to.display()));
+        return Ok(salvaged(format!("the tail was salvaged before, in {}", to.display())));
     }
     instance.programs.folder(&to)?;
     let wal = instance.data().join("pg_wal");
@@ -115,7 +127,7 @@ pub async fn salvage(instance: &Instance, at: &str, epoch: Epoch) -> Result<Stri
     let note = fork.map_or("unknown".to_owned(), |fork| fork.to_string());
     crate::files::replace(&to.join("complete"), format!("fork at {note}\n").as_bytes(), 0o600)
         .map_err(Error::file(what()))?;
-    Ok(format!("kept {kept} files of log from the fork at {note} on, in {}", to.display()))
+    Ok(salvaged(format!("kept {kept} files of log from the fork at {note} on, in {}", to.display())))
 }
 
 /// Whether a file in `pg_wal` belongs to the tail: histories, and segments from the fork's on. All, if the fork is unknown.

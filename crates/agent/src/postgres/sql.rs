@@ -1,6 +1,7 @@
 //! What an instance says of itself: one connection over its own socket, every statement with a time limit.
 
 use crate::error::Error;
+use crate::postgres::process::Process;
 use cluster::name::{DatabaseName, HostName};
 use cluster::report::Receiver;
 use cluster::secret::{ROLE_ADMIN, ROLE_CHAT};
@@ -9,6 +10,7 @@ use rules::id::Epoch;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls, Row, SimpleQueryMessage, SimpleQueryRow, Statement};
 use wire::agent::SessionReport;
 
@@ -17,6 +19,12 @@ const LOOK: Duration = Duration::from_millis(700);
 /// The same within an order: an instance that has just started on a busy machine is slower, and an order that fails is given
 /// again seconds later only.
 const ORDER_LOOK: Duration = Duration::from_secs(5);
+
+/// Longest silence of an instance on another host.
+const FAR: Duration = Duration::from_secs(5);
+
+/// Longest time for a start, until connections are taken.
+const START_MAX: Duration = Duration::from_secs(300);
 
 /// Longest time for ending a session.
 const ENDING: Duration = Duration::from_secs(2);
@@ -120,10 +128,14 @@ impl Sql {
     }
 
     async fn connect(&self, database: &str) -> Result<Client, Error> {
+        self.try_connect(database).await.map_err(|e| self.failed("connect", &described(&e)))
+    }
+
+    async fn try_connect(&self, database: &str) -> Result<Client, tokio_postgres::Error> {
         let mut config = Config::new();
         config.host_path(&self.socket).port(self.port).user(ROLE_ADMIN).password(&self.password);
         config.dbname(database).application_name("standfast agent").connect_timeout(LOOK);
-        let (client, connection) = config.connect(NoTls).await.map_err(|e| self.failed("connect", &described(&e)))?;
+        let (client, connection) = config.connect(NoTls).await?;
         tokio::spawn(connection);
         Ok(client)
     }
@@ -188,6 +200,60 @@ impl Sql {
             client.simple_query(statement).await.map_err(|e| self.failed(what, &described(&e)))?;
         }
         Ok(())
+    }
+
+    /// A connection of the caller's own to the database, for work that takes as long as it takes.
+    pub async fn client(&self) -> Result<Client, Error> {
+        self.connect(self.database.as_str()).await
+    }
+
+    /// The same to the instance at `address:port` elsewhere.
+    pub async fn client_at(&self, at: &str) -> Result<Client, Error> {
+        let (host, port) = at.rsplit_once(':').unwrap_or((at, "5432"));
+        let mut config = Config::new();
+        config.host(host.trim_matches(['[', ']'])).port(port.parse().unwrap_or(5432));
+        config.user(ROLE_ADMIN).password(&self.password).dbname(self.database.as_str());
+        config.application_name("standfast agent").connect_timeout(FAR).tcp_user_timeout(FAR);
+        config.keepalives_idle(FAR).keepalives_interval(Duration::from_secs(1)).keepalives_retries(3);
+        let what = format!("connect to {at}");
+        let connected = tokio::time::timeout(FAR, config.connect(NoTls)).await;
+        let late = |_| self.failed(&what, &format!("no answer within {} s", FAR.as_secs()));
+        let (client, connection) = connected.map_err(late)?.map_err(|e| self.failed(&what, &described(&e)))?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// The same to an instance that is starting; one that answers anything else than that it is starting is not waited for.
+    pub async fn client_of_starting(&self, process: Process) -> Result<Client, Error> {
+        let what = "connect to what is starting";
+        let began = Instant::now();
+        loop {
+            let error = match self.try_connect(self.database.as_str()).await {
+                Ok(client) => return Ok(client),
+                Err(error) => error,
+            };
+            let answers = error.code().is_some_and(|code| *code != SqlState::CANNOT_CONNECT_NOW);
+            if answers || !process.is_alive() || began.elapsed() > START_MAX {
+                return Err(self.failed(what, &described(&error)));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Wait until a standby without a source has replayed all the log that it has; returns where that ends.
+    pub async fn replayed_all(&self, client: &Client) -> Result<Lsn, Error> {
+        let what = "replay the log";
+        let mut before = None;
+        loop {
+            let row = client.query_one(REPLAYED, &[]).await.map_err(|e| self.failed(what, &described(&e)))?;
+            let at = row.get::<_, Option<String>>(0).and_then(|t| t.parse::<Lsn>().ok()).unwrap_or_default();
+            let waits: bool = row.get(1);
+            if waits && before == Some(at) {
+                return Ok(at);
+            }
+            before = waits.then_some(at);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// Drop the connections: what they are connected to is about to change.
@@ -432,6 +498,11 @@ const ARCHIVER: &str = "SELECT last_archived_wal, (extract(epoch FROM last_archi
      (SELECT write_lsn::text FROM pg_stat_replication WHERE application_name = 'pg_receivewal' LIMIT 1),
      archived_count
      FROM pg_stat_archiver";
+
+/// How far a standby has replayed, and whether it has found nothing more anywhere and waits before it looks again.
+const REPLAYED: &str =
+    "SELECT pg_last_wal_replay_lsn()::text, coalesce((SELECT wait_event = 'RecoveryRetrieveRetryInterval'
+     FROM pg_stat_activity WHERE backend_type = 'startup'), false)";
 
 /// How long ago a stream last brought anything, by this host's own clock.
 const HEARD: &str = "SELECT (extract(epoch FROM clock_timestamp() - last_msg_receipt_time) * 1000)::bigint

@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use wire::agent::{RecordAnswer, SetRecord};
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef";
+/// The secret of the pool.
+pub const SECRET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef";
 /// Longest time that anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
