@@ -17,6 +17,7 @@ use wire::http::{
     Category, CategoryChange, ErrorBody, NewCategory, NewGroup, NewPost, NewRoom, NewTokens, NewUser, NewUsers, Page,
     Posted, Room, RoomChange, Rooms, Servers, SignIn, SignedIn,
 };
+use wire::tail::{Tail, TailPage};
 
 /// Longest wait for one answer: a server itself waits for a writer for 5 s.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -237,6 +238,23 @@ impl Http {
     pub async fn post(&self, room: RoomId, client_id: Uuid, text: &str) -> Result<Posted, ClientError> {
         let body = NewPost { client_id, text: text.to_owned() };
         self.call(Method::POST, &format!("/v1/rooms/{room}/entries"), Some(&body)).await
+    }
+
+    /// The tails that the present principal's database has.
+    ///
+    /// # Errors
+    /// When it is refused, or nobody answers.
+    pub async fn tails(&self) -> Result<Vec<Tail>, ClientError> {
+        self.get("/v1/tails").await
+    }
+
+    /// Some lines of a tail: the first, or those after what the page before gave as `next`.
+    ///
+    /// # Errors
+    /// When it is refused, or nobody answers.
+    pub async fn tail_page(&self, id: &str, after: Option<&str>) -> Result<TailPage, ClientError> {
+        let after = after.map(|after| format!("?after={}", in_query(after))).unwrap_or_default();
+        self.get(&format!("/v1/tails/{}{after}", in_query(id))).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

@@ -6,7 +6,7 @@ use crate::output;
 use cluster::job_history::JobRun;
 use cluster::name::{DatabaseName, HostName, SiteName};
 use cluster::record::PoolRecord;
-use cluster::report::HostReport;
+use cluster::report::{HostReport, TailReport};
 use cluster::runbook::{Exposure, Silence};
 use cluster::secret::Purpose;
 use cluster::topology::Topology;
@@ -31,6 +31,9 @@ const REPORT: Duration = Duration::from_millis(1_200);
 const ANSWER: Duration = Duration::from_secs(10);
 /// Longest wait for the progress of a run, beside the time that the request asks to be held open.
 const PROGRESS: Duration = Duration::from_secs(3);
+
+/// Longest time for reading a tail.
+const TAIL: Duration = Duration::from_secs(600);
 
 /// Longest wait until receivers have been told something.
 const NOTIFY: Duration = Duration::from_secs(15);
@@ -391,6 +394,32 @@ impl Agents {
     pub async fn published_text(&self, host: &HostName) -> Result<String, Failure> {
         let said: Result<Option<String>, Trouble> = answer(self.get(host, "/v1/topology")).await;
         said.map(Option::unwrap_or_default).map_err(|t| t.failure(&format!("ask {host} for the topology"), host))
+    }
+}
+
+/// Tails.
+impl Agents {
+    /// The lines of a tail that lies on a host, one after the other. They hold secrets.
+    ///
+    /// # Errors
+    /// When its agent does not answer or has no such tail, or `line` fails.
+    pub async fn tail_lines(&self, tail: &TailReport, mut line: impl FnMut(&str) -> Outcome) -> Outcome {
+        let what = format!("read the tail {} on {}", tail.id, tail.host);
+        let failed = |e: &reqwest::Error| Trouble::Silent(silence(e)).failure(&what, &tail.host);
+        let path = format!("/v1/tails/{}/{}", tail.database, tail.id);
+        let mut response = self.get(&tail.host, &path).timeout(TAIL).send().await.map_err(|e| failed(&e))?;
+        if !response.status().is_success() {
+            let said = response.json::<AgentError>().await.map_or_else(|e| e.to_string(), |e| e.message);
+            return Err(Failure::Failed(format!("{what}: {said}")));
+        }
+        let mut rest = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|e| failed(&e))? {
+            rest.extend_from_slice(&piece);
+            let Some(end) = rest.iter().rposition(|b| *b == b'\n') else { continue };
+            let whole: Vec<u8> = rest.drain(..=end).collect();
+            String::from_utf8_lossy(&whole).lines().try_for_each(&mut line)?;
+        }
+        Ok(())
     }
 }
 

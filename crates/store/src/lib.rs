@@ -18,6 +18,7 @@ mod migrate;
 mod password;
 mod principals;
 mod tail;
+mod tail_list;
 mod token;
 
 pub use access::{Facts, RoomFacts};
@@ -32,4 +33,5 @@ pub use principals::{NewUserRow, UserRow};
 pub use tail::{
     LateOutcome, REASONS_MAX, ReEntered, RefusedRow, ReturnedRoomRow, TailChunk, TailEntryRow, TailNotice, TailsState,
 };
+pub use tail_list::{TailCounts, TailPart, TailRow};
 pub use token::{Token, TokenHash};

@@ -7,6 +7,7 @@ mod entries;
 mod pool;
 mod rooms;
 mod sign_in;
+mod tails;
 mod users;
 
 use self::call::CallError;
@@ -46,6 +47,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/rooms", get(rooms::list).post(rooms::create))
         .route("/v1/rooms/{id}", patch(rooms::change))
         .route("/v1/rooms/{id}/entries", get(entries::page).post(entries::post))
+        .route("/v1/tails", get(tails::list))
+        .route("/v1/tails/{id}", get(tails::page))
         .route("/openapi.json", get(docs::openapi))
         .route("/docs/frames", get(docs::frames))
         .fallback(call::no_such_path)

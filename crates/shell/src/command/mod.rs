@@ -22,6 +22,7 @@ pub mod shell;
 pub mod start_alone;
 pub mod step;
 pub mod tail;
+pub mod tails;
 pub mod topology;
 pub mod user;
 
@@ -63,7 +64,7 @@ pub enum Command {
     Post(post::Args),
     /// Read a room's history
     History(history::Args),
-    /// Follow a room
+    /// Follow a room; or list, show and export what lost sites had acknowledged and history went on without
     Tail(tail::Args),
     /// Create users
     User(user::Args),

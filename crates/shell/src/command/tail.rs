@@ -1,5 +1,7 @@
-//! `standfast tail`: follow a room, over failovers and whatever else happens; and how entries are shown.
+//! `standfast tail`: follow a room, over failovers and whatever else happens; and how entries are shown. The tails of lost sites
+//! are shown under the same word (`tails`).
 
+use super::tails::{self, What};
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
 use crate::output;
@@ -15,8 +17,21 @@ const EVENTS_MAX: usize = 1024;
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Example: standfast tail --user ines --room Operations")]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Example: standfast tail --user ines --room Operations"
+)]
 pub struct Args {
+    #[command(subcommand)]
+    tails: Option<What>,
+    #[command(flatten)]
+    follow: Option<Follow>,
+}
+
+/// The room to follow.
+#[derive(Clone, Debug, clap::Args)]
+struct Follow {
     #[command(flatten)]
     user: User,
     /// The room's name
@@ -27,11 +42,20 @@ pub struct Args {
     limit: u32,
 }
 
-/// Show the room until Ctrl-C.
+/// Run the command.
 ///
 /// # Errors
-/// When the room may not be joined, or no server answers.
+/// When the room may not be joined, there is no such tail, or nobody answers.
 pub async fn run(context: &Context, args: Args) -> Outcome {
+    match (args.tails, args.follow) {
+        (Some(what), _) => tails::run(context, what).await,
+        (None, Some(room)) => follow_room(context, room).await,
+        (None, None) => Err(Failure::Usage("name a user and a room to follow, or see: standfast tail --help".into())),
+    }
+}
+
+/// Show the room until Ctrl-C.
+async fn follow_room(context: &Context, args: Follow) -> Outcome {
     let http = args.user.sign_in(context).await?;
     let room = http.room(&args.room).await?;
     let (session, mut events) = open(&http);
