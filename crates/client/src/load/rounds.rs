@@ -12,7 +12,7 @@ use serde::Serialize;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use uuid::Uuid;
@@ -127,7 +127,7 @@ fn add<T: Copy + std::ops::Add<Output = T>>(cell: &Cell<T>, more: T) {
 /// Somebody connected.
 struct Member {
     seat: Seat,
-    stream: Rc<TcpStream>,
+    stream: Rc<OwnedWriteHalf>,
 }
 
 struct Load {
@@ -215,7 +215,8 @@ impl Load {
 
     /// Connect, say hello and join; the answers are counted by the reader.
     async fn enter(&mut self, seat: Seat) -> Result<(), ClientError> {
-        let stream = Rc::new(socket::open(&seat.url).await?);
+        let (incoming, stream) = socket::open(&seat.url).await?.into_split();
+        let stream = Rc::new(stream);
         let mut bytes = Vec::new();
         socket::frame(format!(r#"{{"type":"hello","token":"{}"}}"#, seat.token).as_bytes(), &mut bytes);
         let join = format!(r#"{{"type":"join","id":1,"room":{},"history":0}}"#, seat.room);
@@ -227,9 +228,9 @@ impl Load {
             text_bytes: self.text_bytes,
             join,
         };
-        tokio::task::spawn_local(reader.run());
+        tokio::task::spawn_local(reader.run(incoming));
         self.members.push(Member { seat, stream: stream.clone() });
-        socket::write(&stream, &bytes).await.map_err(|e| ClientError::Connection(format!("say hello: {e}")))
+        socket::write((*stream).as_ref(), &bytes).await.map_err(|e| ClientError::Connection(format!("say hello: {e}")))
     }
 
     /// Wait until the counters say so.
@@ -318,7 +319,7 @@ impl Load {
         self.frame.clear();
         socket::frame(self.text.as_bytes(), &mut self.frame);
         add(&self.counters.under_way, 1);
-        let written = socket::write(&member.stream, &self.frame).await;
+        let written = socket::write((*member.stream).as_ref(), &self.frame).await;
         written.map_err(|e| ClientError::Connection(format!("{}: post: {e}", member.seat.user)))
     }
 
@@ -347,7 +348,7 @@ impl Load {
 
 struct Reader {
     who: String,
-    stream: Rc<TcpStream>,
+    stream: Rc<OwnedWriteHalf>,
     counters: Rc<Counters>,
     began: Instant,
     text_bytes: usize,
@@ -355,8 +356,8 @@ struct Reader {
 }
 
 impl Reader {
-    async fn run(self) {
-        let why = match self.read().await {
+    async fn run(self, stream: OwnedReadHalf) {
+        let why = match self.read(stream).await {
             Ok(never) => match never {},
             Err(why) => why,
         };
@@ -365,14 +366,14 @@ impl Reader {
         self.counters.changed.notify_one();
     }
 
-    async fn read(&self) -> Result<std::convert::Infallible, String> {
+    async fn read(&self, mut stream: OwnedReadHalf) -> Result<std::convert::Infallible, String> {
         let mut incoming = Incoming::default();
         loop {
             let mut answers = Vec::new();
             let mut failed = None;
             let now = Cell::new(None);
             incoming
-                .read(&self.stream, |found| match found {
+                .read(&mut stream, |found| match found {
                     Found::Text(text) => {
                         let now = now.get().unwrap_or_else(|| {
                             let us = self.began.elapsed().as_micros() as u64;
@@ -390,7 +391,7 @@ impl Reader {
                 return Err(why);
             }
             if !answers.is_empty() {
-                socket::write(&self.stream, &answers).await.map_err(|e| e.to_string())?;
+                socket::write((*self.stream).as_ref(), &answers).await.map_err(|e| e.to_string())?;
             }
         }
     }

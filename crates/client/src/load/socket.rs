@@ -5,7 +5,9 @@
 use crate::error::ClientError;
 use std::io::ErrorKind;
 use std::time::Duration;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::timeout;
 
 /// Buffer for what comes in; a frame has to fit.
@@ -124,18 +126,12 @@ impl Incoming {
     ///
     /// # Errors
     /// When the connection is over, or holds what no server of this protocol sends.
-    pub async fn read(&mut self, stream: &TcpStream, mut take: impl FnMut(Found)) -> Result<(), String> {
-        loop {
-            stream.readable().await.map_err(|e| e.to_string())?;
-            match stream.try_read(&mut self.buffer[self.filled..]) {
-                Ok(0) => return Err("the server closed the connection".to_owned()),
-                Ok(count) => {
-                    self.filled += count;
-                    break;
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error.to_string()),
-            }
+    pub async fn read(&mut self, stream: &mut OwnedReadHalf, mut take: impl FnMut(Found)) -> Result<(), String> {
+        // Not `try_read`: after less than a buffer full, `read` waits without asking the kernel a second time.
+        match stream.read(&mut self.buffer[self.filled..]).await {
+            Ok(0) => return Err("the server closed the connection".to_owned()),
+            Ok(count) => self.filled += count,
+            Err(error) => return Err(error.to_string()),
         }
         let mut at = 0;
         while let Some((found, length)) = first(&self.buffer[at..self.filled]) {
