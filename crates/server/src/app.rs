@@ -7,6 +7,7 @@ use crate::host_folder::HostFolder;
 use crate::link::Links;
 use crate::mend::Mender;
 use crate::notices::Listeners;
+use crate::outbox::Writers;
 use crate::rooms::Rooms;
 use crate::standing::Standing;
 use crate::{Config, chat_path, mend};
@@ -48,6 +49,8 @@ pub struct App {
     pub standing: watch::Sender<Standing>,
     /// Rooms with sessions.
     pub rooms: Rooms,
+    /// Write to the sessions.
+    pub writers: Writers,
     /// Takes posts.
     pub poster: Poster,
     /// Closes gaps and checks access again.
@@ -86,6 +89,7 @@ impl App {
             view: watch::Sender::new(Arc::new(folder.view)),
             standing: watch::Sender::new(Standing::Waiting { reason: "the server has just started".into() }),
             rooms: Rooms::default(),
+            writers: Writers::new(tokio::runtime::Handle::current().metrics().num_workers()),
             poster,
             mender,
             links: Links::default(),

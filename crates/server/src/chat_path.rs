@@ -7,11 +7,10 @@
 
 use crate::app::App;
 use crate::forward::Answers;
-use crate::frame;
+use crate::frame::{self, Frame};
 use crate::outbox::Outbox;
 use crate::room::{Need, Offer};
 use crate::standing::Standing;
-use axum::extract::ws::Utf8Bytes;
 use rules::access::{Deed, Refusal, decide};
 use rules::id::{Epoch, PrincipalId, RoomId, Seq};
 use std::collections::{BTreeSet, HashMap};
@@ -377,7 +376,7 @@ fn entry_of(post: &Post, seq: Seq, epoch: Epoch, at_us: i64) -> Entry {
 #[derive(Default)]
 pub struct Shown {
     entries: Vec<Committed>,
-    frames: Vec<Utf8Bytes>,
+    frames: Vec<Frame>,
 }
 
 impl Shown {

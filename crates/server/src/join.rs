@@ -163,12 +163,14 @@ async fn decide_again(store: &Store, who: &Who, room: RoomId, progress: &mut Pro
 async fn catch_up(app: &App, store: &Store, who: &Who, id: RoomId, progress: &mut Progress) -> Result<(), Stop> {
     // From here on the room keeps what is committed, so nothing falls between the last read and going live.
     let room = app.rooms.get_or_make(id);
-    let mut reserve = 0;
+    let mut room_for = 0;
     let mut at_end = false;
     loop {
         let Some((has, epoch)) = progress.has else { return Err(Stop::Over) };
+        if !who.outbox.has_room(room_for).await {
+            return Err(Stop::Over);
+        }
         let admission = {
-            let mut permits = who.outbox.reserve(reserve).await.ok_or(Stop::Over)?;
             let (session, user, outbox) = (who.session, who.author.id, who.outbox.clone());
             let member = Member { session, user, outbox, decided: progress.decided };
             let mut live = room.lock();
@@ -176,11 +178,7 @@ async fn catch_up(app: &App, store: &Store, who: &Who, id: RoomId, progress: &mu
             if app.standing.borrow().epoch() != Some(epoch) {
                 return Err(Stop::Writer);
             }
-            if live.delivered().is_none() && !at_end {
-                Admission::Behind
-            } else {
-                live.admit(member, has, (reserve, &mut permits))
-            }
+            if live.delivered().is_none() && !at_end { Admission::Behind } else { live.admit(member, has) }
         };
         match admission {
             Admission::Live => {
@@ -188,10 +186,10 @@ async fn catch_up(app: &App, store: &Store, who: &Who, id: RoomId, progress: &mu
                 app.mender.ask(id, need);
                 return Ok(());
             }
-            Admission::Reserve(count) => reserve = count,
+            Admission::NoRoom(count) => room_for = count,
             Admission::Decide => decide_again(store, who, id, progress).await?,
             Admission::Behind => {
-                reserve = 0;
+                room_for = 0;
                 let page = store.page(id, Bound::After(has), PAGE).await?;
                 if page.access_version > progress.decided {
                     decide_again(store, who, id, progress).await?;

@@ -21,6 +21,7 @@ mod re_entry;
 mod room;
 mod rooms;
 mod session;
+mod socket;
 mod standing;
 mod writer;
 
@@ -48,6 +49,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let links = listen(&folder.me.link.at, "server links").await?;
     let (app, tasks) = App::new(config, folder)?;
     tracing::info!(server = %app.name, clients = %app.clients_at, "chat server listens");
+    app.writers.start();
     tokio::spawn(follow::watch(app.clone()));
     tokio::spawn(follow::report(app.clone()));
     tokio::spawn(writer::keep(app.clone()));

@@ -4,10 +4,10 @@
 
 use crate::app::App;
 use crate::forward;
+use crate::frame::Frame;
 use crate::room::Offer;
 use crate::standing::peers;
 use axum::body::Bytes;
-use axum::extract::ws::Utf8Bytes;
 use cluster::name::ServerName;
 use cluster::secret::Purpose;
 use hmac::{Hmac, Mac};
@@ -61,15 +61,15 @@ impl Links {
     }
 
     /// Tell the others what was committed.
-    pub fn tell_committed(&self, entries: Vec<Committed>, frames: &[Utf8Bytes]) {
+    pub fn tell_committed(&self, entries: Vec<Committed>, frames: &[Frame]) {
         if entries.is_empty() {
             return;
         }
         let mut bytes = encode(&ConnectorFrame::Committed { entries });
-        bytes.reserve(frames.iter().map(|f| f.len() + 1).sum());
+        bytes.reserve(frames.iter().map(|f| f.text().len() + 1).sum());
         for frame in frames {
             bytes.push(b'\n');
-            bytes.extend_from_slice(frame.as_bytes());
+            bytes.extend_from_slice(frame.text());
         }
         self.tell_bytes(&bytes.into());
     }
@@ -286,7 +286,8 @@ fn take(app: &App, entries: &[Committed], lines: &Bytes) -> io::Result<()> {
         let begin = at + 1;
         at = lines[begin..].iter().position(|b| *b == b'\n').map_or(lines.len(), |n| begin + n);
         let Some(room) = app.rooms.get(entry.room).filter(|_| Some(entry.epoch) == epoch) else { continue };
-        let frame = Utf8Bytes::try_from(lines.slice(begin..at)).map_err(invalid)?;
+        let text = std::str::from_utf8(&lines[begin..at]).map_err(invalid)?;
+        let frame = Frame::of_text(text.as_bytes());
         let need = room.offer(Offer { seq: entry.seq, access_version: entry.access_version, frame }, entry.epoch);
         app.mender.ask(entry.room, need);
     }

@@ -4,8 +4,8 @@
 //! go out to every session in order of their numbers, once, without a gap, and only while the sessions' access is known
 //! to hold for the access version under which the entry was written.
 
+use crate::frame::Frame;
 use crate::outbox::{Outbox, SessionId};
-use axum::extract::ws::Utf8Bytes;
 use rules::id::{Epoch, PrincipalId, Seq};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -24,7 +24,7 @@ pub struct Offer {
     /// An access version not older than the one under which it was written.
     pub access_version: i64,
     /// Its frame.
-    pub frame: Utf8Bytes,
+    pub frame: Frame,
 }
 
 /// A session in the room.
@@ -86,8 +86,8 @@ impl Default for Live {
 pub enum Admission {
     /// It is live.
     Live,
-    /// This many entries are to be reserved in its outbox first.
-    Reserve(usize),
+    /// This many entries do not fit into its outbox now.
+    NoRoom(usize),
     /// It is too far behind: it reads on from the database.
     Behind,
     /// The room has gone on to a later access version: its access is to be decided again.
@@ -211,14 +211,9 @@ impl Live {
         self.members.is_empty()
     }
 
-    /// Let a session go live that has everything up to `has`. `permits` holds room in its outbox for so many entries.
+    /// Let a session go live that has everything up to `has`.
     /// A room that has shown nothing yet begins at `has`, so the session must have read the log to its end.
-    pub fn admit(
-        &mut self,
-        member: Member,
-        has: Seq,
-        permits: (usize, &mut dyn Iterator<Item = tokio::sync::mpsc::Permit<'_, Utf8Bytes>>),
-    ) -> Admission {
+    pub fn admit(&mut self, member: Member, has: Seq) -> Admission {
         if self.members.is_empty() {
             self.checked = self.checked.max(member.decided);
         }
@@ -234,11 +229,9 @@ impl Live {
         if lacks > self.recent.len() {
             return Admission::Behind;
         }
-        if lacks > permits.0 {
-            return Admission::Reserve(lacks);
-        }
-        for (offer, permit) in self.recent.iter().skip(self.recent.len() - lacks).zip(permits.1) {
-            permit.send(offer.frame.clone());
+        let frames = self.recent.iter().skip(self.recent.len() - lacks).map(|offer| offer.frame.clone());
+        if !member.outbox.push_all(lacks, frames) {
+            return Admission::NoRoom(lacks);
         }
         self.members.push(member);
         self.show_early();
@@ -275,28 +268,28 @@ impl Live {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbox::FRAMES_MAX;
     use proptest::prelude::*;
 
     const USER: PrincipalId = PrincipalId(1);
     const GUEST: PrincipalId = PrincipalId(2);
 
     fn offer(seq: i64, access_version: i64) -> Offer {
-        Offer { seq: Seq(seq), access_version, frame: seq.to_string().into() }
+        Offer { seq: Seq(seq), access_version, frame: Frame::of_text(seq.to_string().as_bytes()) }
     }
 
     fn admit(live: &mut Live, session: SessionId, user: PrincipalId, has: i64, decided: i64) -> SeenBy {
-        let (outbox, seen, _) = Outbox::new();
-        let member = Member { session, user, outbox, decided };
-        let admission = live.admit(member, Seq(has), (0, &mut std::iter::empty()));
-        assert_eq!(admission, Admission::Live);
-        SeenBy(seen)
+        let outbox = Outbox::alone();
+        let member = Member { session, user, outbox: outbox.clone(), decided };
+        assert_eq!(live.admit(member, Seq(has)), Admission::Live);
+        SeenBy(outbox)
     }
 
-    struct SeenBy(tokio::sync::mpsc::Receiver<Utf8Bytes>);
+    struct SeenBy(Outbox);
 
     impl SeenBy {
-        fn all(&mut self) -> Vec<i64> {
-            std::iter::from_fn(|| self.0.try_recv().ok()).map(|f| f.parse().unwrap()).collect()
+        fn all(&self) -> Vec<i64> {
+            self.0.take_texts().iter().map(|text| text.parse().unwrap()).collect()
         }
     }
 
@@ -307,7 +300,7 @@ mod tests {
             begins in 0..5_i64,
         ) {
             let mut live = Live::default();
-            let mut seen = admit(&mut live, 1, USER, begins, 1);
+            let seen = admit(&mut live, 1, USER, begins, 1);
             for seq in order {
                 live.offer(offer(seq, 1));
             }
@@ -318,8 +311,8 @@ mod tests {
     #[test]
     fn an_entry_of_a_later_access_version_waits_until_access_was_checked() {
         let mut live = Live::default();
-        let mut stays = admit(&mut live, 1, USER, 0, 1);
-        let mut goes = admit(&mut live, 2, GUEST, 0, 1);
+        let stays = admit(&mut live, 1, USER, 0, 1);
+        let goes = admit(&mut live, 2, GUEST, 0, 1);
         assert_eq!(live.offer(offer(1, 1)), Need::Nothing);
         assert_eq!(live.offer(offer(2, 2)), Need::Mending);
         assert_eq!(live.offer(offer(3, 2)), Need::Mending);
@@ -331,7 +324,7 @@ mod tests {
     #[test]
     fn who_came_in_while_access_was_checked_is_checked_on_its_own() {
         let mut live = Live::default();
-        let mut first = admit(&mut live, 1, USER, 0, 1);
+        let first = admit(&mut live, 1, USER, 0, 1);
         live.offer(offer(1, 2));
         let _guest = admit(&mut live, 2, GUEST, 0, 1);
         // Decided for the first one alone: the entry still waits.
@@ -344,7 +337,7 @@ mod tests {
     #[test]
     fn what_another_epoch_committed_is_not_shown() {
         let room = Room::new(Arc::new(AtomicI64::new(2)));
-        let mut seen = admit(&mut room.lock(), 1, USER, 0, 1);
+        let seen = admit(&mut room.lock(), 1, USER, 0, 1);
         room.offer(offer(1, 1), Epoch(1));
         assert!(seen.all().is_empty());
         room.offer(offer(1, 1), Epoch(2));
@@ -358,10 +351,16 @@ mod tests {
         for seq in 1..=5 {
             live.offer(offer(seq, 1));
         }
-        let (outbox, _seen, _end) = Outbox::new();
+        let outbox = Outbox::alone();
         let member = |decided| Member { session: 2, user: GUEST, outbox: outbox.clone(), decided };
-        assert_eq!(live.admit(member(1), Seq(3), (0, &mut std::iter::empty())), Admission::Reserve(2));
-        assert_eq!(live.admit(member(1), Seq(7), (0, &mut std::iter::empty())), Admission::Behind);
-        assert_eq!(live.admit(member(0), Seq(5), (0, &mut std::iter::empty())), Admission::Decide);
+        assert_eq!(live.admit(member(1), Seq(7)), Admission::Behind);
+        assert_eq!(live.admit(member(0), Seq(5)), Admission::Decide);
+        for _ in 1..FRAMES_MAX {
+            outbox.push(Frame::of_text(b"0"));
+        }
+        assert_eq!(live.admit(member(1), Seq(3)), Admission::NoRoom(2));
+        outbox.take_texts();
+        assert_eq!(live.admit(member(1), Seq(3)), Admission::Live);
+        assert_eq!(SeenBy(outbox).all(), [4, 5]);
     }
 }

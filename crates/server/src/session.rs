@@ -1,17 +1,17 @@
 //! One client on a WebSocket.
 //!
-//! A session waits for one of four things: frames to send, frames from the client, a change of how the server stands,
-//! the word to resume. It never waits for the database: joins are tasks of their own, posts go to the chat path.
+//! A session waits for one of four things: frames from the client, room for frames that it did not take, a change of how the
+//! server stands, the word to resume. It never waits for the database: joins are tasks of their own, posts go to the chat
+//! path. What others have for the client passes it by ([`crate::outbox`]).
 
 use crate::app::App;
 use crate::chat_path::{Answer, Author, Post};
 use crate::frame::encode;
 use crate::join;
 use crate::notices::Listening;
-use crate::outbox::{End, FRAMES_MAX, Outbox, SessionId};
+use crate::outbox::{Outbox, SessionId};
+use crate::socket::Socket;
 use crate::standing::{Standing, addresses};
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
-use futures_util::{SinkExt, StreamExt};
 use rand::Rng;
 use rules::id::RoomId;
 use rules::limit::{HISTORY_DEFAULT, HISTORY_PAGE_MAX, POST_BYTES_MAX, ROOMS_PER_CONNECTION_MAX};
@@ -20,8 +20,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use store::{StoreError, TokenHash};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use uuid::Uuid;
 use wire::chat::{ClientFrame, RefusalCode, ServerFrame, close};
 
@@ -37,8 +39,6 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 const BAD_FRAMES_MAX: u32 = 10;
 /// Longest time over which sessions leave, in milliseconds.
 pub const MOVE_WINDOW_MAX_MS: u64 = 10_000;
-/// Frames written before the client's own are read again.
-const WRITE_AT_ONCE: usize = 128;
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
@@ -63,10 +63,8 @@ pub struct Who {
 
 struct Session {
     app: Arc<App>,
-    socket: WebSocket,
+    socket: Socket,
     who: Who,
-    waiting: mpsc::Receiver<Utf8Bytes>,
-    end: Arc<End>,
     token: TokenHash,
     rooms: HashMap<RoomId, tokio::task::JoinHandle<()>>,
     bad_frames: u32,
@@ -74,16 +72,15 @@ struct Session {
 }
 
 /// Serve a client from its upgrade to its end.
-pub async fn serve(app: Arc<App>, mut socket: WebSocket) {
+pub async fn serve(app: Arc<App>, mut socket: Socket) {
     let _count = app.count_session();
     let ending = match hello(&app, &mut socket).await {
         Ok((author, token)) => {
-            let (outbox, waiting, end) = Outbox::new();
+            let outbox = socket.outbox().clone();
             let who = Who { session: NEXT.fetch_add(1, Ordering::Relaxed), author, outbox };
             let _listening = Listening::begin(&app, &who);
             let heard = Instant::now();
-            let mut session =
-                Session { app, socket, who, waiting, end, token, rooms: HashMap::new(), bad_frames: 0, heard };
+            let mut session = Session { app, socket, who, token, rooms: HashMap::new(), bad_frames: 0, heard };
             let ending = session.run().await;
             session.leave_all().await;
             socket = session.socket;
@@ -92,14 +89,13 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocket) {
         Err(ending) => ending,
     };
     if let Ending::Closed(code, reason) = ending {
-        let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
         // A client that does not take it is gone as well.
-        let _ = tokio::time::timeout(CLOSE_WAIT, socket.send(Message::Close(Some(frame)))).await;
+        let _ = tokio::time::timeout(CLOSE_WAIT, socket.close(code, reason)).await;
     }
 }
 
 /// Hear the token, wait for a writer if need be, and find out whose it is.
-async fn hello(app: &App, socket: &mut WebSocket) -> Result<(Author, TokenHash), Ending> {
+async fn hello(app: &App, socket: &mut Socket) -> Result<(Author, TokenHash), Ending> {
     let first = tokio::time::timeout(HELLO_WAIT, next_text(socket)).await;
     let text = match first {
         Ok(Some(text)) => text,
@@ -108,7 +104,7 @@ async fn hello(app: &App, socket: &mut WebSocket) -> Result<(Author, TokenHash),
     };
     let Ok(ClientFrame::Hello { token }) = serde_json::from_str(&text) else {
         let message = "the first frame is to be {\"type\":\"hello\",\"token\":\"…\"}".to_owned();
-        send(socket, &ServerFrame::Refused { id: 0, code: RefusalCode::BadRequest, message }).await?;
+        send(socket, &ServerFrame::Refused { id: 0, code: RefusalCode::BadRequest, message });
         return Err(Ending::Closed(close::BAD_FRAME, "the first frame is to be hello"));
     };
     let hash = TokenHash::of(&token);
@@ -127,15 +123,15 @@ async fn hello(app: &App, socket: &mut WebSocket) -> Result<(Author, TokenHash),
                         servers: addresses(&view),
                         post_bytes_max: POST_BYTES_MAX,
                     };
-                    send(socket, &welcome).await?;
+                    send(socket, &welcome);
                     return Ok((author, hash));
                 }
-                Ok(None) => return Err(not_signed_in(socket).await),
+                Ok(None) => return Err(not_signed_in(socket)),
                 Err(error) if error.is_passing() => tokio::time::sleep(Duration::from_millis(10)).await,
-                Err(error) => return Err(failed(socket, &error).await),
+                Err(error) => return Err(failed(socket, &error)),
             },
             Standing::Waiting { reason } => {
-                send(socket, &ServerFrame::Waiting { reason: reason.to_string() }).await?;
+                send(socket, &ServerFrame::Waiting { reason: reason.to_string() });
                 tokio::select! {
                     changed = standing.changed() => changed.map_err(|_| Ending::Gone)?,
                     // Nothing may come before welcome; most of all this notices that the client has gone.
@@ -146,42 +142,36 @@ async fn hello(app: &App, socket: &mut WebSocket) -> Result<(Author, TokenHash),
                 }
             }
             Standing::Leaving { .. } | Standing::Away => {
-                send(socket, &move_frame(app, 0)).await?;
+                send(socket, &move_frame(app, 0));
                 return Err(Ending::Closed(close::MOVED, "this server takes no clients now"));
             }
         }
     }
 }
 
-async fn not_signed_in(socket: &mut WebSocket) -> Ending {
+fn not_signed_in(socket: &Socket) -> Ending {
     let message = "the token is unknown or revoked; sign in again".to_owned();
-    let refused = ServerFrame::Refused { id: 0, code: RefusalCode::NotSignedIn, message };
-    match send(socket, &refused).await {
-        Ok(()) => Ending::Closed(close::NOT_SIGNED_IN, "not signed in"),
-        Err(ending) => ending,
-    }
+    send(socket, &ServerFrame::Refused { id: 0, code: RefusalCode::NotSignedIn, message });
+    Ending::Closed(close::NOT_SIGNED_IN, "not signed in")
 }
 
-async fn failed(socket: &mut WebSocket, error: &StoreError) -> Ending {
+fn failed(socket: &Socket, error: &StoreError) -> Ending {
     tracing::error!(%error, "a client's token could not be looked up");
     let message = "the token could not be looked up; try again".to_owned();
-    let refused = ServerFrame::Refused { id: 0, code: RefusalCode::Internal, message };
-    match send(socket, &refused).await {
-        Ok(()) => Ending::Closed(close::RESUME, "internal error"),
-        Err(ending) => ending,
-    }
+    send(socket, &ServerFrame::Refused { id: 0, code: RefusalCode::Internal, message });
+    Ending::Closed(close::RESUME, "internal error")
 }
 
-async fn send(socket: &mut WebSocket, frame: &ServerFrame) -> Result<(), Ending> {
-    socket.send(Message::Text(encode(frame))).await.map_err(|_| Ending::Gone)
+fn send(socket: &Socket, frame: &ServerFrame) {
+    socket.outbox().push(encode(frame));
 }
 
-async fn next_text(socket: &mut WebSocket) -> Option<Utf8Bytes> {
+async fn next_text(socket: &mut Socket) -> Option<Utf8Bytes> {
     loop {
         match socket.next().await? {
-            Ok(Message::Text(text)) => return Some(text),
-            Ok(Message::Ping(_) | Message::Pong(_)) => {}
-            Ok(Message::Binary(_) | Message::Close(_)) | Err(_) => return None,
+            Message::Text(text) => return Some(text),
+            Message::Ping(_) | Message::Pong(_) => {}
+            Message::Binary(_) | Message::Close(_) | Message::Frame(_) => return None,
         }
     }
 }
@@ -197,25 +187,12 @@ impl Session {
         let mut standing = self.app.standing.subscribe();
         let mut ready = true;
         let mut moves_at: Option<Instant> = None;
-        let mut out = Vec::with_capacity(8);
-        let end = self.end.clone();
+        let outbox = self.who.outbox.clone();
         let alarm = tokio::time::sleep(PING_AFTER);
         tokio::pin!(alarm);
         loop {
             tokio::select! {
-                count = self.waiting.recv_many(&mut out, WRITE_AT_ONCE) => {
-                    if count == 0 {
-                        return Ending::Gone;
-                    }
-                    if end.is_told() {
-                        continue;
-                    }
-                    tokio::select! {
-                        result = write(&mut self.socket, &mut out) => if result.is_err() { return Ending::Gone },
-                        code = end.told() => return told(code),
-                    }
-                }
-                message = self.socket.next() => {
+                message = self.socket.next_while_writing() => {
                     self.heard = Instant::now();
                     if let Some(ending) = self.hear(message).await {
                         return ending;
@@ -231,7 +208,7 @@ impl Session {
                         alarm.as_mut().reset(at);
                     }
                 }
-                code = end.told() => return told(code),
+                code = outbox.told() => return told(code),
                 () = &mut alarm => {
                     if moves_at.is_some() {
                         return Ending::Closed(close::MOVED, "this server takes no clients now");
@@ -277,20 +254,19 @@ impl Session {
         if silent < PING_AFTER {
             return None;
         }
-        let ping = self.socket.send(Message::Ping(axum::body::Bytes::new()));
-        match tokio::time::timeout(CLOSE_WAIT, ping).await {
-            Ok(Ok(())) => None,
-            Ok(Err(_)) | Err(_) => Some(Ending::Gone),
+        match tokio::time::timeout(CLOSE_WAIT, self.socket.ping()).await {
+            Ok(true) => None,
+            Ok(false) | Err(_) => Some(Ending::Gone),
         }
     }
 
     /// End the session when its token was revoked or its account switched off meanwhile.
     fn check_token(&self, standing: &watch::Receiver<Standing>) {
         let Some(store) = standing.borrow().store().cloned() else { return };
-        let (token, end) = (self.token.clone(), self.end.clone());
+        let (token, outbox) = (self.token.clone(), self.who.outbox.clone());
         tokio::spawn(async move {
             if let Ok(None) = store.token_owner(&token).await {
-                end.tell(close::NOT_SIGNED_IN);
+                outbox.end(close::NOT_SIGNED_IN);
             }
         });
     }
@@ -303,12 +279,12 @@ impl Session {
         self.tell(&ServerFrame::Refused { id, code, message: message.into() });
     }
 
-    async fn hear(&mut self, message: Option<Result<Message, axum::Error>>) -> Option<Ending> {
+    async fn hear(&mut self, message: Option<Message>) -> Option<Ending> {
         match message {
-            Some(Ok(Message::Text(text))) => self.obey(&text).await,
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => None,
-            Some(Ok(Message::Binary(_))) => self.bad_frame(0, "frames are text, one JSON object each"),
-            Some(Ok(Message::Close(_)) | Err(_)) | None => Some(Ending::Gone),
+            Some(Message::Text(text)) => self.obey(&text).await,
+            Some(Message::Ping(_) | Message::Pong(_)) => None,
+            Some(Message::Binary(_)) => self.bad_frame(0, "frames are text, one JSON object each"),
+            Some(Message::Close(_) | Message::Frame(_)) | None => Some(Ending::Gone),
         }
     }
 
@@ -381,7 +357,7 @@ impl Session {
     }
 
     async fn leave_all(&mut self) {
-        self.end.tell(close::RESUME);
+        self.who.outbox.resume();
         for room in self.rooms.keys().copied().collect::<Vec<_>>() {
             self.leave(room).await;
         }
@@ -402,13 +378,6 @@ fn told(code: u16) -> Ending {
         _ => "connect again and resume from your cursors",
     };
     Ending::Closed(code, reason)
-}
-
-async fn write(socket: &mut WebSocket, out: &mut Vec<Utf8Bytes>) -> Result<(), axum::Error> {
-    for frame in out.drain(..) {
-        socket.feed(Message::Text(frame)).await?;
-    }
-    socket.flush().await
 }
 
 /// Sessions leave spread over this many milliseconds: 5 a millisecond, 50 ms at least, 10 s at most.
@@ -439,5 +408,3 @@ fn id_of(text: &str) -> u64 {
     }
     serde_json::from_str::<Id>(text).map_or(0, |frame| frame.id)
 }
-
-const _: () = assert!(WRITE_AT_ONCE <= FRAMES_MAX);

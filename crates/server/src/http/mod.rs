@@ -10,15 +10,13 @@ mod sign_in;
 mod tails;
 mod users;
 
-use self::call::CallError;
+pub use self::call::CallError;
 use crate::app::App;
-use crate::session;
+use crate::{session, socket};
 use axum::Router;
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
-use rules::limit::CLIENT_FRAME_BYTES_MAX;
 use std::sync::Arc;
 use wire::chat::RefusalCode;
 
@@ -26,10 +24,6 @@ use wire::chat::RefusalCode;
 const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Clients connected to one server: the reference's most for a whole pool, so that one server can take them all.
 const SESSIONS_MAX: u64 = 80_000;
-/// Buffer for reading from a WebSocket. The usual 128 KB for each connection would be most of the server's memory.
-const READ_BUFFER_BYTES: usize = 4096;
-/// Frames gather up to this size before they are written.
-const WRITE_BUFFER_BYTES: usize = 4096;
 
 /// All routes.
 pub fn router(app: Arc<App>) -> Router {
@@ -57,15 +51,11 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-async fn chat(State(app): State<Arc<App>>, upgrade: WebSocketUpgrade) -> Response {
+async fn chat(State(app): State<Arc<App>>, request: Request) -> Response {
     if app.sessions() >= SESSIONS_MAX {
         let message = format!("{SESSIONS_MAX} clients are connected already; connect to another server");
         return CallError::new(RefusalCode::Overloaded, message).into_response();
     }
-    upgrade
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(WRITE_BUFFER_BYTES)
-        .max_message_size(CLIENT_FRAME_BYTES_MAX)
-        .max_frame_size(CLIENT_FRAME_BYTES_MAX)
-        .on_upgrade(move |socket| session::serve(app, socket))
+    let outbox = app.writers.outbox();
+    socket::upgrade(request, outbox, move |socket| session::serve(app, socket))
 }
