@@ -102,9 +102,11 @@ async fn each_post_is_one_entry_and_is_seen_once_however_often_connections_break
     for n in 0..600 {
         ada.session.post(room, Uuid::now_v7(), n.to_string()).await;
         if n % 50 == 25 {
-            ada.session.break_connection().await;
-            bob.session.break_connection().await;
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            for client in [&mut ada, &mut bob] {
+                let connections = |told: &[Event]| count(told, |e| matches!(e, Event::Connected { .. }));
+                client.until("it is connected again", |told| connections(told) == 1 + n / 50).await;
+                client.session.break_connection().await;
+            }
         }
     }
     ada.until_acknowledged(600).await;
@@ -113,7 +115,7 @@ async fn each_post_is_one_entry_and_is_seen_once_however_often_connections_break
     assert_eq!(bob.entries(), expect);
     let log: Vec<(i64, String)> = log_of(&world, room).await.into_iter().map(|(seq, _, text)| (seq, text)).collect();
     assert_eq!(log, expect);
-    assert!(count(&ada.told, |e| matches!(e, Event::Disconnected { .. })) > 3);
+    assert_eq!(count(&ada.told, |e| matches!(e, Event::Disconnected { .. })), 12);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
