@@ -177,6 +177,18 @@ impl Lab {
 
     /// Run SQL on the instance of the content database on `host`, as the agents' own role; what it printed, unadorned.
     pub fn sql(&self, host: &str, statements: &str) -> String {
+        let ran = self.psql(host, statements);
+        assert_eq!(ran.code, Some(0), "{statements}: {}", ran.all());
+        ran.stdout.trim().to_owned()
+    }
+
+    /// The same where the instance may not answer.
+    pub fn try_sql(&self, host: &str, statements: &str) -> Option<String> {
+        let ran = self.psql(host, statements);
+        (ran.code == Some(0)).then(|| ran.stdout.trim().to_owned())
+    }
+
+    fn psql(&self, host: &str, statements: &str) -> Ran {
         let topology = std::fs::read_to_string(self.dir.join("topology.toml")).unwrap();
         let topology = cluster::topology::Topology::from_toml(&topology).unwrap();
         let instance = topology.databases[0].instances().find(|i| i.host.as_str() == host).unwrap();
@@ -186,13 +198,10 @@ impl Lab {
         let at = format!("host=127.0.0.1 port={port} dbname=mgc user={}", cluster::secret::ROLE_ADMIN);
         let mut psql = Command::new("psql");
         psql.env("PGPASSWORD", secret.derive(cluster::secret::Purpose::PostgresAdmin)).stdin(Stdio::null());
-        let ran: Ran = psql
-            .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", &at, "-c", statements])
+        psql.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", &at, "-c", statements])
             .output()
             .unwrap()
-            .into();
-        assert_eq!(ran.code, Some(0), "{statements}: {}", ran.all());
-        ran.stdout.trim().to_owned()
+            .into()
     }
 
     /// Publish the topology with other settings of log shipping, beside the share.
