@@ -166,6 +166,7 @@ fn followed(database: &Database, epoch: Epoch) -> Result<(), Error> {
         s.handed_over = None;
         s.fenced_by = None;
         s.shipping_stopped_in = None;
+        s.rewinding = false;
     })
 }
 
@@ -427,11 +428,14 @@ pub(crate) async fn rewind(
     }
     database.stop(Signal::SIGQUIT).await?;
     let mut done = None;
-    if instance.has_data() {
+    if database.state().rewinding {
+        tracing::warn!(database = %database.name, "a rewind was cut off: its data is part of no history; copying anew");
+    } else if instance.has_data() {
         database.doing(Some(&format!("rewinding {} to {from}", database.name)));
         let own = database.state().history_epoch;
         let archive = own.and_then(|epoch| database.share(host)?.archive_of(epoch));
-        match rebuild::rewind(instance, &at, archive).await {
+        let begins = || database.remember(|s| s.rewinding = true);
+        match rebuild::rewind(instance, &at, archive, begins).await {
             Ok(detail) => done = Some(detail),
             Err(error) => tracing::warn!(database = %database.name, %error, "a rewind is not possible; copying anew"),
         }

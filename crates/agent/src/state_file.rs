@@ -29,6 +29,9 @@ pub struct State {
     /// The data runs as a standby only for its tail to be read; what it is when that is over.
     #[serde(default)]
     pub being_read: Option<Data>,
+    /// A rewind was begun and its end was not seen: the data may be half of each history, and is copied anew.
+    #[serde(default)]
+    pub rewinding: bool,
     /// The highest stamp taken.
     pub latest: Stamp,
     /// The latest order and how far it is.

@@ -146,3 +146,28 @@ async fn a_standby_waits_for_an_epoch_that_begins_late_on_the_timeline_of_before
     let written = world.instance("a").await.written;
     world.until("the backup follows into the epoch", async |w| w.instance("b").await.applied >= written).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_that_a_killed_agent_left_behind_is_waited_for() {
+    let world = World::two_sites(None).await;
+    world.done("a", 1, Order::Initialise { database: mgc(), epoch: Epoch(1) }).await;
+    world.set_record("a", |_| ()).await;
+    world.until("b has heard of the record", async |w| w.report("b").await.unwrap().record.is_some()).await;
+    // As pg_rewind or pg_basebackup run on without their agent: the lock is their standard input.
+    let folder = World::folder().join("b/pg/mgc");
+    std::fs::create_dir_all(&folder).unwrap();
+    let lock = std::fs::File::create(folder.join("rebuilding.lock")).unwrap();
+    lock.lock().unwrap();
+    let mut left = std::process::Command::new("sleep").arg("1000").stdin(lock).spawn().unwrap();
+    let waits = async |w: &World| w.instance("b").await.doing.is_some_and(|doing| doing.starts_with("copying"));
+    let copied = world.done("b", 1, Order::Seed { database: mgc(), from: "a".into() });
+    tokio::pin!(copied);
+    tokio::select! {
+        detail = &mut copied => panic!("it did not wait: {detail}"),
+        () = world.until("the agent is at it", waits) => {}
+    }
+    assert!(!folder.join("data").exists() && !folder.join("data.new").exists(), "nothing is touched meanwhile");
+    left.kill().unwrap();
+    left.wait().unwrap();
+    assert!(copied.await.starts_with("copied from"));
+}

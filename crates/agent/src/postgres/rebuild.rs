@@ -8,16 +8,22 @@ use cluster::wal::Lsn;
 use rules::id::Epoch;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+/// Between two looks whether another program still works on the data.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Replace the data by an online base backup from `at`, as a standby.
 pub async fn base_backup(instance: &Instance, at: &str) -> Result<String, Error> {
     instance.prepare_folders()?;
     let data = instance.data();
     let fresh = instance.folder.join("data.new");
+    let alone = alone(instance).await?;
     remove(&fresh)?;
     let from = instance.connection_to(at, ROLE_REPLICATION, "replication", "pg_basebackup");
     let run = instance.programs.run("pg_basebackup", instance.database.as_str(), |command| {
-        command.arg("-D").arg(&fresh).arg("-d").arg(&from);
+        command.stdin(alone).arg("-D").arg(&fresh).arg("-d").arg(&from);
         command.args(["--wal-method=stream", "--checkpoint=fast", "--no-password"]);
     });
     run.await?;
@@ -33,16 +39,24 @@ pub async fn base_backup(instance: &Instance, at: &str) -> Result<String, Error>
 /// Rewind the data to the history of the writer at `at`, as a standby. The writer must have finished a checkpoint on its
 /// present timeline: before that, its control file does not show it, and pg_rewind sees nothing to do.
 /// `archive` is where this instance's own finished segments went: the rewind needs them back to the last common
-/// checkpoint, and some may be gone from the data.
+/// checkpoint, and some may be gone from the data. `begins` is called before the data is touched: where a rewind was cut off
+/// the data may be half of each history, and PostgreSQL's manual has it copied anew.
 ///
 /// # Errors
 /// When a program of PostgreSQL fails; and when the data is on the writer's own timeline: its recovery, which comes before a
 /// rewind, would write log of its own there, and no program could tell the two apart afterwards.
-pub async fn rewind(instance: &Instance, at: &str, archive: Option<Archive>) -> Result<String, Error> {
+pub async fn rewind(
+    instance: &Instance,
+    at: &str,
+    archive: Option<Archive>,
+    begins: impl FnOnce() -> Result<(), Error>,
+) -> Result<String, Error> {
     checkpoint_at(instance, at).await?;
     if course(instance, at).await? == Course::Same {
         return Err(Error::Unfit(format!("{} is on the timeline of {at} itself", instance.database)));
     }
+    let alone = alone(instance).await?;
+    begins()?;
     instance.prepare_folders()?;
     // A standby that was killed has to be recovered before a rewind, which only a writer's data can be.
     let _ = fs::remove_file(instance.data().join("standby.signal"));
@@ -51,7 +65,7 @@ pub async fn rewind(instance: &Instance, at: &str, archive: Option<Archive>) -> 
     let source = instance.connection_to(at, ROLE_ADMIN, "postgres", "standfast agent");
     let data = instance.data();
     let run = instance.programs.run("pg_rewind", instance.database.as_str(), |command| {
-        command.arg("-D").arg(&data).arg(format!("--source-server={source}"));
+        command.stdin(alone).arg("-D").arg(&data).arg(format!("--source-server={source}"));
         command.env("PGPASSFILE", instance.passfile());
         if with_archive {
             command.arg("--restore-target-wal");
@@ -63,6 +77,27 @@ pub async fn rewind(instance: &Instance, at: &str, archive: Option<Archive>) -> 
     instance.configure(&instance.plain_conf())?;
     instance.become_standby()?;
     Ok(format!("rewound to the history of {at}"))
+}
+
+/// Wait until no program works on the data any more, not even one that an agent left behind when it was killed. The program
+/// that gets the answer for its standard input holds the lock to its end.
+async fn alone(instance: &Instance) -> Result<Stdio, Error> {
+    let path = instance.folder.join("rebuilding.lock");
+    let what = || Error::file(format!("lock {}", path.display()));
+    let lock = fs::OpenOptions::new().create(true).append(true).open(&path).map_err(what())?;
+    let mut told = false;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock.into()),
+            Err(fs::TryLockError::WouldBlock) => {}
+            Err(fs::TryLockError::Error(error)) => return Err(what()(error)),
+        }
+        if !std::mem::replace(&mut told, true) {
+            let database = &instance.database;
+            tracing::warn!(%database, "a program that a killed agent left behind works on the data; waiting for its end");
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 async fn checkpoint_at(instance: &Instance, at: &str) -> Result<(), Error> {
