@@ -4,7 +4,7 @@ use crate::database::Database;
 use crate::error::Error;
 use crate::management_store::ManagementStore;
 use crate::postgres::programs::Programs;
-use cluster::fence::Answers;
+use cluster::fence::{self, Answers};
 use cluster::name::{DatabaseName, HostName, ServerName, SiteName};
 use cluster::record::PoolRecord;
 use cluster::report::ServerReport;
@@ -156,6 +156,16 @@ impl Host {
     pub fn heard(&self, host: &HostName, site: &SiteName, record: PoolRecord) {
         let mut answers = self.answers.lock().expect("nothing panics while it holds the answers");
         answers.records.insert(host.clone(), (site.clone(), record));
+        if !answers.without_peer {
+            return;
+        }
+        let (topology, witness) = (self.store.topology(), self.witness());
+        let other_site = topology.other_site(self.store.site()).map(|s| &s.name);
+        let ask = fence::Askable { other_site, witness: witness.as_ref() };
+        if self.store.record().is_some_and(|own| fence::alone_is_over(&self.name, &own, ask, &answers)) {
+            tracing::warn!("those who would have to answer have answered: this host asks again after a stop");
+            answers.without_peer = false;
+        }
     }
 
     /// Forget what other hosts have said: it was before an instance stopped, and who the writer is may have changed since.

@@ -77,6 +77,17 @@ pub fn may_open(
     if answered || declared_lost || answers.without_peer { MayOpen::Open } else { MayOpen::Ask { site: other.clone() } }
 }
 
+/// Whether leave to start alone has served its purpose: all who would have had to answer have answered since. From then on
+/// this host asks again after a stop, because the other site may have gone on without it once more.
+pub fn alone_is_over(host: &HostName, own: &PoolRecord, ask: Askable<'_>, answers: &Answers) -> bool {
+    let quorum = own.databases.values().filter(|d| d.part_of(host) == Some(Part::Principal)).all(|parts| {
+        let (Some(witness), Some(mirror)) = (ask.witness, parts.mirror.as_ref().map(|m| &m.host)) else { return true };
+        [witness, mirror].iter().any(|h| answers.records.contains_key(*h))
+    });
+    let other = ask.other_site.is_none_or(|other| answers.records.values().any(|(site, _)| site == other));
+    answers.without_peer && quorum && other
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +128,19 @@ mod tests {
         check(&record(1, "a"), Some("site-2"), &Answers::default(), &MayOpen::Ask { site: "site-2".into() });
         let told = Answers { without_peer: true, ..Answers::default() };
         check(&record(1, "a"), Some("site-2"), &told, &MayOpen::Open);
+    }
+
+    #[test]
+    fn leave_to_start_alone_ends_when_the_other_site_has_answered() {
+        let other = SiteName::from("site-2");
+        let ask = Askable { other_site: Some(&other), witness: None };
+        let told = Answers { without_peer: true, ..Answers::default() };
+        let over = |answers: &Answers| alone_is_over(&"a".into(), &record(1, "a"), ask, answers);
+        assert!(!over(&told));
+        assert!(over(&Answers { without_peer: true, ..said(record(1, "a")) }));
+        assert!(!over(&said(record(1, "a"))), "there is none to end");
+        let same_site = Answers { records: [("b".into(), ("site-1".into(), record(1, "a")))].into(), ..told };
+        assert!(!over(&same_site));
     }
 
     #[test]

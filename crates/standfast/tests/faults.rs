@@ -110,6 +110,16 @@ fn a_site_that_may_not_start_by_itself_is_let_start_alone() {
     lab.ok(&["pool", "start-alone", "--site", "site-1", "--yes"]);
     replay.until_acknowledged(&lab, 5);
 
+    // The leave ends when the other site has answered: after the next stop it is asked again.
+    lab.ok(&["lab", "link", "up"]);
+    let log = lab.dir.join("hosts/s1a/agent.log");
+    lab.until("the leave has ended", |_| {
+        std::fs::read_to_string(&log).is_ok_and(|log| log.contains("asks again after a stop"))
+    });
+    lab.ok(&["lab", "link", "down"]);
+    lab.ok(&["lab", "kill", "s1a/postgres"]);
+    lab.until("the principal asks the other site again", |lab| lab.instance("s1a")["state"] == "asking-peer");
+
     // Not where the pool has failed over.
     lab.ok(&["lab", "kill", "site-1"]);
     lab.ok(&["failover", "--yes"]);
