@@ -42,7 +42,7 @@ impl Chat {
         let store = open(&world, "a", 1).await;
         let admin = store.user("admin").await.unwrap().unwrap().id;
         let lists = CategoryLists { allowed: vec!["everyone".to_owned()], ..CategoryLists::default() };
-        store.create_category("Staff", "", &lists).await.unwrap();
+        store.create_category("Staff", "", &lists, admin).await.unwrap();
         relay.lead_to(world.postgres_port("a"));
         world.done("b", 1, Order::Seed { database: mgc(), from: "a".into() }).await;
         world.set_record("a", |r| r.databases.get_mut(&mgc()).unwrap().backup = Some("b".into())).await;
@@ -175,8 +175,8 @@ async fn what_only_the_lost_site_holds_is_read_before_it_is_rewound() {
     let tails = chat.tails().await;
     let [tail] = &tails[..] else { panic!("{said}: {tails:?}") };
     assert_eq!((tail.id.as_str(), tail.left_by, tail.old_epoch), ("mgc-2-a", Epoch(2), Some(Epoch(1))));
-    assert_eq!((tail.posts, tail.unreadable.as_deref()), (7, None));
-    assert!(tail.fork.is_some() && said.contains("7 entries"), "{said}");
+    assert_eq!((tail.posts, tail.changes, tail.unreadable.as_deref()), (7, 1, None));
+    assert!(tail.fork.is_some() && said.contains("7 entries and 1 changes"), "{said}");
     let entries = chat.entries();
     let seen: Vec<_> = entries.iter().map(|e| (e.n, e.room_name.as_str(), e.seq.0, e.kind, e.target)).collect();
     assert_eq!(

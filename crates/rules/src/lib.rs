@@ -4,6 +4,7 @@
 //! async. `store` fetches what a decision needs, `server` asks and obeys.
 
 pub mod access;
+pub mod change;
 pub mod history;
 pub mod id;
 pub mod late;

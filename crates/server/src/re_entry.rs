@@ -66,9 +66,26 @@ async fn enter_tails(app: &App, store: &Store) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// What administrators changed comes before what people wrote: its rooms and authors have to be there.
+async fn make_changes(app: &App, store: &Store, tail: &str) -> Result<(), StoreError> {
+    loop {
+        match store.re_enter_change(tail).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(rooms)) if rooms.is_empty() => {}
+            Ok(Some(rooms)) => app.access_changed(&rooms),
+            Err(error) if error.is_passing() => return Err(error),
+            Err(error) => {
+                tracing::error!(%error, tail, "PostgreSQL refuses a lost site's change; it stays in its tail");
+                store.refuse_change(tail, &error.to_string()).await?;
+            }
+        }
+    }
+}
+
 async fn enter_tail(app: &App, store: &Store, tail: &str) -> Result<Went, StoreError> {
     tracing::info!(tail, "entering what a lost site had acknowledged");
     let mut leased = Instant::now();
+    make_changes(app, store, tail).await?;
     let mut singly = 0;
     loop {
         let began = Instant::now();

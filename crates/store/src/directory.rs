@@ -6,8 +6,10 @@
 use crate::access::{AFFILIATIONS, kind_text, privacy_text, role_of, role_text};
 use crate::connection::{Store, TxError};
 use crate::error::StoreError;
+use crate::journal::note;
 use crate::principals::{fold, principals_named};
 use rules::access::{Asker, Deed, Privacy, Refusal, Role, RoomAccess, RoomKind, decide, may_create_room, may_hold};
+use rules::change::{Change, Lists, Named, Roles};
 use rules::id::{CategoryId, PrincipalId, RoomId};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::Transaction;
@@ -23,10 +25,9 @@ pub struct CategoryLists {
     pub creators: Vec<String>,
 }
 
-impl CategoryLists {
-    fn by_column(&self) -> [(&'static str, &[String]); 3] {
-        [("allowed", &self.allowed), ("denied", &self.denied), ("creators", &self.creators)]
-    }
+/// Lists by the names of their kinds in the table.
+pub(crate) fn by_column(lists: &Lists) -> [(&'static str, &[Named<PrincipalId>]); 3] {
+    [("allowed", &lists.allowed), ("denied", &lists.denied), ("creators", &lists.creators)]
 }
 
 /// A category.
@@ -73,12 +74,13 @@ pub struct RoomPatch {
 }
 
 impl Store {
-    /// Create a category.
+    /// Create a category, in the name of `actor`.
     pub async fn create_category(
         &self,
         name: &str,
         description: &str,
         lists: &CategoryLists,
+        actor: PrincipalId,
     ) -> Result<CategoryId, StoreError> {
         self.write_tx("create a category", async |tx: &Transaction<'_>| {
             take_node_name(tx, name).await?;
@@ -88,37 +90,39 @@ impl Store {
                     &[&name, &fold(name), &description],
                 )
                 .await?;
-            let category: i64 = row.get(0);
-            add_to_lists(tx, category, lists).await?;
-            Ok(CategoryId(category))
+            let category = Named { id: CategoryId(row.get(0)), name: name.to_owned() };
+            let id = category.id;
+            let lists = add_to_lists(tx, id.0, lists).await?;
+            let change = Change::CategoryCreated { category, description: description.to_owned(), lists };
+            note(tx, self.epoch(), actor, &[change]).await?;
+            Ok(id)
         })
         .await
     }
 
-    /// Change a category's lists. Returns its rooms: access to each may have changed.
+    /// Change a category's lists, in the name of `actor`. Returns its rooms: access to each may have changed.
     pub async fn change_category(
         &self,
         category: CategoryId,
         add: &CategoryLists,
         remove: &CategoryLists,
+        actor: PrincipalId,
     ) -> Result<Vec<RoomId>, StoreError> {
         self.write_tx("change a category", async |tx: &Transaction<'_>| {
-            let lock = "SELECT 1 FROM standfast.categories WHERE id = $1 FOR UPDATE";
-            if tx.query_opt(lock, &[&category.0]).await?.is_none() {
+            let lock = "SELECT name FROM standfast.categories WHERE id = $1 FOR UPDATE";
+            let Some(row) = tx.query_opt(lock, &[&category.0]).await? else {
                 return Err(StoreError::NotFound(format!("there is no category {category}")).into());
-            }
+            };
+            let named = Named { id: category, name: row.get(0) };
             let rows = tx.query("SELECT id FROM standfast.rooms WHERE category = $1", &[&category.0]).await?;
             let rooms: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
             tx.execute("SELECT standfast.touch_access($1)", &[&rooms]).await?;
-            for (list, names) in remove.by_column() {
-                let principals = numbers(&principals_named(tx, names).await?);
-                tx.execute(
-                    "DELETE FROM standfast.category_entries WHERE category = $1 AND list = $2 AND principal = ANY ($3)",
-                    &[&category.0, &list, &principals],
-                )
-                .await?;
+            let remove = remove_from_lists(tx, category.0, remove).await?;
+            let add = add_to_lists(tx, category.0, add).await?;
+            let change = Change::CategoryChanged { category: named, add, remove };
+            if !change.touched().is_empty() {
+                note(tx, self.epoch(), actor, &[change]).await?;
             }
-            add_to_lists(tx, category.0, add).await?;
             Ok(rooms.into_iter().map(RoomId).collect())
         })
         .await
@@ -191,8 +195,21 @@ impl Store {
                 denied,
                 roles: BTreeSet::new(),
             };
-            add_role(tx, id, &mut access, Role::Member, &room.members).await?;
+            let members = add_role(tx, id, &mut access, Role::Member, &room.members).await?;
             insert_roles(tx, id, Role::Manager, &[creator.0]).await?;
+            let mut roles = Roles::from([(Role::Manager, vec![named(tx, creator).await?])]);
+            if !members.is_empty() {
+                roles.insert(Role::Member, members);
+            }
+            let change = Change::RoomCreated {
+                room: Named { id: RoomId(id), name: room.name.clone() },
+                category: Named { id: CategoryId(category), name: room.category.clone() },
+                description: room.description.clone(),
+                privacy: room.privacy,
+                room_kind: room.kind,
+                roles,
+            };
+            note(tx, self.epoch(), creator, &[change]).await?;
             Ok(RoomId(id))
         })
         .await
@@ -212,19 +229,30 @@ impl Store {
             if let Some(privacy) = patch.privacy {
                 access.privacy = privacy;
             }
-            tx.execute(
-                "UPDATE standfast.rooms SET disabled = coalesce($2, disabled), privacy = $3 WHERE id = $1",
-                &[&room.0, &patch.disabled, &privacy_text(access.privacy)],
-            )
-            .await?;
+            let row = tx
+                .query_one(
+                    "UPDATE standfast.rooms SET disabled = coalesce($2, disabled), privacy = $3 WHERE id = $1 RETURNING name",
+                    &[&room.0, &patch.disabled, &privacy_text(access.privacy)],
+                )
+                .await?;
+            let (mut add, mut remove) = (Roles::new(), Roles::new());
             for (role, names) in &patch.remove {
-                remove_role(tx, room.0, &mut access, *role, names).await?;
+                let named = remove_role(tx, room.0, &mut access, *role, names).await?;
+                remove.entry(*role).or_default().extend(named);
             }
             // Members first: a presenter must be one.
             let mut adds: Vec<&(Role, Vec<String>)> = patch.add.iter().collect();
             adds.sort_by_key(|(role, _)| *role);
             for (role, names) in adds {
-                add_role(tx, room.0, &mut access, *role, names).await?;
+                let named = add_role(tx, room.0, &mut access, *role, names).await?;
+                add.entry(*role).or_default().extend(named);
+            }
+            [&mut add, &mut remove].into_iter().for_each(|roles| roles.retain(|_, names| !names.is_empty()));
+            let named = Named { id: room, name: row.get(0) };
+            let change =
+                Change::RoomChanged { room: named, privacy: patch.privacy, disabled: patch.disabled, add, remove };
+            if !change.touched().is_empty() {
+                note(tx, self.epoch(), who, &[change]).await?;
             }
             Ok(())
         })
@@ -252,11 +280,16 @@ impl Store {
     }
 }
 
-fn numbers(principals: &[PrincipalId]) -> Vec<i64> {
-    principals.iter().map(|p| p.0).collect()
+fn numbers(principals: &[Named<PrincipalId>]) -> Vec<i64> {
+    principals.iter().map(|p| p.id.0).collect()
 }
 
-async fn take_node_name(tx: &Transaction<'_>, name: &str) -> Result<(), TxError> {
+async fn named(tx: &Transaction<'_>, who: PrincipalId) -> Result<Named<PrincipalId>, TxError> {
+    let row = tx.query_one("SELECT name FROM standfast.principals WHERE id = $1", &[&who.0]).await?;
+    Ok(Named { id: who, name: row.get(0) })
+}
+
+pub(crate) async fn take_node_name(tx: &Transaction<'_>, name: &str) -> Result<(), TxError> {
     let taken = tx
         .execute("INSERT INTO standfast.node_names (folded) VALUES ($1) ON CONFLICT DO NOTHING", &[&fold(name)])
         .await?
@@ -275,7 +308,7 @@ async fn category_named(tx: &Transaction<'_>, name: &str) -> Result<i64, TxError
         .ok_or_else(|| StoreError::NotFound(format!("there is no category '{name}'; create it first")).into())
 }
 
-async fn lists_of(tx: &Transaction<'_>, category: i64) -> Result<[BTreeSet<PrincipalId>; 3], TxError> {
+pub(crate) async fn lists_of(tx: &Transaction<'_>, category: i64) -> Result<[BTreeSet<PrincipalId>; 3], TxError> {
     let rows =
         tx.query("SELECT list, principal FROM standfast.category_entries WHERE category = $1", &[&category]).await?;
     let mut lists = [BTreeSet::new(), BTreeSet::new(), BTreeSet::new()];
@@ -290,17 +323,38 @@ async fn lists_of(tx: &Transaction<'_>, category: i64) -> Result<[BTreeSet<Princ
     Ok(lists)
 }
 
-async fn add_to_lists(tx: &Transaction<'_>, category: i64, lists: &CategoryLists) -> Result<(), TxError> {
-    for (list, names) in lists.by_column() {
-        let principals = numbers(&principals_named(tx, names).await?);
+/// The principals on these lists, by number and name.
+async fn named_on(tx: &Transaction<'_>, lists: &CategoryLists) -> Result<Lists, TxError> {
+    Ok(Lists {
+        allowed: principals_named(tx, &lists.allowed).await?,
+        denied: principals_named(tx, &lists.denied).await?,
+        creators: principals_named(tx, &lists.creators).await?,
+    })
+}
+
+async fn add_to_lists(tx: &Transaction<'_>, category: i64, lists: &CategoryLists) -> Result<Lists, TxError> {
+    let lists = named_on(tx, lists).await?;
+    for (list, principals) in by_column(&lists) {
         tx.execute(
             "INSERT INTO standfast.category_entries (category, list, principal)
              SELECT $1, $2, p FROM unnest($3::bigint[]) p ON CONFLICT DO NOTHING",
-            &[&category, &list, &principals],
+            &[&category, &list, &numbers(principals)],
         )
         .await?;
     }
-    Ok(())
+    Ok(lists)
+}
+
+async fn remove_from_lists(tx: &Transaction<'_>, category: i64, lists: &CategoryLists) -> Result<Lists, TxError> {
+    let lists = named_on(tx, lists).await?;
+    for (list, principals) in by_column(&lists) {
+        tx.execute(
+            "DELETE FROM standfast.category_entries WHERE category = $1 AND list = $2 AND principal = ANY ($3)",
+            &[&category, &list, &numbers(principals)],
+        )
+        .await?;
+    }
+    Ok(lists)
 }
 
 async fn asker(tx: &Transaction<'_>, who: PrincipalId) -> Result<Asker, TxError> {
@@ -314,7 +368,7 @@ async fn asker(tx: &Transaction<'_>, who: PrincipalId) -> Result<Asker, TxError>
     })
 }
 
-async fn access_of(tx: &Transaction<'_>, room: RoomId) -> Result<RoomAccess, TxError> {
+pub(crate) async fn access_of(tx: &Transaction<'_>, room: RoomId) -> Result<RoomAccess, TxError> {
     let row = tx
         .query_opt("SELECT category, privacy, kind, disabled FROM standfast.rooms WHERE id = $1", &[&room.0])
         .await?
@@ -337,23 +391,28 @@ async fn add_role(
     access: &mut RoomAccess,
     role: Role,
     names: &[String],
-) -> Result<(), TxError> {
+) -> Result<Vec<Named<PrincipalId>>, TxError> {
     let principals = principals_named(tx, names).await?;
     for row in tx.query(AFFILIATIONS, &[&numbers(&principals)]).await? {
         let holds: Vec<i64> = row.get(3);
         let affiliations = holds.into_iter().map(PrincipalId).collect();
         may_hold(&affiliations, access, role).map_err(|why| {
             let id = PrincipalId(row.get(0));
-            let name = principals.iter().position(|p| *p == id).map_or("?", |place| names[place].as_str());
+            let name = principals.iter().position(|p| p.id == id).map_or("?", |place| names[place].as_str());
             StoreError::Invalid(format!("'{name}' cannot be {}: {why}", role_text(role)))
         })?;
     }
     insert_roles(tx, room, role, &numbers(&principals)).await?;
-    access.roles.extend(principals.into_iter().map(|p| (role, p)));
-    Ok(())
+    access.roles.extend(principals.iter().map(|p| (role, p.id)));
+    Ok(principals)
 }
 
-async fn insert_roles(tx: &Transaction<'_>, room: i64, role: Role, principals: &[i64]) -> Result<(), TxError> {
+pub(crate) async fn insert_roles(
+    tx: &Transaction<'_>,
+    room: i64,
+    role: Role,
+    principals: &[i64],
+) -> Result<(), TxError> {
     tx.execute(
         "INSERT INTO standfast.room_roles (room, role, principal)
          SELECT $1, $2, p FROM unnest($3::bigint[]) p ON CONFLICT DO NOTHING",
@@ -369,17 +428,25 @@ async fn remove_role(
     access: &mut RoomAccess,
     role: Role,
     names: &[String],
-) -> Result<(), TxError> {
+) -> Result<Vec<Named<PrincipalId>>, TxError> {
     let principals = principals_named(tx, names).await?;
-    // Who is no member any more is no presenter either.
-    let roles: &[&str] = if role == Role::Member { &["member", "presenter"] } else { &[role_text(role)] };
-    tx.execute(
-        "DELETE FROM standfast.room_roles WHERE room = $1 AND role = ANY ($2) AND principal = ANY ($3)",
-        &[&room, &roles, &numbers(&principals)],
-    )
-    .await?;
+    delete_roles(tx, room, role, &numbers(&principals)).await?;
     access.roles.retain(|(held, who)| {
-        !(principals.contains(who) && (*held == role || (role == Role::Member && *held == Role::Presenter)))
+        !(principals.iter().any(|p| p.id == *who)
+            && (*held == role || (role == Role::Member && *held == Role::Presenter)))
     });
+    Ok(principals)
+}
+
+/// Who is no member any more is no presenter either.
+pub(crate) async fn delete_roles(
+    tx: &Transaction<'_>,
+    room: i64,
+    role: Role,
+    principals: &[i64],
+) -> Result<(), TxError> {
+    let roles: &[&str] = if role == Role::Member { &["member", "presenter"] } else { &[role_text(role)] };
+    let delete = "DELETE FROM standfast.room_roles WHERE room = $1 AND role = ANY ($2) AND principal = ANY ($3)";
+    tx.execute(delete, &[&room, &roles, &principals]).await?;
     Ok(())
 }

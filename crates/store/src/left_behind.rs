@@ -13,8 +13,14 @@ use std::collections::BTreeSet;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Transaction};
 
-/// Where an epoch began in each room of the present history.
-pub type Starts = Vec<(RoomId, Seq)>;
+/// Where an epoch began in the present history.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Starts {
+    /// The last number of each room before it.
+    pub rooms: Vec<(RoomId, Seq)>,
+    /// The last number of the journal of changes before it.
+    pub last_change: i64,
+}
 
 /// Kinds of entries as lines name them, in the order of their numbers in the table.
 const KINDS: &str = "ARRAY['post', 'removal', 'replacement', 'room_change']";
@@ -75,15 +81,31 @@ pub async fn epochs(client: &Client, at: &str) -> Result<Option<BTreeSet<Epoch>>
     Ok(Some(rows.iter().map(|row| Epoch(row.get(0))).collect()))
 }
 
-/// Where an epoch began in each room.
+/// Where an epoch began.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn starts(client: &Client, at: &str, epoch: Epoch) -> Result<Starts, StoreError> {
-    let sort = |e| StoreError::of("ask where an epoch began in each room", at, e);
+    let sort = |e| StoreError::of("ask where an epoch began", at, e);
     let query = "SELECT room, last_seq FROM standfast.epoch_starts WHERE epoch = $1";
     let rows = client.query(query, &[&epoch.0]).await.map_err(sort)?;
-    Ok(rows.iter().map(|row| (RoomId(row.get(0)), Seq(row.get(1)))).collect())
+    let rooms = rows.iter().map(|row| (RoomId(row.get(0)), Seq(row.get(1)))).collect();
+    let mut last_change = 0;
+    if schema_version(client).await.map_err(sort)? >= JOURNAL {
+        let query = "SELECT last_change FROM standfast.epochs WHERE epoch = $1";
+        last_change = client.query_opt(query, &[&epoch.0]).await.map_err(sort)?.map_or(0, |row| row.get(0));
+    }
+    Ok(Starts { rooms, last_change })
+}
+
+/// The version of the schema that has late arrivals.
+const LATE_ARRIVALS: i32 = 2;
+/// The version of the schema that has the journal of changes.
+const JOURNAL: i32 = 3;
+
+async fn schema_version(client: &Client) -> Result<i32, tokio_postgres::Error> {
+    let query = "SELECT coalesce(max(version), 0) FROM standfast.schema_versions";
+    client.query_one(query, &[]).await.map(|row| row.get(0))
 }
 
 /// Read the tail of the database behind `client`: what the history with the epochs `present`, whose epoch `left_by` began
@@ -100,16 +122,24 @@ pub async fn read_tail(
     mut line: impl FnMut(&str) -> std::io::Result<()>,
 ) -> Result<TailSize, TailError> {
     let sort = |e| StoreError::of("read the tail", at, e);
-    let version = "SELECT coalesce(max(version), 0) FROM standfast.schema_versions";
-    let version: i32 = client.query_one(version, &[]).await.map_err(sort)?.get(0);
-    let rooms: Vec<i64> = starts.iter().map(|(room, _)| room.0).collect();
-    let lasts: Vec<i64> = starts.iter().map(|(_, seq)| seq.0).collect();
+    let version = schema_version(client).await.map_err(sort)?;
+    let rooms: Vec<i64> = starts.rooms.iter().map(|(room, _)| room.0).collect();
+    let lasts: Vec<i64> = starts.rooms.iter().map(|(_, seq)| seq.0).collect();
     let present: Vec<i64> = present.iter().map(|e| e.0).collect();
     let own = parting.own.map(|e| e.0);
+    let mut size = TailSize::default();
+    if version >= JOURNAL {
+        let parameters: [&(dyn ToSql + Sync); 3] = [&present, &parting.common.0, &starts.last_change];
+        let rows = client.query_raw(CHANGES, parameters).await.map_err(sort)?;
+        let mut rows = std::pin::pin!(rows);
+        while let Some(row) = rows.try_next().await.map_err(sort)? {
+            line(row.get(0))?;
+            size.changes += 1;
+        }
+    }
     let parameters: [&(dyn ToSql + Sync); 5] = [&rooms, &lasts, &present, &parting.common.0, &own];
     let rows = client.query_raw(entries_query(version).as_str(), parameters).await.map_err(sort)?;
     let mut rows = std::pin::pin!(rows);
-    let mut size = TailSize::default();
     while let Some(row) = rows.try_next().await.map_err(sort)? {
         line(row.get(0))?;
         size.entries += 1;
@@ -117,11 +147,27 @@ pub async fn read_tail(
     Ok(size)
 }
 
+/// $1: the epochs of the present history; $2: the last of them that this database has seen begin; $3: where the present
+/// history's journal went on after it. A user comes with the hash of its password, which the journal does not hold.
+const CHANGES: &str = "SELECT (json_strip_nulls(json_build_object(
+            'line', 'change', 'n', c.n, 'epoch', c.epoch, 'actor', c.actor, 'actor_name', coalesce(p.name, '?'),
+            'at', to_char(coalesce(c.first_at, c.at) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),
+            'first_epoch', c.first_epoch, 'first_n', c.first_n))::jsonb
+        || jsonb_build_object('change', c.change || CASE WHEN u.password_hash IS NULL THEN '{}'::jsonb
+                ELSE jsonb_build_object('password_hash', u.password_hash) END))::text
+    FROM standfast.changes c
+    LEFT JOIN standfast.principals p ON p.id = c.actor
+    LEFT JOIN standfast.principals u
+        ON c.change->>'kind' = 'user_created' AND u.id = (c.change->'user'->>'id')::bigint
+    WHERE c.epoch <> ALL ($1::bigint[]) OR c.epoch = $2 AND c.n > $3
+    ORDER BY c.n";
+
 /// $1, $2: where the present history went on, room by room; $3: its epochs; $4: the last of them that this database has
 /// seen begin; $5: the first epoch of this database that it lacks. A room that is not among those of $1 is not there.
 fn entries_query(schema_version: i32) -> String {
-    let first =
-        |column: &str| if schema_version >= 2 { format!("t.first_{column}") } else { "NULL::bigint".to_owned() };
+    let first = |column: &str| {
+        if schema_version >= LATE_ARRIVALS { format!("t.first_{column}") } else { "NULL::bigint".to_owned() }
+    };
     let (first_epoch, first_seq, first_at_us) = (first("epoch"), first("seq"), first("at_us"));
     format!(
         "WITH starts (room, last_seq) AS (
@@ -234,10 +280,11 @@ impl<'a> Keeping<'a> {
     }
 }
 
-const KEEP_CHANGES: &str = "INSERT INTO standfast.tail_changes (tail, n, epoch, actor, actor_name, at, change)
-    SELECT $1, l.n, l.epoch, l.actor, l.actor_name, l.at, l.change
+const KEEP_CHANGES: &str = "INSERT INTO standfast.tail_changes
+        (tail, n, epoch, actor, actor_name, at, change, first_epoch, first_n)
+    SELECT $1, l.n, l.epoch, l.actor, l.actor_name, l.at, l.change, l.first_epoch, l.first_n
     FROM jsonb_to_recordset($2::text::jsonb) AS l (line text, n bigint, epoch bigint, actor bigint, actor_name text,
-        at timestamptz, change jsonb)
+        at timestamptz, change jsonb, first_epoch bigint, first_n bigint)
     WHERE l.line = 'change'";
 
 fn keep_entries() -> String {

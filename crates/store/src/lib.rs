@@ -13,6 +13,8 @@ mod connection;
 mod directory;
 mod error;
 mod history;
+mod journal;
+mod late_changes;
 pub mod left_behind;
 mod migrate;
 mod password;

@@ -10,8 +10,11 @@ use rules::id::Epoch;
 const MIGRATION_LOCK: i64 = 5_374_616_165;
 
 /// The versions, in order. A version that has been released is never edited; a new one is added.
-const MIGRATIONS: &[(i32, &str)] =
-    &[(1, include_str!("../migrations/0001_chat.sql")), (2, include_str!("../migrations/0002_late_arrivals.sql"))];
+const MIGRATIONS: &[(i32, &str)] = &[
+    (1, include_str!("../migrations/0001_chat.sql")),
+    (2, include_str!("../migrations/0002_late_arrivals.sql")),
+    (3, include_str!("../migrations/0003_changes.sql")),
+];
 
 /// The user that a new pool begins with.
 #[derive(Clone)]

@@ -2,7 +2,9 @@
 
 use crate::connection::{Store, TxError};
 use crate::error::StoreError;
+use crate::journal::note;
 use crate::token::TokenHash;
+use rules::change::{Change, Named};
 use rules::id::{PrincipalId, RoomId};
 use tokio_postgres::Transaction;
 
@@ -99,8 +101,8 @@ impl Store {
         .await
     }
 
-    /// Create a user.
-    pub async fn create_user(&self, user: &NewUserRow) -> Result<PrincipalId, StoreError> {
+    /// Create a user, in the name of `actor`.
+    pub async fn create_user(&self, user: &NewUserRow, actor: PrincipalId) -> Result<PrincipalId, StoreError> {
         self.write_tx("create a user", async |tx: &Transaction<'_>| {
             let row = tx
                 .query_opt(
@@ -109,24 +111,34 @@ impl Store {
                     &[&user.name, &fold(&user.name), &user.password_hash, &user.administrator],
                 )
                 .await?;
-            row.map(|row| PrincipalId(row.get(0))).ok_or_else(|| taken(&user.name))
+            let id = row.map(|row| PrincipalId(row.get(0))).ok_or_else(|| taken(&user.name))?;
+            let named = Named { id, name: user.name.clone() };
+            note(tx, self.epoch(), actor, &[created(named, user.administrator)]).await?;
+            Ok(id)
         })
         .await
     }
 
-    /// Create the users that do not exist yet, and issue a token to each, new and old. A name that is a group's is an error.
-    pub async fn create_users_with_tokens(&self, users: &[(String, TokenHash)]) -> Result<Vec<UserRow>, StoreError> {
+    /// Create the users that do not exist yet, in the name of `actor`, and issue a token to each, new and old. A name that is a
+    /// group's is an error.
+    pub async fn create_users_with_tokens(
+        &self,
+        users: &[(String, TokenHash)],
+        actor: PrincipalId,
+    ) -> Result<Vec<UserRow>, StoreError> {
         let names: Vec<&str> = users.iter().map(|(name, _)| name.as_str()).collect();
         let folded: Vec<String> = names.iter().map(|name| fold(name)).collect();
         let hashes: Vec<&[u8]> = users.iter().map(|(_, hash)| hash.0.as_slice()).collect();
         self.write_tx("create users and issue tokens", async |tx: &Transaction<'_>| {
-            tx.execute(
-                "INSERT INTO standfast.principals (name, folded, kind)
-                 SELECT DISTINCT ON (n.folded) n.name, n.folded, 'user' FROM unnest($1::text[], $2::text[]) n (name, folded)
-                 ORDER BY n.folded ON CONFLICT (folded) DO NOTHING",
-                &[&names, &folded],
-            )
-            .await?;
+            let new = tx
+                .query(
+                    "INSERT INTO standfast.principals (name, folded, kind)
+                     SELECT DISTINCT ON (n.folded) n.name, n.folded, 'user'
+                     FROM unnest($1::text[], $2::text[]) n (name, folded)
+                     ORDER BY n.folded ON CONFLICT (folded) DO NOTHING RETURNING id, name",
+                    &[&names, &folded],
+                )
+                .await?;
             let rows = tx
                 .query(
                     "SELECT p.id, p.name, NULL::text, p.administrator, p.disabled, p.kind = 'user'
@@ -145,13 +157,20 @@ impl Store {
                 &[&hashes, &ids],
             )
             .await?;
+            let new = new.iter().map(|row| created(Named { id: PrincipalId(row.get(0)), name: row.get(1) }, false));
+            note(tx, self.epoch(), actor, &new.collect::<Vec<_>>()).await?;
             Ok(rows.iter().map(user_of).collect())
         })
         .await
     }
 
-    /// Create a group with members.
-    pub async fn create_group(&self, name: &str, members: &[String]) -> Result<PrincipalId, StoreError> {
+    /// Create a group with members, in the name of `actor`.
+    pub async fn create_group(
+        &self,
+        name: &str,
+        members: &[String],
+        actor: PrincipalId,
+    ) -> Result<PrincipalId, StoreError> {
         self.write_tx("create a group", async |tx: &Transaction<'_>| {
             let members = principals_named(tx, members).await?;
             let row = tx
@@ -165,9 +184,11 @@ impl Store {
             tx.execute(
                 "INSERT INTO standfast.group_members (group_id, member) SELECT $1, m FROM unnest($2::bigint[]) m
                  ON CONFLICT DO NOTHING",
-                &[&group, &members.iter().map(|m| m.0).collect::<Vec<i64>>()],
+                &[&group, &members.iter().map(|m| m.id.0).collect::<Vec<i64>>()],
             )
             .await?;
+            let named = Named { id: PrincipalId(group), name: name.to_owned() };
+            note(tx, self.epoch(), actor, &[Change::GroupCreated { group: named, members }]).await?;
             // A new group is on no list, so no room's access changes.
             Ok(PrincipalId(group))
         })
@@ -188,21 +209,31 @@ fn taken(name: &str) -> TxError {
     StoreError::Conflict(format!("the name '{name}' is taken by a user or group; choose another")).into()
 }
 
+fn created(user: Named<PrincipalId>, administrator: bool) -> Change {
+    Change::UserCreated { user, administrator, password_hash: None }
+}
+
 /// The principals of those names, in that order; an error names those that do not exist.
-pub(crate) async fn principals_named(tx: &Transaction<'_>, names: &[String]) -> Result<Vec<PrincipalId>, TxError> {
+pub(crate) async fn principals_named(
+    tx: &Transaction<'_>,
+    names: &[String],
+) -> Result<Vec<Named<PrincipalId>>, TxError> {
     let folded: Vec<String> = names.iter().map(|name| fold(name)).collect();
     let rows = tx
         .query(
-            "SELECT p.id FROM unnest($1::text[]) WITH ORDINALITY AS n (folded, place)
+            "SELECT p.id, p.name FROM unnest($1::text[]) WITH ORDINALITY AS n (folded, place)
              LEFT JOIN standfast.principals p ON p.folded = n.folded ORDER BY n.place",
             &[&folded],
         )
         .await?;
-    let ids: Vec<Option<i64>> = rows.iter().map(|row| row.get(0)).collect();
+    let found: Vec<Option<Named<PrincipalId>>> = rows
+        .iter()
+        .map(|row| row.get::<_, Option<i64>>(0).map(|id| Named { id: PrincipalId(id), name: row.get(1) }))
+        .collect();
     let unknown: Vec<&str> =
-        ids.iter().zip(names).filter(|(id, _)| id.is_none()).map(|(_, name)| name.as_str()).collect();
+        found.iter().zip(names).filter(|(found, _)| found.is_none()).map(|(_, name)| name.as_str()).collect();
     if unknown.is_empty() {
-        Ok(ids.into_iter().flatten().map(PrincipalId).collect())
+        Ok(found.into_iter().flatten().collect())
     } else {
         let list = unknown.join("', '");
         Err(StoreError::NotFound(format!("no user or group is named '{list}'; create it first")).into())

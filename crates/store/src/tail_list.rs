@@ -82,7 +82,7 @@ const CHANGES: &str = concat!(
     "SELECT c.n, json_strip_nulls(json_build_object('line', 'change', 'n', c.n, 'epoch', c.epoch, 'actor', c.actor,
         'actor_name', c.actor_name, 'at', ",
     utc!("c.at"),
-    ", 'dealt', CASE WHEN c.outcome IS NOT NULL THEN json_build_object('outcome', c.outcome, 'reason', c.reason,
+    ", 'first_epoch', c.first_epoch, 'first_n', c.first_n, 'dealt', CASE WHEN c.outcome IS NOT NULL THEN json_build_object('outcome', c.outcome, 'reason', c.reason,
         'at', ",
     utc!("c.dealt_at"),
     ") END))::jsonb || jsonb_build_object('change', c.change - 'password_hash')

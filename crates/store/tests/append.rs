@@ -33,7 +33,7 @@ async fn place(rooms: usize) -> Place {
     let store = open(&postgres, "server-1", 1).await;
     let admin = store.user("Admin").await.unwrap().unwrap().id;
     let lists = CategoryLists { allowed: vec!["everyone".to_owned()], ..CategoryLists::default() };
-    store.create_category("Staff", "", &lists).await.unwrap();
+    store.create_category("Staff", "", &lists, admin).await.unwrap();
     let mut ids = Vec::new();
     for n in 0..rooms {
         ids.push(store.create_room(&room(&format!("room {n}")), admin).await.unwrap());

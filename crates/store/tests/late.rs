@@ -36,10 +36,10 @@ async fn place() -> Place {
     let postgres = Postgres::start().await;
     let before = open(&postgres, "server-1", 1).await;
     let user = NewUserRow { name: "ada".to_owned(), password_hash: None, administrator: false };
-    let ada = before.create_user(&user).await.unwrap();
-    let lists = CategoryLists { allowed: vec!["everyone".to_owned()], ..CategoryLists::default() };
-    before.create_category("Staff", "", &lists).await.unwrap();
     let admin = before.user("admin").await.unwrap().unwrap().id;
+    let ada = before.create_user(&user, admin).await.unwrap();
+    let lists = CategoryLists { allowed: vec!["everyone".to_owned()], ..CategoryLists::default() };
+    before.create_category("Staff", "", &lists, admin).await.unwrap();
     let room = before
         .create_room(
             &NewRoomRow {
@@ -325,12 +325,12 @@ async fn a_lease_has_one_holder_until_it_runs_out() {
 async fn authors_and_managers_are_to_be_told_until_they_were() {
     let place = place().await;
     let store = &place.store;
+    let admin = store.user("admin").await.unwrap().unwrap().id;
     for name in ["bob", "eve"] {
         let user = NewUserRow { name: name.to_owned(), password_hash: None, administrator: false };
-        store.create_user(&user).await.unwrap();
+        store.create_user(&user, admin).await.unwrap();
     }
-    store.create_group("stewards", &["bob".to_owned()]).await.unwrap();
-    let admin = store.user("admin").await.unwrap().unwrap().id;
+    store.create_group("stewards", &["bob".to_owned()], admin).await.unwrap();
     let bob = store.user("bob").await.unwrap().unwrap().id;
     let add = vec![(rules::access::Role::Manager, vec!["stewards".to_owned()])];
     store.change_room(place.room, &store::RoomPatch { add, ..Default::default() }, admin).await.unwrap();

@@ -87,7 +87,7 @@ pub enum TailKind {
 /// What an administrator changed in a tail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TailChange {
-    /// Its place among the tail's changes: 1, 2, 3 … in the order of re-entry.
+    /// Its number in the journal of the old data; they are made again in this order.
     pub n: i64,
     /// The epoch in which it was made.
     #[schema(value_type = i64)]
@@ -103,6 +103,13 @@ pub struct TailChange {
     /// What was changed, told apart by `kind`.
     #[schema(value_type = Object)]
     pub change: serde_json::Value,
+    /// Of a change that had been made again before: the epoch in which it was first made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub first_epoch: Option<Epoch>,
+    /// The number that it had then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_n: Option<i64>,
     /// What became of it; nothing yet, if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dealt: Option<TailOutcome>,

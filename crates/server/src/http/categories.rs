@@ -35,7 +35,7 @@ pub async fn create(
     check_description(&body.description)?;
     let lists = CategoryLists { allowed: body.allowed_members, denied: body.denied_members, creators: body.creators };
     let store = app.store().await?;
-    let id = store.create_category(&name, &body.description, &lists).await?;
+    let id = store.create_category(&name, &body.description, &lists, caller.id).await?;
     Ok((StatusCode::CREATED, Json(find(&store, id).await?)))
 }
 
@@ -61,7 +61,7 @@ pub async fn change(
         creators: body.creators.remove,
     };
     let store = app.store().await?;
-    let rooms = store.change_category(CategoryId(id), &add, &remove).await?;
+    let rooms = store.change_category(CategoryId(id), &add, &remove, caller.id).await?;
     if !rooms.is_empty() {
         app.access_changed(&rooms);
     }

@@ -30,7 +30,7 @@ pub async fn create_user(
         None => None,
     };
     let user = NewUserRow { name, password_hash, administrator: body.administrator };
-    app.store().await?.create_user(&user).await?;
+    app.store().await?.create_user(&user, caller.id).await?;
     Ok(StatusCode::CREATED)
 }
 
@@ -67,7 +67,7 @@ pub async fn create_users(
         users.push((principal_name(name)?, token.hash()));
         tokens.push(token);
     }
-    let rows = app.store().await?.create_users_with_tokens(&users).await?;
+    let rows = app.store().await?.create_users_with_tokens(&users, caller.id).await?;
     let sessions = rows
         .into_iter()
         .zip(tokens)
@@ -87,6 +87,6 @@ pub async fn create_group(
 ) -> Result<StatusCode, CallError> {
     caller.must_administer()?;
     let name = principal_name(&body.name)?;
-    app.store().await?.create_group(&name, &body.members).await?;
+    app.store().await?.create_group(&name, &body.members, caller.id).await?;
     Ok(StatusCode::CREATED)
 }

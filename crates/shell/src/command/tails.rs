@@ -11,6 +11,9 @@ use crate::output;
 use crate::signed_in::administrator;
 use client::Http;
 use cluster::report::TailReport;
+use rules::access::Role;
+use rules::change::{Change, Lists, Named, Roles};
+use rules::id::PrincipalId;
 use serde_json::json;
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
@@ -71,7 +74,7 @@ struct Tails {
 }
 
 /// A tail that was named.
-enum Named<'a> {
+enum Found<'a> {
     Kept(&'a Tail),
     Offered(&'a TailReport),
 }
@@ -134,9 +137,9 @@ impl Tails {
         output::table(&rows)
     }
 
-    fn named(&self, id: &str) -> Result<Named<'_>, Failure> {
+    fn named(&self, id: &str) -> Result<Found<'_>, Failure> {
         if let Some(tail) = self.kept.iter().find(|tail| tail.id == id) {
-            return Ok(Named::Kept(tail));
+            return Ok(Found::Kept(tail));
         }
         let Some(tail) = self.offered.iter().find(|tail| tail.id == id) else {
             let ids: Vec<&str> = self.kept.iter().map(|t| &*t.id).chain(self.offered.iter().map(|t| &*t.id)).collect();
@@ -144,13 +147,13 @@ impl Tails {
                 if ids.is_empty() { "there are none".to_owned() } else { format!("there are: {}", ids.join(", ")) };
             return Err(Failure::Failed(format!("no tail is known as '{id}'; {known}")));
         };
-        Ok(Named::Offered(tail))
+        Ok(Found::Offered(tail))
     }
 
     /// Every line of a tail, until `take` says that it has enough.
     async fn lines(&self, id: &str, take: &mut impl FnMut(TailLine) -> Result<bool, Failure>) -> Outcome {
         match self.named(id)? {
-            Named::Kept(tail) => {
+            Found::Kept(tail) => {
                 let http = self.http.as_ref().map_err(Clone::clone)?;
                 let mut after: Option<String> = None;
                 loop {
@@ -166,7 +169,7 @@ impl Tails {
                     }
                 }
             }
-            Named::Offered(tail) => {
+            Found::Offered(tail) => {
                 if let Some(why) = &tail.unreadable {
                     return Err(Failure::Failed(format!("the tail {id} could not be read: {why}; {}", log_of(tail))));
                 }
@@ -186,12 +189,12 @@ impl Tails {
     async fn show(&self, id: &str, limit: usize, json: bool) -> Outcome {
         let named = self.named(id)?;
         let (all, head, tail) = match named {
-            Named::Kept(tail) => {
+            Found::Kept(tail) => {
                 let stands =
                     format!("{id}, left behind on {} by epoch {}: {}", tail.host, tail.left_by, standing(tail));
                 (tail.entries.all + tail.changes.all, stands, json!({ "in_database": tail }))
             }
-            Named::Offered(tail) => {
+            Found::Offered(tail) => {
                 let stands = format!("{id}, left behind on {} by epoch {}: {}", tail.host, tail.left_by, offer(tail));
                 (tail.posts + tail.changes, stands, json!({ "on_host": tail }))
             }
@@ -292,7 +295,52 @@ fn line_of(line: &TailLine) -> String {
 
 fn change_line(change: &TailChange) -> String {
     let TailChange { at, actor_name, change: what, dealt, .. } = change;
-    format!("{at} * {} {}{}", harmless(actor_name), harmless(&what.to_string()), fate(dealt.as_ref()))
+    // What another version of the program wrote is shown as it is.
+    let what = serde_json::from_value(what.clone()).map_or_else(|_| what.to_string(), |change| said(&change));
+    format!("{at} * {} {}{}", harmless(actor_name), harmless(&what), fate(dealt.as_ref()))
+}
+
+/// A change as the end of a sentence that begins with who made it.
+fn said(change: &Change) -> String {
+    match change {
+        Change::UserCreated { user, administrator, .. } => {
+            format!("created the {} '{}'", if *administrator { "administrator" } else { "user" }, user.name)
+        }
+        Change::GroupCreated { group, members } => format!("created the group '{}': {}", group.name, names(members)),
+        Change::CategoryCreated { category, lists, .. } => {
+            format!("created the category '{}'{}", category.name, on_lists(lists, ""))
+        }
+        Change::CategoryChanged { category, add, remove } => format!(
+            "changed the category '{}'{}{}",
+            category.name,
+            on_lists(add, "now "),
+            on_lists(remove, "no longer ")
+        ),
+        Change::RoomCreated { room, category, roles, .. } => {
+            format!("created the room '{}' in '{}'{}", room.name, category.name, in_roles(roles, ""))
+        }
+        Change::RoomChanged { room, privacy, disabled, add, remove } => {
+            let privacy = privacy.map(|p| format!("; it is {}", format!("{p:?}").to_lowercase())).unwrap_or_default();
+            let disabled = disabled.map(|off| if off { "; it is off" } else { "; it is on" }).unwrap_or_default();
+            let lists = in_roles(add, "now ") + &in_roles(remove, "no longer ");
+            format!("changed the room '{}'{privacy}{disabled}{lists}", room.name)
+        }
+    }
+}
+
+fn names(all: &[Named<PrincipalId>]) -> String {
+    all.iter().map(|named| named.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn on_lists(lists: &Lists, verb: &str) -> String {
+    let all = [("allowed", &lists.allowed), ("denied", &lists.denied), ("creators", &lists.creators)];
+    let one = |(list, who): (&str, &Vec<_>)| (!who.is_empty()).then(|| format!("; {verb}{list}: {}", names(who)));
+    all.into_iter().filter_map(one).collect()
+}
+
+fn in_roles(roles: &Roles, verb: &str) -> String {
+    let one = |(role, who): (&Role, &Vec<_>)| format!("; {verb}{}: {}", format!("{role:?}").to_lowercase(), names(who));
+    roles.iter().map(one).collect()
 }
 
 fn entry_line(entry: &TailEntry) -> String {
@@ -334,6 +382,17 @@ mod tests {
             "change":{"kind":"user_created","name":"ines","password_hash":"$argon2id$secret"}}"#;
         let TailLine::Change(change) = without_secrets(line).unwrap() else { panic!("a change") };
         assert_eq!(change.change, json!({ "kind": "user_created", "name": "ines" }));
+    }
+
+    #[test]
+    fn a_change_is_told_as_a_sentence() {
+        let line = r#"{"line":"change","n":1,"epoch":1,"actor_name":"admin","at":"2026-11-26T12:00:00Z",
+            "change":{"kind":"category_changed","category":{"id":1,"name":"Staff"},
+                      "add":{"denied":[{"id":10,"name":"mara"},{"id":11,"name":"ines"}]},"remove":{}},
+            "dealt":{"outcome":"refused","reason":"no","at":"2026-11-26T12:03:14Z"}}"#;
+        let shown = line_of(&without_secrets(line).unwrap());
+        let expect = "admin changed the category 'Staff'; now denied: mara, ines  [refused: no]";
+        assert_eq!(shown, format!("2026-11-26T12:00:00Z * {expect}"));
     }
 
     #[test]
