@@ -130,14 +130,7 @@ async fn what_reached_the_bucket_is_applied_to_the_last_byte_and_what_comes_late
         })
         .await;
     assert_eq!(archived().await, before, "nothing that came after the close is acknowledged");
-    world
-        .set_record("b", |r| {
-            r.epoch = Epoch(2);
-            r.home = "site-2".into();
-            r.databases.get_mut(&mgc()).unwrap().principal = None;
-            r.lost_sites.insert("site-1".into(), Epoch(2));
-        })
-        .await;
+    world.record_failover().await;
     world.done("b", 2, Order::StopLogShipping { database: mgc() }).await;
     world.done("b", 2, Order::CopyRemainingLog { database: mgc() }).await;
     world.done("b", 2, Order::ApplyRemainingLog { database: mgc() }).await;

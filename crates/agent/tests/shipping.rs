@@ -61,14 +61,7 @@ async fn what_reached_the_share_is_applied_to_the_last_byte_before_a_promotion()
     let written = world.instance("a").await.written.unwrap();
     world.until("the share holds it", async |w| w.in_share(written)).await;
     world.kill_postgres("a");
-    world
-        .set_record("b", |r| {
-            r.epoch = Epoch(2);
-            r.home = "site-2".into();
-            r.databases.get_mut(&mgc()).unwrap().principal = None;
-            r.lost_sites.insert("site-1".into(), Epoch(2));
-        })
-        .await;
+    world.record_failover().await;
     world.done("b", 2, Order::CloseShare { database: mgc(), epoch: Epoch(2) }).await;
     world.done("b", 2, Order::StopLogShipping { database: mgc() }).await;
     world.done("b", 2, Order::CopyRemainingLog { database: mgc() }).await;

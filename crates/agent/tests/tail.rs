@@ -89,14 +89,7 @@ impl Chat {
     /// The site of the primary is lost, and the backup is the writer of epoch 2.
     async fn fail_over(&self) {
         let world = &self.world;
-        world
-            .set_record("b", |r| {
-                r.epoch = Epoch(2);
-                r.home = "site-2".into();
-                r.databases.get_mut(&mgc()).unwrap().principal = None;
-                r.lost_sites.insert("site-1".into(), Epoch(2));
-            })
-            .await;
+        world.record_failover().await;
         world
             .until("the old principal is stopped", async |w| w.instance("a").await.state == InstanceState::LeftBehind)
             .await;

@@ -6,20 +6,9 @@ mod support;
 
 use rules::id::{Epoch, PrincipalId, RoomId, Seq};
 use std::sync::Arc;
-use store::{
-    Appended, Attempt, Batch, Bound, CategoryLists, EntryKind, FirstAdministrator, NewEntry, NewRoomRow, Store,
-    StoreError,
-};
+use store::{Appended, Attempt, Batch, Bound, CategoryLists, EntryKind, NewEntry, NewRoomRow, Store, StoreError};
 use support::{Postgres, until};
 use uuid::Uuid;
-
-fn first() -> FirstAdministrator {
-    FirstAdministrator { name: "admin".to_owned(), password_hash: "none".to_owned() }
-}
-
-async fn open(postgres: &Postgres, server: &str, epoch: i64) -> Store {
-    Store::open(&postgres.target(server), Epoch(epoch), &first()).await.unwrap()
-}
 
 struct Place {
     postgres: Postgres,
@@ -30,7 +19,7 @@ struct Place {
 
 async fn place(rooms: usize) -> Place {
     let postgres = Postgres::start().await;
-    let store = open(&postgres, "server-1", 1).await;
+    let store = postgres.open("server-1", 1).await.unwrap();
     let admin = store.user("Admin").await.unwrap().unwrap().id;
     let lists = CategoryLists { allowed: vec!["everyone".to_owned()], ..CategoryLists::default() };
     store.create_category("Staff", "", &lists, admin).await.unwrap();
@@ -94,7 +83,7 @@ async fn repetitions_are_answered_with_the_first_result() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_of_two_servers_leave_no_gap_and_no_double() {
     let Place { postgres, store, admin, rooms } = place(20).await;
-    let stores = [Arc::new(store), Arc::new(open(&postgres, "server-2", 1).await)];
+    let stores = [Arc::new(store), Arc::new(postgres.open("server-2", 1).await.unwrap())];
     let rooms = Arc::new(rooms);
     // Every third post is offered to both servers.
     let shared: Arc<Vec<Uuid>> = Arc::new((0..400).map(|_| Uuid::now_v7()).collect());
@@ -170,13 +159,13 @@ async fn another_epoch_is_refused_in_every_writing_transaction() {
     ] {
         assert!(matches!(result, Err(StoreError::EpochRefused { .. })), "{result:?}");
     }
-    let refused = Store::open(&postgres.target("server-2"), Epoch(1), &first()).await;
+    let refused = postgres.open("server-2", 1).await;
     assert!(matches!(refused, Err(StoreError::EpochRefused { .. })), "{refused:?}");
 
     // The same epoch begins once, with the place in every room; an older one never again.
     let begun = sql.query_one("SELECT standfast.begin_epoch(2)", &[]).await.unwrap();
     assert_eq!(begun.get::<_, i64>(0), 1);
-    let store = open(&postgres, "server-1", 2).await;
+    let store = postgres.open("server-1", 2).await.unwrap();
     store.append(&batch(Uuid::now_v7()), Attempt::First).await.unwrap();
     let again = sql.query_one("SELECT standfast.begin_epoch(2)", &[]).await.unwrap();
     assert_eq!(again.get::<_, i64>(0), 0);

@@ -8,10 +8,7 @@ use rules::access::{Privacy, Role, RoomKind};
 use rules::history::parting;
 use rules::id::{CategoryId, Epoch, PrincipalId, RoomId, Seq};
 use store::left_behind::{self, Keeping, TailHead, TailSize};
-use store::{
-    Attempt, Batch, CategoryLists, EntryKind, FirstAdministrator, NewEntry, NewRoomRow, NewUserRow, RoomPatch, Store,
-    TailPart,
-};
+use store::{Attempt, Batch, CategoryLists, EntryKind, NewEntry, NewRoomRow, NewUserRow, RoomPatch, Store, TailPart};
 use support::Postgres;
 use uuid::Uuid;
 
@@ -51,7 +48,7 @@ fn add(role: Role, name: &str) -> RoomPatch {
 impl Site {
     async fn new() -> Self {
         let postgres = Postgres::start().await;
-        let store = open(&postgres, 1).await;
+        let store = postgres.open("server-1", 1).await.unwrap();
         let admin = store.user("admin").await.unwrap().unwrap().id;
         for name in ["ines", "mara"] {
             store.create_user(&user(name, None), admin).await.unwrap();
@@ -64,7 +61,7 @@ impl Site {
     /// The writer of epoch 2 goes on here.
     async fn begin_epoch_2(&mut self) {
         self.postgres.admin("mgc").await.execute("SELECT standfast.begin_epoch(2)", &[]).await.unwrap();
-        self.store = open(&self.postgres, 2).await;
+        self.store = self.postgres.open("server-1", 2).await.unwrap();
     }
 
     /// Bring home what `lost` holds alone, as the tail of one of its hosts, and deal with its changes.
@@ -109,11 +106,6 @@ impl Site {
         let rows = self.postgres.admin("mgc").await.query(query, &[]).await.unwrap();
         rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect()
     }
-}
-
-async fn open(postgres: &Postgres, epoch: i64) -> Store {
-    let first = FirstAdministrator { name: "admin".to_owned(), password_hash: "none".to_owned() };
-    Store::open(&postgres.target("server-1"), Epoch(epoch), &first).await.unwrap()
 }
 
 fn entered() -> (String, Option<String>) {

@@ -10,19 +10,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use store::{
-    Appended, Attempt, Batch, Bound, CategoryLists, EntryKind, EntryRow, FirstAdministrator, LateOutcome, NewEntry,
-    NewRoomRow, NewUserRow, ReEntered, Store, StoreError,
+    Appended, Attempt, Batch, Bound, CategoryLists, EntryKind, EntryRow, LateOutcome, NewEntry, NewRoomRow, NewUserRow,
+    ReEntered, Store, StoreError,
 };
 use support::Postgres;
 use uuid::Uuid;
-
-fn first() -> FirstAdministrator {
-    FirstAdministrator { name: "admin".to_owned(), password_hash: "none".to_owned() }
-}
-
-async fn open(postgres: &Postgres, server: &str, epoch: i64) -> Store {
-    Store::open(&postgres.target(server), Epoch(epoch), &first()).await.unwrap()
-}
 
 /// A database of epoch 2 with one room, in which two entries of epoch 1 stand: `old 1` and `old 2`.
 struct Place {
@@ -34,7 +26,7 @@ struct Place {
 
 async fn place() -> Place {
     let postgres = Postgres::start().await;
-    let before = open(&postgres, "server-1", 1).await;
+    let before = postgres.open("server-1", 1).await.unwrap();
     let user = NewUserRow { name: "ada".to_owned(), password_hash: None, administrator: false };
     let admin = before.user("admin").await.unwrap().unwrap().id;
     let ada = before.create_user(&user, admin).await.unwrap();
@@ -57,7 +49,7 @@ async fn place() -> Place {
     let old = (1..=2).map(|n| post(room, ada, Uuid::now_v7(), &format!("old {n}"))).collect();
     before.append(&Batch::new(old), Attempt::First).await.unwrap();
     postgres.admin("mgc").await.execute("SELECT standfast.begin_epoch(2)", &[]).await.unwrap();
-    let store = open(&postgres, "server-1", 2).await;
+    let store = postgres.open("server-1", 2).await.unwrap();
     Place { postgres, store, ada, room }
 }
 
@@ -270,8 +262,10 @@ async fn two_servers_and_people_who_post_leave_no_gap_and_no_double() {
     let entries: Vec<Lost<'_>> = (3..).zip(&texts).map(|(seq, text)| lost(seq, text)).collect();
     place.tail("mgc-2-s1a", &entries).await;
     let again: Vec<Uuid> = entries.iter().step_by(3).map(|e| e.3.unwrap()).collect();
-    let stores =
-        [Arc::new(open(&place.postgres, "server-2", 2).await), Arc::new(open(&place.postgres, "server-3", 2).await)];
+    let stores = [
+        Arc::new(place.postgres.open("server-2", 2).await.unwrap()),
+        Arc::new(place.postgres.open("server-3", 2).await.unwrap()),
+    ];
     let mut tasks = Vec::new();
     for store in &stores {
         let (store, room) = (store.clone(), place.room);
@@ -376,7 +370,7 @@ async fn a_database_of_the_first_version_is_brought_up_to_date_with_what_it_hold
     )
     .await
     .unwrap();
-    let store = open(&postgres, "server-1", 1).await;
+    let store = postgres.open("server-1", 1).await.unwrap();
     let batch = Batch::new(vec![post(RoomId(1), PrincipalId(1), Uuid::now_v7(), "new")]);
     store.append(&batch, Attempt::First).await.unwrap();
     let log = store.page(RoomId(1), Bound::Latest, 9).await.unwrap().entries;

@@ -132,6 +132,17 @@ impl World {
         record
     }
 
+    /// The record of a failover to `b` in epoch 2, as the authority there has it before `b` is promoted.
+    pub async fn record_failover(&self) {
+        let change = |r: &mut PoolRecord| {
+            r.epoch = Epoch(2);
+            r.home = "site-2".into();
+            r.databases.entry("mgc".into()).or_default().principal = None;
+            r.lost_sites.insert("site-1".into(), Epoch(2));
+        };
+        self.set_record("b", change).await;
+    }
+
     /// Give an order with the next stamp, and wait until it is over.
     pub async fn order(&self, host: &str, epoch: i64, order: Order) -> Outcome {
         let number = self.stamp.fetch_add(1, Ordering::Relaxed);

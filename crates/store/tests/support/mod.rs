@@ -3,13 +3,14 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use rules::id::Epoch;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-use store::Target;
+use store::{FirstAdministrator, Store, StoreError, Target};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -137,6 +138,12 @@ impl Postgres {
     /// How a chat server reaches it.
     pub fn target(&self, server: &str) -> Target {
         Target::new(("127.0.0.1", self.port), "standfast_chat", "trusted", "mgc", server)
+    }
+
+    /// Connect to it as a chat server does; the first to come makes the chat schema, with the administrator `admin`.
+    pub async fn open(&self, server: &str, epoch: i64) -> Result<Store, StoreError> {
+        let first = FirstAdministrator { name: "admin".to_owned(), password_hash: "none".to_owned() };
+        Store::open(&self.target(server), Epoch(epoch), &first).await
     }
 
     /// Its folder, for what a test keeps beside it.
