@@ -2,7 +2,7 @@
 //! instance asks before it opens for writing, and stays as it is when nobody answers.
 
 use crate::name::{DatabaseName, HostName, SiteName};
-use crate::record::{Part, PoolRecord};
+use crate::record::{DatabaseRecord, Part, PoolRecord};
 use std::collections::BTreeMap;
 
 /// What the other hosts said, this start.
@@ -62,29 +62,40 @@ pub fn may_open(
     if parts.and_then(|d| d.part_of(host)) != Some(Part::Principal) {
         return MayOpen::LeftBehind { epoch: newest.epoch };
     }
-    let mirror = parts.and_then(|d| d.mirror.as_ref()).map(|m| &m.host);
-    if let (Some(witness), Some(mirror)) = (ask.witness, mirror)
-        && ![witness, mirror].iter().any(|h| answers.records.contains_key(*h))
-        && !answers.without_peer
-    {
+    if let Some((witness, mirror)) = unheard(parts, ask, answers).filter(|_| !answers.without_peer) {
         return MayOpen::NoQuorum { witness: witness.clone(), mirror: mirror.clone() };
     }
     let Some(other) = ask.other_site else { return MayOpen::Open };
     // A site that has declared the other one lost needs no answer from it: the other can only have an older epoch,
     // because only this site's authority can raise it now.
     let declared_lost = newest.lost_sites.contains_key(other);
-    let answered = answers.records.values().any(|(site, _)| site == other);
-    if answered || declared_lost || answers.without_peer { MayOpen::Open } else { MayOpen::Ask { site: other.clone() } }
+    if has_answered(other, answers) || declared_lost || answers.without_peer {
+        MayOpen::Open
+    } else {
+        MayOpen::Ask { site: other.clone() }
+    }
+}
+
+/// Witness and mirror of a pair, when neither has answered.
+fn unheard<'a>(
+    parts: Option<&'a DatabaseRecord>,
+    ask: Askable<'a>,
+    answers: &Answers,
+) -> Option<(&'a HostName, &'a HostName)> {
+    let pair = ask.witness.zip(parts?.mirror.as_ref().map(|m| &m.host))?;
+    [pair.0, pair.1].iter().all(|h| !answers.records.contains_key(*h)).then_some(pair)
+}
+
+fn has_answered(site: &SiteName, answers: &Answers) -> bool {
+    answers.records.values().any(|(of, _)| of == site)
 }
 
 /// Whether leave to start alone has served its purpose: all who would have had to answer have answered since. From then on
 /// this host asks again after a stop, because the other site may have gone on without it once more.
 pub fn alone_is_over(host: &HostName, own: &PoolRecord, ask: Askable<'_>, answers: &Answers) -> bool {
-    let quorum = own.databases.values().filter(|d| d.part_of(host) == Some(Part::Principal)).all(|parts| {
-        let (Some(witness), Some(mirror)) = (ask.witness, parts.mirror.as_ref().map(|m| &m.host)) else { return true };
-        [witness, mirror].iter().any(|h| answers.records.contains_key(*h))
-    });
-    let other = ask.other_site.is_none_or(|other| answers.records.values().any(|(site, _)| site == other));
+    let mut own_pairs = own.databases.values().filter(|d| d.part_of(host) == Some(Part::Principal));
+    let quorum = own_pairs.all(|parts| unheard(Some(parts), ask, answers).is_none());
+    let other = ask.other_site.is_none_or(|other| has_answered(other, answers));
     answers.without_peer && quorum && other
 }
 
