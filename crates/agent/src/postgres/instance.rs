@@ -252,9 +252,7 @@ impl Instance {
     /// Start the postmaster and return it; does not wait until it takes connections.
     pub async fn start(&self) -> Result<Process, Error> {
         let data = self.data();
-        self.until_nobody_is_left().await?;
-        // Whoever held the lock is gone, as was just seen; its pid may be somebody else's by now.
-        let _ = fs::remove_file(data.join("postmaster.pid"));
+        self.release_locks().await?;
         let path = self.folder.join("log");
         if fs::metadata(&path).is_ok_and(|m| m.len() > LOG_BYTES_MAX) {
             let _ = fs::rename(&path, self.folder.join("log.old"));
@@ -276,6 +274,23 @@ impl Instance {
             let _ = child.wait().await;
         });
         process.ok_or_else(|| failed(format!("it ended at once; see {}", path.display())))
+    }
+
+    /// Wait until nobody works in the data, and remove what an earlier postmaster has left of its locks: its pid may be somebody
+    /// else's by now, and a lock file that is empty, because its writer was killed between making it and writing it, keeps
+    /// PostgreSQL from starting for ever.
+    pub async fn release_locks(&self) -> Result<(), Error> {
+        self.until_nobody_is_left().await?;
+        let socket = self.socket.join(format!(".s.PGSQL.{}", self.listen.1));
+        let lock = self.socket.join(format!(".s.PGSQL.{}.lock", self.listen.1));
+        for left in [self.data().join("postmaster.pid"), lock, socket] {
+            if let Err(error) = fs::remove_file(&left)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                return Err(Error::file(format!("remove {}, which a dead postmaster has left", left.display()))(error));
+            }
+        }
+        Ok(())
     }
 
     /// Wait until no process of an earlier postmaster holds the data. What does not notice that it is gone, frozen perhaps,
@@ -383,6 +398,7 @@ impl Instance {
     /// Recover stopped data as a writer's, and stop it again, with nobody able to reach it meanwhile: a checkpoint is the last
     /// thing in its log then. So does pg_rewind with data that was not stopped cleanly.
     pub async fn recover_alone(&self) -> Result<(), Error> {
+        self.release_locks().await?;
         let data = self.data();
         let run = self.programs.run("postgres", self.database.as_str(), |c| {
             c.arg("--single").arg("-F").arg("-D").arg(&data).arg("template1");
@@ -446,4 +462,38 @@ fn socket_folder(folder: &Path) -> PathBuf {
     let hash = Sha256::digest(own.as_os_str().as_encoded_bytes());
     let short: String = hash.iter().take(8).map(|b| format!("{b:02x}")).collect();
     std::env::temp_dir().join(format!("standfast-{short}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_instance_that_was_killed_while_it_wrote_its_locks_starts_again() {
+        let folder = std::env::temp_dir().join(format!("standfast-agent-locks-{}", std::process::id()));
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let secret = PoolSecret::from_text("0123456789abcdef0123456789abcdef0123456789abcdef").unwrap();
+        let (host, database) = (HostName::from("a"), DatabaseName::from("mgc"));
+        let programs = Programs::find().unwrap();
+        let instance = Instance::new(&folder, &host, &database, ("127.0.0.1".into(), port), programs, &secret);
+        instance.initdb().await.unwrap();
+        let process = instance.start().await.unwrap();
+        instance.until_postgres_answers(process).await.unwrap();
+        process.signal(Signal::SIGKILL);
+        kill_those_in(&instance.data());
+
+        let locks = [
+            instance.data().join("postmaster.pid"),
+            instance.socket.join(format!(".s.PGSQL.{port}.lock")),
+            instance.socket.join(format!(".s.PGSQL.{port}")),
+        ];
+        assert!(locks.iter().all(|lock| lock.exists()), "{locks:?} are what PostgreSQL leaves");
+        for lock in &locks[..2] {
+            fs::write(lock, "").unwrap();
+        }
+        let process = instance.start().await.unwrap();
+        instance.until_postgres_answers(process).await.unwrap();
+        instance.stop(process, Signal::SIGINT).await.unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -56,6 +56,7 @@ pub async fn rewind(
         return Err(Error::Unfit(format!("{} is on the timeline of {at} itself", instance.database)));
     }
     let alone = alone(instance).await?;
+    instance.release_locks().await?;
     begins()?;
     instance.prepare_folders()?;
     // A standby that was killed has to be recovered before a rewind, which only a writer's data can be.
