@@ -16,7 +16,7 @@ use cluster::name::{DatabaseName, HostName, ServerName};
 use cluster::order::StampedOrder;
 use cluster::record::PoolRecord;
 use cluster::report::{HostReport, OrderReport, ServerReport, TailReport};
-use cluster::secret::Purpose;
+use cluster::secret::{PoolSecret, Purpose};
 use cluster::witness::Reach;
 use rules::id::Epoch;
 use serde::Deserialize;
@@ -33,9 +33,10 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Longest time for looking whether another host's instance answers.
 const REACH_MAX: Duration = Duration::from_secs(5);
 
-/// The routes, behind the check of the caller's key. `extra` is served under the same check.
-pub fn router(host: Arc<Host>, extra: Router) -> Router {
-    let key: Arc<str> = format!("Bearer {}", host.secret.derive(Purpose::AgentApi)).into();
+/// The routes, behind the check of the caller's key.
+pub fn router(host: Arc<Host>, beside: crate::Beside) -> Router {
+    let metrics = crate::metrics::router(&host, beside.metrics);
+    let secret = host.secret.clone();
     Router::new()
         .route("/v1/report", get(report))
         .route("/v1/watch", get(watch))
@@ -53,13 +54,13 @@ pub fn router(host: Arc<Host>, extra: Router) -> Router {
         .route("/v1/sessions/{database}", get(sessions))
         .route("/v1/sessions/{database}/{spid}", delete(end_session))
         .with_state(host)
-        .merge(extra)
-        .layer(from_fn_with_state(key, check_key))
+        .merge(beside.routes)
+        .layer(from_fn_with_state(secret, check_key))
+        .merge(metrics)
 }
 
-async fn check_key(State(key): State<Arc<str>>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    if same(given.as_bytes(), key.as_bytes()) {
+async fn check_key(State(secret): State<PoolSecret>, request: Request, next: Next) -> Response {
+    if secret.is_brought_by(authorization(request.headers()), Purpose::AgentApi) {
         return next.run(request).await;
     }
     let message =
@@ -67,9 +68,9 @@ async fn check_key(State(key): State<Arc<str>>, request: Request, next: Next) ->
     (StatusCode::UNAUTHORIZED, Json(AgentError { message })).into_response()
 }
 
-/// Equality that takes as long for a near miss as for a wild guess.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (x, y)| differ | (x ^ y)) == 0
+/// The text of a request's `Authorization` header; empty without one.
+pub(crate) fn authorization(headers: &axum::http::HeaderMap) -> &str {
+    headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or_default()
 }
 
 impl IntoResponse for Error {

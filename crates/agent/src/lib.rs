@@ -13,6 +13,7 @@ pub mod host;
 mod jobs;
 pub mod lookout;
 pub mod management_store;
+mod metrics;
 pub mod order;
 pub mod pair;
 pub mod postgres;
@@ -33,6 +34,7 @@ use cluster::secret::{PoolSecret, SECRET_FILE};
 use cluster::topology::Topology;
 use std::path::PathBuf;
 use std::sync::Arc;
+use wire::metrics::Page;
 
 /// How an agent is started.
 #[derive(Clone, Debug)]
@@ -45,12 +47,29 @@ pub struct Config {
     pub without_peer: bool,
 }
 
-/// Run the agent until the process is asked to end. `extra` is served beside the agent's own API, behind the same check
-/// of the caller's key.
+/// What is served beside the agent's own API.
+pub struct Beside {
+    /// Behind the same check of the caller's key.
+    pub routes: axum::Router,
+    /// Adds its own series to the agent's page of metrics.
+    pub metrics: AddMetrics,
+}
+
+impl Beside {
+    /// Nothing beside it.
+    pub fn nothing() -> Self {
+        Self { routes: axum::Router::new(), metrics: Arc::new(|_| {}) }
+    }
+}
+
+/// Adds series to a page.
+pub type AddMetrics = Arc<dyn Fn(&mut Page) + Send + Sync>;
+
+/// Run the agent until the process is asked to end.
 ///
 /// # Errors
 /// When the host folder is not usable, or the address is taken.
-pub async fn run(config: Config, extra: axum::Router) -> Result<(), Error> {
+pub async fn run(config: Config, beside: Beside) -> Result<(), Error> {
     let secret_file = config.dir.join(SECRET_FILE);
     let unusable = |cause: String| Error::HostFolder { path: secret_file.display().to_string(), cause };
     let text = std::fs::read_to_string(&secret_file).map_err(|e| unusable(e.to_string()))?;
@@ -74,7 +93,7 @@ pub async fn run(config: Config, extra: axum::Router) -> Result<(), Error> {
     tokio::spawn(tail::bring::run(host.clone()));
     tokio::spawn(keep_databases(host.clone(), topology));
     tracing::info!(host = %host.name, %at, "agent is ready");
-    let app = api::router(host, extra);
+    let app = api::router(host, beside);
     axum::serve(listener, app).with_graceful_shutdown(asked_to_end()).await.map_err(failed)
 }
 

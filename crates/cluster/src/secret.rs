@@ -31,6 +31,8 @@ pub enum Purpose {
     PostgresChat,
     /// Password of the pool's first administrator, the user `admin`.
     FirstAdministrator,
+    /// Bearer token with which Prometheus reads metrics, and nothing else can be done.
+    Metrics,
 }
 
 /// Name of the PostgreSQL superuser that agents use.
@@ -57,6 +59,13 @@ impl PoolSecret {
         Ok(Self(text.as_bytes().to_vec()))
     }
 
+    /// Whether the text of an `Authorization` header brings the key for a purpose, as `Bearer …`. It takes as long for a near
+    /// miss as for a wild guess.
+    pub fn is_brought_by(&self, header: &str, purpose: Purpose) -> bool {
+        let key = format!("Bearer {}", self.derive(purpose));
+        header.len() == key.len() && header.bytes().zip(key.bytes()).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+    }
+
     /// The key for a purpose, as 64 hexadecimal digits.
     pub fn derive(&self, purpose: Purpose) -> String {
         let label = match purpose {
@@ -66,9 +75,25 @@ impl PoolSecret {
             Purpose::PostgresReplication => "standfast postgres replication",
             Purpose::PostgresChat => "standfast postgres chat",
             Purpose::FirstAdministrator => "standfast first administrator",
+            Purpose::Metrics => "standfast metrics",
         };
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
         mac.update(label.as_bytes());
         mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_opens_what_it_is_for_and_nothing_else() {
+        let secret = PoolSecret::from_text(&"0123456789abcdef".repeat(2)).expect("it is long enough");
+        let bearer = |purpose| format!("Bearer {}", secret.derive(purpose));
+        assert!(secret.is_brought_by(&bearer(Purpose::Metrics), Purpose::Metrics));
+        assert!(!secret.is_brought_by(&bearer(Purpose::Metrics), Purpose::AgentApi));
+        assert!(!secret.is_brought_by(&secret.derive(Purpose::Metrics), Purpose::Metrics));
+        assert!(!secret.is_brought_by("", Purpose::Metrics));
     }
 }

@@ -12,6 +12,7 @@ pub mod estimate;
 pub mod failpoint;
 pub mod found;
 pub mod journal;
+pub mod metrics;
 pub mod notify;
 pub mod observe;
 pub mod plan;
@@ -51,11 +52,11 @@ pub struct Conductor {
     pub starting: tokio::sync::Mutex<()>,
 }
 
-/// Start the conductor; the router serves `wire::run` and is to be put behind the agent's check of the caller's key.
+/// Start the conductor; its router, [`api::router`], is to be put behind the agent's check of the caller's key.
 ///
 /// # Errors
 /// When the host folder is not usable, for people.
-pub fn start(config: Config) -> Result<axum::Router, String> {
+pub fn start(config: Config) -> Result<Arc<Conductor>, String> {
     let path = config.dir.join(cluster::secret::SECRET_FILE);
     let text = std::fs::read_to_string(&path).map_err(|e| format!("read {}: {e}", path.display()))?;
     let secret = PoolSecret::from_text(&text).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -70,7 +71,7 @@ pub fn start(config: Config) -> Result<axum::Router, String> {
     tokio::spawn(observe::watch(conductor.clone()));
     tokio::spawn(notify::watch(conductor.clone()));
     carry_out::resume(&conductor);
-    Ok(api::router(conductor))
+    Ok(conductor)
 }
 
 impl Conductor {

@@ -3,8 +3,10 @@
 use crate::Conductor;
 use crate::agents::{Agents, REPORT};
 use cluster::Epoch;
+use cluster::alert::{self, Alert};
 use cluster::exposure::{History, Sample};
-use cluster::name::{DatabaseName, HostName};
+use cluster::name::{DatabaseName, HostName, SiteName};
+use cluster::notify::alarm::{Alarm, Sight, alarms};
 use cluster::record::PoolRecord;
 use cluster::report::HostReport;
 use cluster::runbook::{Exposure, Silence};
@@ -48,6 +50,9 @@ pub struct Observer(Mutex<Seen>);
 #[derive(Default)]
 struct Seen {
     silent: BTreeMap<HostName, Silence>,
+    heard: BTreeSet<HostName>,
+    alerts: BTreeMap<DatabaseName, Vec<Alert>>,
+    alarms: Vec<Alarm>,
     histories: BTreeMap<DatabaseName, History>,
     epoch: Option<Epoch>,
     began: Option<Instant>,
@@ -68,6 +73,21 @@ impl Observer {
         self.with(|s| s.silent.insert(host.clone(), silence));
     }
 
+    /// Hosts that answered the last round.
+    pub fn heard(&self) -> BTreeSet<HostName> {
+        self.with(|s| s.heard.clone())
+    }
+
+    /// The log-shipping alerts that stood in the last round.
+    pub fn alerts(&self) -> BTreeMap<DatabaseName, Vec<Alert>> {
+        self.with(|s| s.alerts.clone())
+    }
+
+    /// What needed a person in the last round, as this site's authority is to tell it.
+    pub fn alarms(&self) -> Vec<Alarm> {
+        self.with(|s| s.alarms.clone())
+    }
+
     /// What each database stands to lose now, as far as is known here.
     pub fn exposure(&self) -> BTreeMap<DatabaseName, Exposure> {
         self.with(|s| {
@@ -76,11 +96,15 @@ impl Observer {
         })
     }
 
-    /// Take a look at everybody into account.
-    pub fn note(&self, look: &Look) {
+    /// Take a look at everybody into account, as it is seen from `site`.
+    pub fn note(&self, look: &Look, topology: &Topology, site: &SiteName) {
         self.with(|s| {
             s.silent = look.silent.clone();
+            s.heard = look.reports.keys().cloned().collect();
             let Some(record) = look.newest_record() else { return };
+            s.alerts = alert::all(topology, &record, |host, name| look.reports.get(host)?.instances.get(name));
+            let sight = Sight { topology, record: &record, reports: &look.reports, silent: &look.silent };
+            s.alarms = alarms(&sight, site);
             let began = *s.began.get_or_insert_with(Instant::now);
             if s.epoch != Some(record.epoch) && record.databases.values().any(|d| d.principal.is_some()) {
                 s.epoch = Some(record.epoch);
@@ -142,7 +166,7 @@ pub async fn watch(conductor: Arc<Conductor>) {
         if let Ok(topology) = conductor.agents.topology() {
             let look = ask(&conductor.agents, &topology, all_hosts(&topology), REPORT).await;
             at_home = look.newest_record().is_some_and(|r| r.home == conductor.agents.site);
-            conductor.observer.note(&look);
+            conductor.observer.note(&look, &topology, &conductor.agents.site);
             conductor.notifier.note(&look, &topology, &conductor);
         }
         tokio::time::sleep(if at_home { ROUND_HOME } else { ROUND_AWAY }).await;

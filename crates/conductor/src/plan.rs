@@ -35,7 +35,7 @@ pub async fn situation(
     let topology = conductor.agents.topology()?;
     let look = ask(&conductor.agents, &topology, all_hosts(&topology), REPORT).await;
     // Steps pass over hosts that were silent; one that has just returned must not count as such.
-    conductor.observer.note(&look);
+    conductor.observer.note(&look, &topology, &conductor.agents.site);
     let own = conductor.agents.own_record().await?;
     let newest = match (own, look.newest_record()) {
         (Some(own), Some(seen)) if seen.supersedes(&own) => Some(seen),

@@ -1,6 +1,7 @@
 //! What all parts of a server share.
 
 use crate::chat_path::Poster;
+use crate::counts::Counts;
 use crate::error::Error;
 use crate::forward::Forward;
 use crate::host_folder::HostFolder;
@@ -59,6 +60,8 @@ pub struct App {
     pub links: Links,
     /// Posts that another server writes for this one.
     pub forward: Forward,
+    /// What is counted for metrics.
+    pub counts: Counts,
     /// Sessions that can be told something.
     pub listeners: Listeners,
     /// Hashes passwords.
@@ -94,6 +97,7 @@ impl App {
             mender,
             links: Links::default(),
             forward: Forward::default(),
+            counts: Counts::default(),
             listeners: Listeners::default(),
             passwords: Passwords::new(HASHES_AT_ONCE)?,
             http: reqwest::Client::builder().no_proxy().build()?,

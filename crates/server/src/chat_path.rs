@@ -63,6 +63,8 @@ pub struct Post {
     pub client_id: Uuid,
     /// The text, checked.
     pub text: String,
+    /// When it arrived.
+    pub arrived: Instant,
     /// Who waits for the outcome.
     pub answer: Answer,
 }
@@ -313,8 +315,12 @@ async fn attempt(
     }
     answer_all(app, refused);
     let versions: Vec<i64> = entries.iter().map(|e| e.access_version).collect();
+    let (posts_in_it, began) = (entries.len(), Instant::now());
     let results = match store.append(&Batch::new(entries), attempt).await {
-        Ok(results) => results,
+        Ok(results) => {
+            app.counts.committed(posts_in_it, began.elapsed());
+            results
+        }
         Err(error) => {
             *posts = taken;
             return Err(error);
@@ -423,6 +429,9 @@ pub fn answer_all(app: &App, answers: Vec<(Post, Outcome)>) {
     let mut to_servers = Answers::default();
     for (post, outcome) in answers {
         app.poster.resolved(&post);
+        if !matches!(post.answer, Answer::Server { .. }) {
+            app.counts.answered(&outcome, post.arrived.elapsed());
+        }
         match post.answer {
             Answer::Session { id, outbox } => {
                 let frame = match outcome {

@@ -6,6 +6,7 @@
 
 mod app;
 mod chat_path;
+mod counts;
 mod error;
 mod follow;
 mod forward;

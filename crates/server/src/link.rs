@@ -86,6 +86,13 @@ impl Links {
         to.get(server).is_some_and(|link| link.up.load(Ordering::Acquire)) && from.contains_key(server.as_str())
     }
 
+    /// How many other servers there is a link to, and one from.
+    pub fn count_up(&self) -> usize {
+        let names: Vec<ServerName> =
+            self.out.read().expect("no code panics while it holds the links").keys().cloned().collect();
+        names.iter().filter(|name| self.is_up(name)).count()
+    }
+
     /// How often a link has ended. What was sent before a link ended may be lost.
     pub fn broken(&self) -> u64 {
         self.broken.load(Ordering::Acquire)

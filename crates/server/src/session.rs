@@ -368,7 +368,10 @@ impl Session {
             return self.refuse(id, code, message);
         }
         let answer = Answer::Session { id, outbox: self.who.outbox.clone() };
-        self.app.poster.post(&self.app, Post { room, author: self.who.author.clone(), client_id, text, answer });
+        let arrived = tokio::time::Instant::now();
+        self.app
+            .poster
+            .post(&self.app, Post { room, author: self.who.author.clone(), client_id, text, arrived, answer });
     }
 }
 

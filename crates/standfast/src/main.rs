@@ -4,6 +4,7 @@ use clap::Parser;
 use shell::{Command, Context, Failure, Outcome};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Persistent group chat that keeps its promises when a data centre is lost.
 #[derive(Debug, Parser)]
@@ -67,9 +68,13 @@ async fn run(cli: Cli) -> Outcome {
             trace("info");
             let dir = host_folder(cli.dir)?;
             let host = cluster::name::HostName::from(host.as_str());
-            let runs = conductor::start(conductor::Config { dir: dir.clone(), host: host.clone() })?;
+            let conductor = conductor::start(conductor::Config { dir: dir.clone(), host: host.clone() })?;
             let config = agent::Config { dir, host, without_peer };
-            agent::run(config, runs).await.map_err(|e| Failure::Failed(e.to_string()))
+            let beside = agent::Beside {
+                routes: conductor::api::router(conductor.clone()),
+                metrics: Arc::new(move |page| conductor::metrics::add(&conductor, page)),
+            };
+            agent::run(config, beside).await.map_err(|e| Failure::Failed(e.to_string()))
         }
         Role::Serve { server } => {
             trace("info");

@@ -6,6 +6,7 @@ pub mod chat;
 pub mod http;
 pub mod ledger;
 pub mod link;
+pub mod metrics;
 pub mod notification;
 pub mod run;
 pub mod run_report;

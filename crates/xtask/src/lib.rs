@@ -1,6 +1,7 @@
 //! Keeps the repository tidy: pages that are generated from code, and checks that a compiler does not make. Not shipped.
 
 pub mod manifest;
+mod metrics_page;
 pub mod pages;
 
 use std::path::{Path, PathBuf};

@@ -10,11 +10,16 @@ use std::fmt::Write;
 /// Every generated page: its path in the repository and its text.
 pub fn all() -> Vec<(String, String)> {
     let runbooks = cluster::runbook::ALL.iter().map(|r| (format!("docs/runbooks/{}-steps.md", r.name), runbook(r)));
-    runbooks.chain([("docs/reference-terms.md".to_owned(), reference_terms())]).collect()
+    runbooks
+        .chain([
+            ("docs/reference-terms.md".to_owned(), reference_terms()),
+            ("docs/metrics.md".to_owned(), crate::metrics_page::metrics()),
+        ])
+        .collect()
 }
 
 /// A text in a cell of a table.
-fn cell(text: &str) -> String {
+pub(crate) fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
 

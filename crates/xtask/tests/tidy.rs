@@ -123,3 +123,33 @@ fn steps_pages_and_statements_agree() {
         }
     }
 }
+
+/// Names of metrics in a text, as series are named: those of a histogram without their endings.
+fn metrics_named(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|w| w.starts_with("standfast_"));
+    let histogram = |word: &str| {
+        let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| word.strip_suffix(end));
+        base.filter(|base| wire::metrics::catalogue::ALL.iter().any(|m| m.name == *base)).map(str::to_owned)
+    };
+    words.map(|word| histogram(word).unwrap_or_else(|| word.to_owned())).collect()
+}
+
+#[test]
+fn the_dashboard_and_the_alert_rules_name_metrics_that_there_are() {
+    let root = xtask::root();
+    let all: BTreeSet<&str> = wire::metrics::catalogue::ALL.iter().map(|m| m.name).collect();
+    for file in ["ops/grafana/standfast.json", "ops/prometheus/alerts.yml", "docs/runbooks/preflight.md"] {
+        let text = fs::read_to_string(root.join(file)).unwrap();
+        let named = metrics_named(&text);
+        assert!(named.len() > 3, "{file} names metrics");
+        // A name that a sentence shortens, as `standfast_preflight_…`, ends in a bar; so does the example's file name there.
+        let unknown: Vec<_> = named
+            .iter()
+            .filter(|n| !all.contains(n.as_str()) && !n.ends_with('_') && *n != "standfast_failover")
+            .collect();
+        assert!(
+            unknown.is_empty(),
+            "{file} names metrics that nobody writes: {unknown:?}; docs/metrics.md has those there are"
+        );
+    }
+}

@@ -80,7 +80,7 @@ impl World {
                 std::fs::write(folder.join("s3.credentials"), key).expect("the folder takes files");
             }
             let config = agent::Config { dir: folder, host: host.name.into(), without_peer: false };
-            tokio::spawn(async move { agent::run(config, axum::Router::new()).await.expect("the agent runs") });
+            tokio::spawn(async move { agent::run(config, agent::Beside::nothing()).await.expect("the agent runs") });
         }
         for host in ["a", "b"] {
             let first = Mutex::new(None);

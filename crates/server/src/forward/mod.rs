@@ -186,6 +186,7 @@ pub fn gather(app: &App, server: &Arc<str>, run: u64, posts: Vec<Forwarded>) {
                 author: Author { id: post.author, name: post.author_name.into() },
                 client_id: post.client_id,
                 text: post.text,
+                arrived: tokio::time::Instant::now(),
                 answer: Answer::Server { server: server.clone(), run, number: post.number },
             },
         );

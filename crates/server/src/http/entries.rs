@@ -107,6 +107,7 @@ pub async fn post(
             author: Author { id: caller.id, name: caller.name.into() },
             client_id: body.client_id,
             text: body.text,
+            arrived: tokio::time::Instant::now(),
             answer: Answer::Call(sender),
         },
     );

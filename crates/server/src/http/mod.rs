@@ -4,6 +4,7 @@ mod call;
 mod categories;
 mod docs;
 mod entries;
+mod metrics;
 mod pool;
 mod rooms;
 mod sign_in;
@@ -43,6 +44,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/rooms/{id}/entries", get(entries::page).post(entries::post))
         .route("/v1/tails", get(tails::list))
         .route("/v1/tails/{id}", get(tails::page))
+        .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(docs::openapi))
         .route("/docs/frames", get(docs::frames))
         .fallback(call::no_such_path)

@@ -9,6 +9,7 @@ pub mod database;
 pub mod history;
 pub mod lab;
 pub mod log_shipping;
+pub mod metrics;
 pub mod mirror;
 pub mod notify;
 pub mod pool;
@@ -50,6 +51,8 @@ pub enum Command {
     Mirror(mirror::Args),
     /// Turn log shipping to the backup off and on, or show its state and its history
     LogShipping(log_shipping::Args),
+    /// Let Prometheus read metrics of agents and chat servers
+    Metrics(metrics::Args),
     /// Try whether notices arrive, by webhook and mail, and see what became of them
     Notify(notify::Args),
     /// Show or set the servers that accept clients
@@ -98,6 +101,7 @@ impl Command {
             Command::Database(args) => database::run(context, args).await,
             Command::Mirror(args) => mirror::run(context, args).await,
             Command::LogShipping(args) => log_shipping::run(context, args).await,
+            Command::Metrics(args) => metrics::run(context, args),
             Command::Notify(args) => notify::run(context, args).await,
             Command::ActiveServers(args) => active_servers::run(context, args).await,
             Command::Topology(args) => topology::run(context, args).await,

@@ -9,8 +9,8 @@ use cluster::runbook::{Exposure, Facts, Runbook, View, named};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::PathBuf;
+use wire::metrics::{Page, catalogue as c, exposure};
 use wire::run::RunSummary;
 
 /// Arguments.
@@ -146,55 +146,24 @@ fn show(told: &Told, readiness: &Readiness, json: bool) -> Outcome {
     Ok(())
 }
 
-/// Prometheus text. Every series is there each time, so that an alert can be put on it.
+/// What the file tells. Every series is there each time, so that an alert can be put on it.
 fn metrics(told: &Told) -> String {
-    let labels = format!("pool=\"{}\",runbook=\"{}\"", label(&told.pool), label(&told.runbook));
-    let mut out = String::new();
-    let mut series = |name: &str, help: &str, values: Vec<(String, f64)>| {
-        if values.is_empty() {
-            return;
-        }
-        let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n");
-        for (extra, value) in values {
-            let _ = writeln!(out, "{name}{{{labels}{extra}}} {value}");
-        }
-    };
-    let one = |value: f64| vec![(String::new(), value)];
-    let truth = |is: bool| if is { 1.0 } else { 0.0 };
+    let runbook = [told.runbook.as_str()];
+    let mut page = Page::new(&[("pool", &told.pool)]);
     let judged = told.readiness.as_ref();
-    let ready = judged.is_some_and(|r| r.refused.is_empty());
-    series("standfast_preflight_judged", "1 when the pool could be looked at.", one(truth(judged.is_some())));
-    series("standfast_preflight_ready", "1 when the run would not be refused.", one(truth(ready)));
-    series("standfast_preflight_at_seconds", "When it was looked at, in Unix time.", one(told.now_s as f64));
+    page.add_truth(&c::PREFLIGHT_JUDGED, &runbook, judged.is_some());
+    page.add_truth(&c::PREFLIGHT_READY, &runbook, judged.is_some_and(|r| r.refused.is_empty()));
+    page.add(&c::PREFLIGHT_AT, &runbook, told.now_s as f64);
     if let Some(readiness) = judged {
-        let refused = readiness.refused.len() as f64;
-        series("standfast_preflight_refusals", "Reasons to refuse the run.", one(refused));
-        let warnings = Check::ALL.map(|check| {
+        page.add(&c::PREFLIGHT_REFUSALS, &runbook, readiness.refused.len() as f64);
+        for check in Check::ALL {
             let count = readiness.warnings.iter().filter(|w| w.check == check).count();
-            (format!(",check=\"{}\"", check.name()), count as f64)
-        });
-        series("standfast_preflight_warnings", "Warnings of each check.", warnings.into());
+            page.add(&c::PREFLIGHT_WARNINGS, &[&told.runbook, check.name()], count as f64);
+        }
     }
-    if let Some(at) = told.last_success_s {
-        let help = "When the runbook was last carried out to its end, in Unix time.";
-        series("standfast_last_success_at_seconds", help, one(at as f64));
-    }
-    let exposed = |of: fn(&Exposure) -> Option<f64>| {
-        let known = told.exposure.iter().filter_map(|(name, e)| Some((name, of(e)?)));
-        known.map(|(name, value)| (format!(",database=\"{}\"", label(name.as_str())), value)).collect::<Vec<_>>()
-    };
-    let posts = exposed(|e| e.entries.map(|n| n as f64));
-    series("standfast_exposure_posts", "Posts that the backup lacks, as last seen.", posts);
-    let bytes = exposed(|e| e.bytes.map(|n| n as f64));
-    series("standfast_exposure_bytes", "Bytes of log that the backup lacks, as last seen.", bytes);
-    let behind = exposed(|e| e.behind_ms.map(|ms| ms as f64 / 1000.0));
-    series("standfast_exposure_behind_seconds", "Age of the backup's content against the principal's.", behind);
-    out
-}
-
-/// A label's value, as the format wants it.
-fn label(raw: &str) -> String {
-    raw.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    page.add_known(&c::RUN_SUCCESS, &runbook, told.last_success_s.map(|at| at as f64));
+    exposure(&mut page, &told.exposure);
+    page.text()
 }
 
 #[cfg(test)]
@@ -218,10 +187,11 @@ mod tests {
     fn every_check_has_its_series_and_labels_cannot_break_out() {
         let warning = Warning { check: Check::Disk, says: "full".into(), hint: "make room".into() };
         let text = metrics(&told(Some(Readiness { warnings: vec![warning], ..Readiness::default() })));
-        let labels = "pool=\"chat.\\\"x\\\"\\nexample\",runbook=\"failover\"";
+        let pool = "pool=\"chat.\\\"x\\\"\\nexample\"";
+        let labels = format!("{pool},runbook=\"failover\"");
         assert!(text.contains(&format!("standfast_preflight_ready{{{labels}}} 1\n")), "{text}");
         assert!(text.contains(&format!("standfast_preflight_warnings{{{labels},check=\"disk\"}} 1\n")), "{text}");
-        assert!(text.contains(&format!("standfast_exposure_behind_seconds{{{labels},database=\"mgc\"}} 1.5\n")));
+        assert!(text.contains(&format!("standfast_exposure_seconds{{{pool},database=\"mgc\"}} 1.5\n")));
         assert_eq!(text.matches("standfast_preflight_warnings{").count(), Check::ALL.len());
         assert!(!text.contains("standfast_exposure_bytes"), "what is not known is left out");
         assert!(text.lines().all(|line| line.starts_with("# ") || line.starts_with("standfast_")), "{text}");
