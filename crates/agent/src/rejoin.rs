@@ -52,10 +52,19 @@ pub async fn stopped_writer(
     Ok(true)
 }
 
-/// A standby is about to be started. One that ends again and again cannot follow: join. Tells whether it did.
+/// A standby is about to be started. One whose log goes beyond a place where the present principal's history left its timeline
+/// would apply that, and one that ends again and again cannot follow: join. Tells whether it did.
 pub async fn starting(host: &Host, database: &Database, record: &PoolRecord, work: &mut Work) -> Result<bool, Error> {
     let Some(principal) = principal_to_join(host, database, record) else { return Ok(false) };
     work.rejoin.starts += 1;
+    if let Some(at) = host.postgres_of(&database.name, &principal)
+        && reaches(&at).await
+        // A principal that does not answer yet is seen at the next start, or when its standby does not follow.
+        && rebuild::holds_log_of_others(&database.instance, &at).await.unwrap_or(false)
+    {
+        let why = "its log holds what that history does not";
+        return join(host, database, work, &principal, why).await;
+    }
     if work.rejoin.starts <= STARTS {
         return Ok(false);
     }

@@ -2,6 +2,7 @@
 
 pub mod conf;
 pub mod copy;
+pub mod history;
 pub mod instance;
 pub mod process;
 pub mod programs;

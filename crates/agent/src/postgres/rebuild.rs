@@ -2,11 +2,14 @@
 
 use crate::error::Error;
 use crate::postgres::conf::{Archive, Conf};
+use crate::postgres::history::{History, Kept, segment};
 use crate::postgres::instance::{Instance, remove};
+use crate::postgres::share::{SEGMENT_BYTES, place};
 use cluster::secret::{ROLE_ADMIN, ROLE_REPLICATION};
 use cluster::wal::Lsn;
 use rules::id::Epoch;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -52,7 +55,8 @@ pub async fn rewind(
     begins: impl FnOnce() -> Result<(), Error>,
 ) -> Result<String, Error> {
     checkpoint_at(instance, at).await?;
-    if course(instance, at).await? == Course::Same {
+    let history = history_of(instance, at).await?;
+    if course_in(instance, &history).await? == Course::Same {
         return Err(Error::Unfit(format!("{} is on the timeline of {at} itself", instance.database)));
     }
     let alone = alone(instance).await?;
@@ -73,6 +77,7 @@ pub async fn rewind(
         }
     });
     run.await?;
+    leave_out_log_of_others(instance, &history)?;
     clear(&instance.copied())?;
     clear(&instance.copied().join(crate::postgres::copy::PARTIAL))?;
     instance.configure(&instance.plain_conf())?;
@@ -171,11 +176,64 @@ fn is_of_tail(name: &str, fork: Option<Lsn>) -> bool {
     if name.ends_with(".history") {
         return true;
     }
-    let segment = name.len() == 24 && name.bytes().all(|b| b.is_ascii_hexdigit());
-    let Some(fork) = fork else { return segment };
-    let size = u64::from(crate::postgres::conf::WAL_SEGMENT_MB) * 1024 * 1024;
-    let number = |from: usize| u64::from_str_radix(&name[from..from + 8], 16).unwrap_or(u64::MAX);
-    segment && (number(8) << 32) + (number(16) + 1) * size > fork.0
+    match (segment(name), fork) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some((_, begins)), Some(fork)) => begins.0 + SEGMENT_BYTES > fork.0,
+    }
+}
+
+/// Whether `pg_wal` holds log past a place where the history of the writer at `at` left its timeline. PostgreSQL would apply
+/// it at the next start, where it finds the segment of the newer timeline nowhere yet.
+///
+/// # Errors
+/// When the writer does not answer.
+pub async fn holds_log_of_others(instance: &Instance, at: &str) -> Result<bool, Error> {
+    let wal = instance.data().join("pg_wal");
+    for (timeline, fork) in history_of(instance, at).await?.left {
+        if !wal.join(format!("{timeline:08X}{}", place(fork))).exists() {
+            continue;
+        }
+        let read = instance.programs.run("pg_waldump", instance.database.as_str(), |command| {
+            command.arg("-p").arg(&wal).args(["-t", &timeline.to_string(), "-s", &fork.to_string(), "-n", "1"]);
+        });
+        // It fails where no record begins.
+        if read.await.is_ok_and(|said| !said.trim().is_empty()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Leave nothing in `pg_wal` that the writer's history does not have. `pg_rewind` looks at what was applied, and finds
+/// nothing to do where log of another history was only received; and PostgreSQL applies what it finds there, past the fork,
+/// where it finds the segment of a newer timeline nowhere yet. It was salvaged before. In the segment of the fork everything
+/// after it becomes zero, which ends the log there.
+fn leave_out_log_of_others(instance: &Instance, history: &History) -> Result<(), Error> {
+    let wal = instance.data().join("pg_wal");
+    let what = || format!("leave out what another history wrote in {}", wal.display());
+    for entry in fs::read_dir(&wal).map_err(Error::file(what()))? {
+        let entry = entry.map_err(Error::file(what()))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(segment) = segment(&name) else { continue };
+        match history.keeps(segment) {
+            Kept::Whole => {}
+            Kept::UpTo(bytes) => {
+                let file = fs::OpenOptions::new().write(true).open(entry.path()).map_err(Error::file(what()))?;
+                let rest = usize::try_from(SEGMENT_BYTES - bytes).unwrap_or_default();
+                file.write_all_at(&vec![0; rest], bytes).map_err(Error::file(what()))?;
+                file.sync_all().map_err(Error::file(what()))?;
+            }
+            Kept::Nothing => {
+                fs::remove_file(entry.path()).map_err(Error::file(what()))?;
+                for mark in ["ready", "done"] {
+                    // Most have none.
+                    let _ = fs::remove_file(wal.join("archive_status").join(format!("{name}.{mark}")));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// How the timeline that an instance is on lies to a writer's.
@@ -194,6 +252,11 @@ pub enum Course {
 /// # Errors
 /// When the writer does not answer, or the control file cannot be read.
 pub async fn course(instance: &Instance, at: &str) -> Result<Course, Error> {
+    course_in(instance, &history_of(instance, at).await?).await
+}
+
+/// The history of the writer at `at`.
+async fn history_of(instance: &Instance, at: &str) -> Result<History, Error> {
     let source = instance.connection_to(at, ROLE_ADMIN, "postgres", "standfast agent");
     let query = "SELECT timeline_id || E'\\n' || coalesce(pg_read_file('pg_wal/' || upper(lpad(to_hex(timeline_id), 8, '0')) \
                  || '.history', 0, 1000000, true), '') \
@@ -201,46 +264,43 @@ pub async fn course(instance: &Instance, at: &str) -> Result<Course, Error> {
     let run = instance.programs.run("psql", instance.database.as_str(), |command| {
         command.arg("-X").arg("-A").arg("-t").arg("-q").arg("-d").arg(&source).args(["-c", query]);
     });
-    let answer = run.await?;
+    let said = run.await?;
+    let (present, left) = said.split_once('\n').unwrap_or((&said, ""));
+    Ok(History::read(present.trim().parse().ok(), left))
+}
+
+async fn course_in(instance: &Instance, history: &History) -> Result<Course, Error> {
     let data = instance.data();
     let control = instance.programs.run("pg_controldata", instance.database.as_str(), |c| {
         c.arg("-D").arg(&data);
     });
-    Ok(course_of(&control.await?, &answer))
+    Ok(course_of(&control.await?, history))
 }
 
-/// The same, from what `pg_controldata` says and from the writer's timeline and its history. Pure.
-fn course_of(control: &str, writer: &str) -> Course {
+/// The same, from what `pg_controldata` says and from the writer's history. Pure.
+fn course_of(control: &str, writer: &History) -> Course {
     let said = |title: &str| control.lines().find_map(|l| l.strip_prefix(title)?.trim().parse::<u32>().ok());
     // A standby has followed to a later timeline than that of its last restartpoint.
     let own = said("Latest checkpoint's TimeLineID:").max(said("Min recovery ending loc's timeline:"));
-    let mut lines = writer.lines();
-    let present = lines.next().and_then(|l| l.trim().parse::<u32>().ok());
-    if own.is_some() && own == present {
+    if own.is_some() && own == writer.present {
         return Course::Same;
     }
-    let left = lines.find_map(|line| {
-        let mut fields = line.split_whitespace();
-        let timeline: u32 = fields.next()?.parse().ok()?;
-        let fork: Lsn = fields.next()?.parse().ok()?;
-        (Some(timeline) == own).then_some(fork)
-    });
-    left.map_or(Course::Strange, Course::Left)
+    let left = writer.left.iter().find(|(timeline, _)| Some(*timeline) == own);
+    left.map_or(Course::Strange, |(_, fork)| Course::Left(*fork))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const WRITER: &str =
-        "3\n1\t0/3000000\tno recovery target specified\n\n2\t0/5000100\tno recovery target specified\n";
+    const LEFT: &str = "1\t0/3000000\tno recovery target specified\n\n2\t0/5000100\tno recovery target specified\n";
 
     fn check(checkpoint: u32, recovered: u32, expect: Course) {
         let control = format!(
             "pg_control version number:            1300\nLatest checkpoint's TimeLineID:       {checkpoint}\n\
              Min recovery ending loc's timeline:   {recovered}\n"
         );
-        assert_eq!(course_of(&control, WRITER), expect, "{checkpoint}, {recovered}");
+        assert_eq!(course_of(&control, &History::read(Some(3), LEFT)), expect, "{checkpoint}, {recovered}");
     }
 
     #[test]
@@ -250,6 +310,6 @@ mod tests {
         check(1, 0, Course::Left(Lsn(0x300_0000)));
         check(1, 2, Course::Left(Lsn(0x500_0100)));
         check(4, 0, Course::Strange);
-        assert_eq!(course_of("", ""), Course::Strange);
+        assert_eq!(course_of("", &History::default()), Course::Strange);
     }
 }

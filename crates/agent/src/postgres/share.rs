@@ -10,6 +10,7 @@
 use crate::bucket::{Bucket, Copying, Shipping};
 use crate::error::Error;
 use crate::postgres::conf::{Archive, ArchiveTo, WAL_SEGMENT_MB};
+use crate::postgres::history::{History, Kept, segment};
 use crate::postgres::programs::Programs;
 use crate::postgres::share_folder::Folder;
 use cluster::wal::Lsn;
@@ -230,9 +231,12 @@ fn add_missing(pg_wal: &Path, to: &Path, there: &BTreeMap<String, Shipped>, prog
     list(pg_wal, false, &mut own).map_err(Error::file(format!("list {}", pg_wal.display())))?;
     let newest = own.keys().rfind(|name| is_history(name));
     let Some(newest) = newest else { return Ok(()) };
-    let history = fs::read_to_string(pg_wal.join(newest)).map_err(Error::file(format!("read {newest}")))?;
+    let text = fs::read_to_string(pg_wal.join(newest)).map_err(Error::file(format!("read {newest}")))?;
+    let history = History::read(None, &text);
     for (name, file) in &own {
-        if is_there(name) || !(is_history(name) || is_of(name, &history)) {
+        // A segment that its timeline was left in is not whole.
+        let whole = segment(name).is_some_and(|segment| history.keeps(segment) == Kept::Whole);
+        if is_there(name) || !(is_history(name) || whole) {
             continue;
         }
         let aside = to.join(format!(".{name}.new"));
@@ -287,17 +291,6 @@ pub(crate) fn list(folder: &Path, partial: bool, files: &mut BTreeMap<String, Sh
 
 pub(crate) fn is_history(name: &str) -> bool {
     name.strip_suffix(".history").is_some_and(|timeline| timeline.len() == 8)
-}
-
-/// Whether a segment belongs to a timeline of this history, and ends before that timeline was left.
-fn is_of(name: &str, history: &str) -> bool {
-    let Some(start) = start_of(name).filter(|_| is_segment(name)) else { return false };
-    history.lines().any(|line| {
-        let mut fields = line.split_whitespace();
-        let timeline = fields.next().and_then(|t| t.parse::<u32>().ok());
-        let left = fields.next().and_then(|lsn| lsn.parse::<Lsn>().ok());
-        timeline == u32::from_str_radix(&name[..8], 16).ok() && left.is_some_and(|lsn| start.0 + SEGMENT_BYTES <= lsn.0)
-    })
 }
 
 /// Whether a file name is that of a segment.

@@ -1,0 +1,117 @@
+//! Rewinds with PostgreSQL alone: no agents, three instances that the test starts.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+use agent::postgres::conf::Conf;
+use agent::postgres::instance::Instance;
+use agent::postgres::process::Process;
+use agent::postgres::programs::Programs;
+use agent::postgres::rebuild;
+use cluster::secret::PoolSecret;
+use nix::sys::signal::Signal;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// A folder that goes with the test.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        for host in ["principal", "mirror", "backup"] {
+            agent::postgres::process::kill_those_in(&self.0.join(host).join("pg/mgc/data"));
+        }
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn instance(folder: &Folder, host: &str) -> Instance {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let secret = PoolSecret::from_text("0123456789abcdef0123456789abcdef0123456789abcdef").unwrap();
+    let (name, database, programs) = (host.into(), "mgc".into(), Programs::find().unwrap());
+    Instance::new(&folder.0.join(host), &name, &database, ("127.0.0.1".into(), port), programs, &secret)
+}
+
+fn at(instance: &Instance) -> String {
+    format!("127.0.0.1:{}", instance.listen.1)
+}
+
+async fn run(instance: &Instance) -> Process {
+    let process = instance.start().await.unwrap();
+    instance.until_postgres_answers(process).await.unwrap();
+    process
+}
+
+/// A standby of another instance, which applies what it receives so many milliseconds late.
+async fn standby(instance: &Instance, of: &Instance, apply_delay_ms: u64) -> Process {
+    let stream_from = Some(instance.stream_from(&at(of)));
+    instance.configure(&Conf { stream_from, apply_delay_ms, ..instance.plain_conf() }).unwrap();
+    run(instance).await
+}
+
+async fn ask(instance: &Instance, query: &str) -> String {
+    let client = instance.sql.client().await.unwrap();
+    client.query_one(&format!("SELECT ({query})::text"), &[]).await.unwrap().get(0)
+}
+
+async fn write(instance: &Instance, statements: &[&str]) {
+    instance.sql.run_apart("write", "mgc", statements).await.unwrap();
+}
+
+async fn until(sentence: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < Duration::from_secs(30), "waited 30 s for: {sentence}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn log_of_another_history_that_was_received_and_not_applied_is_not_applied_after_a_rewind() {
+    let folder = Folder(std::env::temp_dir().join(format!("standfast-agent-rewind-{}", std::process::id())));
+    let [principal, mirror, backup] = ["principal", "mirror", "backup"].map(|host| instance(&folder, host));
+    principal.initdb().await.unwrap();
+    let process = run(&principal).await;
+    principal.create_roles().await.unwrap();
+    for (copy, delay) in [(&mirror, 0), (&backup, 600_000)] {
+        rebuild::base_backup(copy, &at(&principal)).await.unwrap();
+        standby(copy, &principal, delay).await;
+    }
+
+    write(&principal, &["CREATE TABLE said (what text)", "INSERT INTO said VALUES ('to all')"]).await;
+    let end = ask(&principal, "pg_current_wal_flush_lsn()").await;
+    until("the mirror has applied it", async || {
+        ask(&mirror, &format!("pg_last_wal_replay_lsn() >= '{end}'::pg_lsn")).await == "true"
+    })
+    .await;
+    let of_mirror = agent::postgres::process::first_in(&mirror.data()).unwrap();
+    mirror.stop(of_mirror, Signal::SIGINT).await.unwrap();
+    write(&principal, &["INSERT INTO said SELECT 'to the backup alone, ' || n FROM generate_series(1, 100) n"]).await;
+    let end = ask(&principal, "pg_current_wal_flush_lsn()").await;
+    until("the backup has received it", async || {
+        ask(&backup, &format!("pg_last_wal_receive_lsn() >= '{end}'::pg_lsn")).await == "true"
+    })
+    .await;
+    principal.stop(process, Signal::SIGQUIT).await.unwrap();
+
+    mirror.configure(&mirror.plain_conf()).unwrap();
+    run(&mirror).await;
+    mirror.sql.promote().await.unwrap();
+    write(&mirror, &["CHECKPOINT", "INSERT INTO said SELECT 'in the new epoch, ' || n FROM generate_series(1, 50) n"])
+        .await;
+
+    let of_backup = agent::postgres::process::first_in(&backup.data()).unwrap();
+    backup.stop(of_backup, Signal::SIGINT).await.unwrap();
+    assert!(rebuild::holds_log_of_others(&backup, &at(&mirror)).await.unwrap());
+    rebuild::rewind(&backup, &at(&mirror), None, || Ok(())).await.unwrap();
+    assert!(!rebuild::holds_log_of_others(&backup, &at(&mirror)).await.unwrap());
+    standby(&backup, &mirror, 0).await;
+    let all = "SELECT string_agg(what, ';' ORDER BY what) FROM said";
+    let there = ask(&mirror, all).await;
+    let client = backup.sql.client().await.unwrap();
+    until("the backup follows the new principal", async || {
+        let said = client.query_one(all, &[]).await;
+        said.is_ok_and(|row| row.get::<_, Option<String>>(0).as_ref() == Some(&there))
+    })
+    .await;
+    assert!(!there.contains("backup alone"), "{there}");
+}
