@@ -57,6 +57,8 @@ pub struct Database {
     pub jobs: Jobs,
     state: Mutex<StateFile>,
     seen: Mutex<Seen>,
+    /// The canaries that are applied here.
+    canaries: crate::canaries::Watch,
     /// The tails that lie here.
     tails: Mutex<Vec<TailReport>>,
     /// The share, where it is in a bucket.
@@ -172,6 +174,7 @@ impl Database {
             jobs: Jobs::open(&host.folder, name)?,
             bucket: Mutex::default(),
             seen: Mutex::default(),
+            canaries: crate::canaries::Watch::new(),
             tails: Mutex::new(tail::kept(&instance)),
             instance,
         })
@@ -444,6 +447,8 @@ impl Database {
         let probe = self.probe().await;
         let state = self.standing(host, probe.as_ref());
         let chat = if probe.is_some() { self.chat().await } else { ChatProbe::default() };
+        let is_standby = probe.as_ref().is_some_and(|p| p.in_recovery);
+        let canaries = self.canaries.look(host, &self.instance.sql, is_standby).await;
         let (wal_bytes, oldest) = log_on_disk(&self.instance.data().join("pg_wal"));
         let follows_from = if self.running().is_none() { self.follows_from(host) } else { None };
         let free_bytes = volume(&self.instance.folder).map_or(0, |v| v.1);
@@ -479,6 +484,7 @@ impl Database {
             sessions: probe.as_ref().map_or(0, |p| p.sessions),
             shut_down_at: shut_down_at.filter(|_| probe.is_none()),
             doing,
+            canaries,
         }
     }
 

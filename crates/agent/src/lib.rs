@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod bucket;
+mod canaries;
 pub mod database;
 pub mod error;
 pub mod feed;

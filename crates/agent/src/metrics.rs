@@ -94,6 +94,11 @@ fn of_instance(page: &mut Page, name: &DatabaseName, instance: &InstanceReport) 
     page.add(&c::FREE, &database, instance.free_bytes as f64);
     page.add_known(&c::FULL_IN, &database, instance.full_in_s.map(|s| s as f64));
     page.add(&c::DATABASE_SESSIONS, &database, f64::from(instance.sessions));
+    for (server, canary) in &instance.canaries {
+        let from = [name.as_str(), server.as_str()];
+        page.add(&c::CANARY_APPLIED_AGE, &from, seconds(canary.age_ms));
+        page.add_known(&c::CANARY_APPLIED_LAG, &from, canary.lag_ms.map(seconds));
+    }
     if let Some(job) = instance.backup_job.as_ref().filter(|job| job.enabled) {
         of_backup_job(page, name, job);
     }

@@ -1,5 +1,6 @@
 //! Reports: what an agent sees on its host. Measured, never assumed; what could not be measured is `None`.
 
+use crate::canary::{AppliedCanary, ServerCanaries};
 use crate::name::{DatabaseName, HostName, ServerName, SiteName};
 use crate::order::{Outcome, Stamp};
 use crate::record::PoolRecord;
@@ -81,7 +82,7 @@ pub struct OrderReport {
 }
 
 /// What a chat server told its host's agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerReport {
     /// The epoch with which the server writes now; `None` when it uses no database.
     pub writes_as: Option<Epoch>,
@@ -91,6 +92,9 @@ pub struct ServerReport {
     pub waiting_posts: u64,
     /// The record version that the server works from.
     pub record_version: u64,
+    /// What it knows of canaries; `None` while it is not active, or none are written.
+    #[serde(default)]
+    pub canaries: Option<ServerCanaries>,
     /// Age of this report in milliseconds when the host's report was made.
     pub age_ms: u64,
 }
@@ -157,6 +161,9 @@ pub struct InstanceReport {
     pub shut_down_at: Option<CleanStop>,
     /// What the agent is doing with it, for people.
     pub doing: Option<String>,
+    /// Standby: the canaries of the active servers, as far as they are applied here.
+    #[serde(default)]
+    pub canaries: BTreeMap<ServerName, AppliedCanary>,
 }
 
 /// A cleanly stopped instance.
@@ -285,6 +292,7 @@ impl InstanceReport {
             sessions: 0,
             shut_down_at: None,
             doing: None,
+            canaries: BTreeMap::new(),
         }
     }
 }

@@ -36,9 +36,16 @@ pub struct Topology {
     /// The chat servers.
     #[serde(rename = "server")]
     pub servers: Vec<Server>,
+    /// How often each active server writes something that everybody else has to see.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub canary: crate::canary::Canary,
     /// Who is told when a run begins, ends or waits, and when something needs a person.
     #[serde(rename = "notify", default, skip_serializing_if = "Vec::is_empty")]
     pub receivers: Vec<crate::notify::Receiver>,
+}
+
+fn is_default(canary: &crate::canary::Canary) -> bool {
+    *canary == crate::canary::Canary::default()
 }
 
 /// The line between the two sites (ha-dr §3).

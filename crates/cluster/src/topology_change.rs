@@ -236,6 +236,7 @@ impl Planning<'_> {
             | Difference::ServerMoved { .. }
             | Difference::ServerAddress { .. }
             | Difference::ServerActive { .. }
+            | Difference::Canary { .. }
             | Difference::Receiver { .. } => {}
         }
     }

@@ -218,6 +218,13 @@ pub enum Difference {
         /// In the file.
         active: bool,
     },
+    /// How often canaries are written.
+    Canary {
+        /// Published.
+        from: crate::canary::Every,
+        /// In the file.
+        to: crate::canary::Every,
+    },
     /// A receiver of notices; `None` where there is none of the name.
     Receiver {
         /// Its name.
@@ -277,6 +284,9 @@ pub fn diff(published: &Topology, wanted: &Topology) -> Vec<Change> {
     }
     if published.latency != wanted.latency {
         found.push(Difference::LatencyClass { from: published.latency, to: wanted.latency });
+    }
+    if published.canary != wanted.canary {
+        found.push(Difference::Canary { from: published.canary.every, to: wanted.canary.every });
     }
     sites(published, wanted, &mut found);
     for (old, new) in pairs(&published.hosts, &wanted.hosts, |h| &h.name) {
@@ -454,6 +464,11 @@ mod tests {
     #[test]
     fn what_differs_is_said_as_an_administrator_says_it() {
         check("chat.example.org", "talk.example.org", &["the pool is named talk.example.org, not chat.example.org"]);
+        check(
+            "[[site]]\nname = \"site-1\"",
+            "[canary]\nevery = \"off\"\n\n[[site]]\nname = \"site-1\"",
+            &["servers write a canary every: off, not 10s"],
+        );
         check("\"high\"", "\"low\"", &["the line between the sites counts as fast"]);
         check("authority = \"s1a\"", "authority = \"s1b\"", &["s1b keeps the management store of site-1, not s1a"]);
         check(

@@ -1,5 +1,6 @@
 //! Reading a topology file: every finding names the line, what is wrong and what would be right.
 
+use crate::canary::Every;
 use crate::name::{HostName, SiteName};
 use crate::topology::{Database, Endpoint, LatencyClass, PartnerTimeout, Topology};
 pub use rules::nearest::nearest;
@@ -126,6 +127,7 @@ fn check(topology: &Topology, text: &str) -> Vec<Finding> {
     check.servers();
     check.addresses();
     check.receivers();
+    check.canary(text);
     check.findings.sort();
     check.findings
 }
@@ -364,6 +366,22 @@ impl Check<'_> {
                 let line = self.lines.key("notify", &receiver.name, key);
                 self.find(line, says);
             }
+        }
+    }
+
+    fn canary(&mut self, text: &str) {
+        let every = self.topology.canary.every;
+        if every.0.is_some_and(|span| !(Every::MIN..=Every::MAX).contains(&span)) {
+            let at = text
+                .lines()
+                .skip_while(|l| !l.trim().starts_with("[canary]"))
+                .position(|l| l.trim().starts_with("every"));
+            let begin = text.lines().position(|l| l.trim().starts_with("[canary]")).unwrap_or(0);
+            let (least, most) = (Every::MIN, Every::MAX);
+            self.find(
+                begin + at.unwrap_or(0) + 1,
+                format!("a canary every {every} is not taken; write a time from {least} to {most}, or \"off\""),
+            );
         }
     }
 

@@ -22,6 +22,7 @@ pub fn add(conductor: &Conductor, page: &mut Page) {
             page.add_truth(&c::ALERT, &[name.as_str(), &number.to_string()], stands(number));
         }
     }
+    page.add(&c::CANARIES_OVERDUE, &[], observer.overdue_canaries() as f64);
     page.add(&c::ALARMS, &[], observer.alarms().len() as f64);
     runs(page, conductor);
 }

@@ -4,6 +4,7 @@ use crate::Conductor;
 use crate::agents::{Agents, REPORT};
 use cluster::Epoch;
 use cluster::alert::{self, Alert};
+use cluster::canary;
 use cluster::exposure::{History, Sample};
 use cluster::name::{DatabaseName, HostName, SiteName};
 use cluster::notify::alarm::{Alarm, Sight, alarms};
@@ -53,6 +54,7 @@ struct Seen {
     heard: BTreeSet<HostName>,
     alerts: BTreeMap<DatabaseName, Vec<Alert>>,
     alarms: Vec<Alarm>,
+    overdue_canaries: usize,
     histories: BTreeMap<DatabaseName, History>,
     epoch: Option<Epoch>,
     began: Option<Instant>,
@@ -83,6 +85,11 @@ impl Observer {
         self.with(|s| s.alerts.clone())
     }
 
+    /// Canaries that were overdue in the last round.
+    pub fn overdue_canaries(&self) -> usize {
+        self.with(|s| s.overdue_canaries)
+    }
+
     /// What needed a person in the last round, as this site's authority is to tell it.
     pub fn alarms(&self) -> Vec<Alarm> {
         self.with(|s| s.alarms.clone())
@@ -104,6 +111,7 @@ impl Observer {
             let Some(record) = look.newest_record() else { return };
             s.alerts = alert::all(topology, &record, |host, name| look.reports.get(host)?.instances.get(name));
             let sight = Sight { topology, record: &record, reports: &look.reports, silent: &look.silent };
+            s.overdue_canaries = canary::overdue(topology, &record, &look.reports).len();
             s.alarms = alarms(&sight, site);
             let began = *s.began.get_or_insert_with(Instant::now);
             if s.epoch != Some(record.epoch) && record.databases.values().any(|d| d.principal.is_some()) {

@@ -1,5 +1,6 @@
 //! What all parts of a server share.
 
+use crate::canary::{Canaries, Turn};
 use crate::chat_path::Poster;
 use crate::counts::Counts;
 use crate::error::Error;
@@ -60,6 +61,8 @@ pub struct App {
     pub links: Links,
     /// Posts that another server writes for this one.
     pub forward: Forward,
+    /// What is known of canaries.
+    pub canaries: Canaries,
     /// What is counted for metrics.
     pub counts: Counts,
     /// Sessions that can be told something.
@@ -75,6 +78,8 @@ pub struct App {
 pub struct Tasks {
     /// Posts to be written.
     pub posts: mpsc::Receiver<chat_path::Post>,
+    /// Who waits for a turn of the chat path.
+    pub turns: mpsc::Receiver<Turn>,
     /// Rooms to be mended.
     pub mend: mpsc::UnboundedReceiver<mend::Request>,
 }
@@ -84,6 +89,7 @@ impl App {
     pub fn new(config: Config, folder: HostFolder) -> Result<(Arc<Self>, Tasks), Error> {
         let (poster, posts) = Poster::new();
         let (mender, mend) = Mender::new();
+        let (canaries, turns) = Canaries::new();
         let app = Self {
             name: config.server,
             clients_at: folder.me.clients.at.clone(),
@@ -97,13 +103,14 @@ impl App {
             mender,
             links: Links::default(),
             forward: Forward::default(),
+            canaries,
             counts: Counts::default(),
             listeners: Listeners::default(),
             passwords: Passwords::new(HASHES_AT_ONCE)?,
             http: reqwest::Client::builder().no_proxy().build()?,
             sessions: AtomicU64::new(0),
         };
-        Ok((Arc::new(app), Tasks { posts, mend }))
+        Ok((Arc::new(app), Tasks { posts, turns, mend }))
     }
 
     /// Where and as whom to sign in at the writer at `host:port`, or at the one of a connection string.

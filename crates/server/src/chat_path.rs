@@ -6,6 +6,7 @@
 //! has returned without a warning (promise 1).
 
 use crate::app::App;
+use crate::canary::Turn;
 use crate::forward::Answers;
 use crate::frame::{self, Frame};
 use crate::outbox::Outbox;
@@ -158,8 +159,9 @@ fn overloaded(app: &App, post: Post) {
     answer_all(app, vec![(post, Outcome::Refused { code: RefusalCode::Overloaded, message })]);
 }
 
-/// Write posts for as long as the process lives, or have them written by the server that gathers them.
-pub async fn run(app: Arc<App>, mut posts: mpsc::Receiver<Post>) {
+/// Write posts for as long as the process lives, or have them written by the server that gathers them. Between two batches
+/// whoever wants to know that it goes on is told so.
+pub async fn run(app: Arc<App>, mut posts: mpsc::Receiver<Post>, mut turns: mpsc::Receiver<Turn>) {
     let mut decisions = Decisions::default();
     let mut batch = Vec::new();
     let mut earliest = Instant::now();
@@ -167,6 +169,11 @@ pub async fn run(app: Arc<App>, mut posts: mpsc::Receiver<Post>) {
         tokio::select! {
             given_up = app.forward.given_up(&app) => {
                 write_all(&app, &mut decisions, Attempt::Again, given_up).await;
+                continue;
+            }
+            Some(turn) = turns.recv() => {
+                // Whoever does not wait any more needs no word.
+                let _ = turn.send(());
                 continue;
             }
             count = posts.recv_many(&mut batch, BATCH_MAX) => if count == 0 { return },

@@ -100,6 +100,7 @@ pub async fn report(app: Arc<App>) {
                 sessions: app.sessions(),
                 waiting_posts: app.poster.waiting(),
                 record_version: app.view().record.as_ref().map_or(0, |r| r.version),
+                canaries: app.canaries.report(),
                 age_ms: 0,
             };
             let url = format!("{base}/v1/servers/{}", app.name);

@@ -5,6 +5,7 @@
 //! ([`chat_path`]) and shows every session each room's log without gap, in order, once ([`room`], [`session`]).
 
 mod app;
+mod canary;
 mod chat_path;
 mod counts;
 mod error;
@@ -54,7 +55,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
     tokio::spawn(follow::watch(app.clone()));
     tokio::spawn(follow::report(app.clone()));
     tokio::spawn(writer::keep(app.clone()));
-    tokio::spawn(chat_path::run(app.clone(), tasks.posts));
+    tokio::spawn(chat_path::run(app.clone(), tasks.posts, tasks.turns));
+    tokio::spawn(canary::run(app.clone()));
     tokio::spawn(mend::run(app.clone(), tasks.mend));
     tokio::spawn(mend::poll(app.clone()));
     tokio::spawn(link::accept(app.clone(), links));

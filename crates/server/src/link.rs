@@ -12,7 +12,7 @@ use cluster::name::ServerName;
 use cluster::secret::Purpose;
 use hmac::{Hmac, Mac};
 use rand::Rng;
-use rules::id::RoomId;
+use rules::id::{Epoch, RoomId};
 use sha2::Sha256;
 use std::collections::HashMap;
 use std::io;
@@ -77,6 +77,16 @@ impl Links {
     /// Tell the others that access to rooms has changed.
     pub fn tell_access_changed(&self, rooms: &[RoomId]) {
         self.tell(&ConnectorFrame::AccessChanged { rooms: rooms.to_vec() });
+    }
+
+    /// Tell the others that this server's canary is durable.
+    pub fn tell_canary(&self, epoch: Epoch, n: i64) {
+        self.tell(&ConnectorFrame::Canary { epoch, n });
+    }
+
+    /// Tell a server that its canary was heard here.
+    pub fn canary_heard(&self, server: &str, epoch: Epoch, n: i64) {
+        self.send_to(&ServerName::from(server), &ConnectorFrame::CanaryHeard { epoch, n });
     }
 
     /// Whether there is a link to this server, and one from it.
@@ -275,6 +285,8 @@ async fn take_frames(app: &App, server: &Arc<str>, mut stream: BufReader<TcpStre
             ConnectorFrame::AccessChanged { rooms } => app.mender.check_access(&rooms, app),
             ConnectorFrame::Forward { run, posts } => forward::gather(app, server, run, posts),
             ConnectorFrame::Answered { answers } => app.forward.take(app, answers),
+            ConnectorFrame::Canary { epoch, n } => app.canaries.heard(app, server, epoch, n),
+            ConnectorFrame::CanaryHeard { epoch, n } => app.canaries.echoed(server, epoch, n),
             ConnectorFrame::Alive => {}
             ConnectorFrame::Open { .. } => return Err(invalid("open comes once")),
         }

@@ -301,6 +301,11 @@ impl Store {
         Ok(store)
     }
 
+    /// What the server calls itself.
+    pub(crate) fn application(&self) -> &str {
+        &self.application
+    }
+
     /// The epoch that this store states.
     pub fn epoch(&self) -> Epoch {
         self.epoch

@@ -8,6 +8,7 @@
 
 mod access;
 mod append;
+mod canary;
 mod confirm;
 mod connection;
 mod directory;

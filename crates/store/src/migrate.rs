@@ -14,6 +14,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (1, include_str!("../migrations/0001_chat.sql")),
     (2, include_str!("../migrations/0002_late_arrivals.sql")),
     (3, include_str!("../migrations/0003_changes.sql")),
+    (4, include_str!("../migrations/0004_canaries.sql")),
 ];
 
 /// The user that a new pool begins with.

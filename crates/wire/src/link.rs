@@ -58,6 +58,20 @@ pub enum ConnectorFrame {
         /// An answer each.
         answers: Vec<Answered>,
     },
+    /// The sender has written its canary durably.
+    Canary {
+        /// In which epoch.
+        epoch: Epoch,
+        /// Its number.
+        n: i64,
+    },
+    /// The sender has heard of the receiver's canary.
+    CanaryHeard {
+        /// In which epoch it was written.
+        epoch: Epoch,
+        /// Its number.
+        n: i64,
+    },
     /// Sent when nothing else was for a second.
     Alive,
 }

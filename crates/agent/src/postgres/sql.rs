@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::postgres::process::Process;
-use cluster::name::{DatabaseName, HostName};
+use cluster::name::{DatabaseName, HostName, ServerName};
 use cluster::report::Receiver;
 use cluster::secret::{ROLE_ADMIN, ROLE_CHAT};
 use cluster::wal::{Lsn, Timeline};
@@ -54,6 +54,8 @@ struct Looker {
     archiver: Statement,
     /// Prepared when the chat schema is first seen.
     chat: Option<Statement>,
+    /// The same for canaries, which came later.
+    canaries: Option<Statement>,
 }
 
 /// What an instance says of itself.
@@ -169,7 +171,7 @@ impl Sql {
         let failed = |e| self.failed("prepare to look", &described(&e));
         let prepared = tokio::try_join!(client.prepare(&PROBE), client.prepare(RECEIVERS), client.prepare(ARCHIVER));
         let (probe, receivers, archiver) = prepared.map_err(failed)?;
-        Ok(Looker { client, probe, receivers, archiver, chat: None })
+        Ok(Looker { client, probe, receivers, archiver, chat: None, canaries: None })
     }
 
     /// Act: run statements that may take up to `limit`, and return their rows. A connection that fails or is late is
@@ -345,6 +347,29 @@ impl Sql {
         Ok(ChatProbe { entries: number(0).map(i64::unsigned_abs), epoch: number(1).map(Epoch) })
     }
 
+    /// The canaries that are visible here: server, epoch, number, and how long ago each was written, in milliseconds, by the
+    /// clock of whoever wrote it and this host's; nothing before a chat server has made their table.
+    pub async fn probe_canaries(&self) -> Result<Vec<(ServerName, (i64, i64), u64)>, Error> {
+        let rows = self
+            .look("look at the canaries", async |l| {
+                if l.canaries.is_none() {
+                    let there = "SELECT to_regclass('standfast.canaries') IS NOT NULL";
+                    if !l.client.query_one(there, &[]).await?.get::<_, bool>(0) {
+                        return Ok(Vec::new());
+                    }
+                    l.canaries = Some(l.client.prepare(CANARIES).await?);
+                }
+                let Some(canaries) = &l.canaries else { return Ok(Vec::new()) };
+                l.client.query(canaries, &[]).await
+            })
+            .await?;
+        let canary = |r: &Row| {
+            let lag_ms = r.get::<_, i64>(3).max(0).unsigned_abs();
+            (ServerName::from(r.get::<_, &str>(0)), (r.get(1), r.get(2)), lag_ms)
+        };
+        Ok(rows.iter().map(canary).collect())
+    }
+
     /// Call a function of the chat schema, if the schema is there.
     pub async fn call_chat(&self, function: &str, epoch: Epoch) -> Result<(), Error> {
         let there = format!("SELECT to_regprocedure('standfast.{function}(bigint)') IS NOT NULL");
@@ -516,6 +541,10 @@ const RECEIVERS: &str =
 /// How many entries there are, and the newest epoch that has begun here.
 const CHAT: &str = "SELECT (SELECT coalesce(sum(last_seq), 0)::bigint FROM standfast.room_heads), \
                     coalesce((SELECT max(epoch) FROM standfast.epochs), (SELECT epoch FROM standfast.pool_epoch))";
+
+/// The canaries, and how old each is by its writer's clock and this host's.
+const CANARIES: &str = "SELECT server, epoch, n, (extract(epoch FROM clock_timestamp() - at) * 1000)::bigint
+     FROM standfast.canaries";
 
 fn rows(messages: Vec<SimpleQueryMessage>) -> Vec<SimpleQueryRow> {
     messages

@@ -2,6 +2,7 @@
 
 use super::{Event, Notice};
 use crate::alert;
+use crate::canary::{self, Missing};
 use crate::name::{DatabaseName, HostName, SiteName};
 use crate::record::PoolRecord;
 use crate::report::{HostReport, InstanceReport};
@@ -67,6 +68,14 @@ pub fn alarms(seen: &Sight<'_>, site: &SiteName) -> Vec<Alarm> {
     let instance = |host: &HostName, name: &DatabaseName| seen.reports.get(host).and_then(|r| r.instances.get(name));
     for (name, alerts) in alert::all(topology, record, instance) {
         found.extend(alerts.into_iter().map(|a| Alarm { key: format!("{name} {}", a.number), says: a.to_string() }));
+    }
+    for late in canary::overdue(topology, record, seen.reports) {
+        let key = match &late.missing {
+            Missing::Written => format!("canary {}", late.server),
+            Missing::HeardBy(by) => format!("canary {} at {by}", late.server),
+            Missing::AppliedAt(name, host) => format!("canary {} at {host} {name}", late.server),
+        };
+        found.push(Alarm { key, says: late.to_string() });
     }
     for (name, database) in &record.databases {
         let mut add = |what: &str, says: String| found.push(Alarm { key: format!("{name} {what}"), says });

@@ -48,7 +48,7 @@ fn well() -> Pool {
 
 fn report(topology: &Topology, host: &HostName) -> HostReport {
     let of = topology.databases.iter().filter_map(|d| d.instance_on(host).map(|_| d));
-    let server = ServerReport { writes_as: None, sessions: 0, waiting_posts: 0, record_version: 9, age_ms: 100 };
+    let server = ServerReport { record_version: 9, age_ms: 100, ..ServerReport::default() };
     let servers = topology.servers.iter().filter(|s| s.host == *host);
     HostReport {
         instances: of.map(|d| (d.name.clone(), instance(d.primary.host == *host))).collect(),

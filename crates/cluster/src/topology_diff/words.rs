@@ -249,6 +249,12 @@ pub(super) fn explained(difference: Difference, published: &Topology, wanted: &T
             )],
             Users::NotAtAll,
         ),
+        Difference::Canary { from, to } => told(
+            format!("servers write a canary every: {to}, not {from}"),
+            "Servers and agents follow it at once.",
+            vec![],
+            Users::NotAtAll,
+        ),
         Difference::Receiver { receiver, from: None, to: Some(to) } => told(
             format!("{receiver} is told at {to}"),
             "It is told what happens from then on.",

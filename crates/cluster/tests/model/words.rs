@@ -191,10 +191,8 @@ pub fn report(world: &World, state: &State, host: HostNumber) -> HostReport {
         });
         let said = ServerReport {
             writes_as: writes_as.map(|_| Epoch(seen.record.epoch.into())),
-            sessions: 0,
-            waiting_posts: 0,
             record_version: seen.record.version.into(),
-            age_ms: 0,
+            ..ServerReport::default()
         };
         (SERVERS[at].into(), said)
     });

@@ -33,6 +33,17 @@ fn page(app: &App) -> Page {
     for (outcome, count) in app.counts.outcomes() {
         page.add(&c::SERVER_POSTS, &[outcome], count as f64);
     }
+    if let Some(canaries) = app.canaries.report() {
+        let seconds = |ms: u64| ms as f64 / 1000.0;
+        page.add(&c::CANARY_AGE, &[], seconds(canaries.age_ms));
+        page.add_known(&c::CANARY_WRITE, &[], canaries.took_ms.map(seconds));
+        for (from, age) in &canaries.heard_ms {
+            page.add(&c::CANARY_HEARD_AGE, &[from.as_str()], seconds(*age));
+        }
+        for (to, echo) in &canaries.echo_ms {
+            page.add(&c::CANARY_ECHO, &[to.as_str()], seconds(*echo));
+        }
+    }
     page.add_histogram(&c::SERVER_ACKNOWLEDGEMENT_SECONDS, &[], &app.counts.acknowledgements.histogram());
     page.add_histogram(&c::SERVER_BATCH_POSTS, &[], &app.counts.batches.histogram());
     page.add_histogram(&c::SERVER_COMMIT_SECONDS, &[], &app.counts.commits.histogram());

@@ -3,6 +3,7 @@
 pub mod active_servers;
 pub mod audit;
 pub mod bench;
+mod canary;
 pub mod category;
 pub mod chat;
 pub mod database;

@@ -80,6 +80,7 @@ async fn once(agents: &Agents, json: bool, watch: bool) -> Outcome {
         let value = serde_json::json!({
             "pool": view.topology.pool, "record": view.record, "reports": view.reports, "silent": view.silent,
             "exposure": status.exposure, "untold": status.untold,
+            "canaries_overdue": view.record.as_ref().map(|r| super::canary::overdue(view, r)),
             "alerts": view.record.as_ref().map(|r| super::log_shipping::all_alerts(view, r)), "topology_version": view.topology.version,
         });
         return if watch { output::json_line(&value) } else { output::json(&value) };
@@ -166,6 +167,7 @@ fn show(status: &Status, record: &PoolRecord) -> Outcome {
             output::line(&format!("exposure: {}", exposed(exposure)))?;
         }
     }
+    super::canary::show(view, record)?;
     attention(status)
 }
 
@@ -338,6 +340,9 @@ fn attention(Status { look, untold, .. }: &Status) -> Outcome {
     for report in &view.reports {
         lines.extend(report.waiting_for.iter().map(|w| format!("{}: {w}", report.host)));
     }
+    if let Some(record) = &view.record {
+        lines.extend(super::canary::overdue(view, record).iter().map(ToString::to_string));
+    }
     lines.extend_from_slice(untold);
     if lines.is_empty() {
         return Ok(());
@@ -363,6 +368,7 @@ fn seconds(s: u64) -> String {
     }
 }
 
-fn millis(ms: u64) -> String {
+/// A time in milliseconds, for people.
+pub fn millis(ms: u64) -> String {
     if ms < 10_000 { format!("{:.1} s", ms as f64 / 1000.0) } else { seconds(ms / 1000) }
 }

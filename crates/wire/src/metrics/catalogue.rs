@@ -402,6 +402,62 @@ pub const SERVER_COMMIT_SECONDS: Metric = Metric {
     labels: &[],
     help: "Duration of the transactions that write posts, the mirror included.",
 };
+/// Time since the server's own canary was last durable, or was to be written; absent while it is to write none.
+pub const CANARY_AGE: Metric = Metric {
+    name: "standfast_canary_age_seconds",
+    kind: Kind::Gauge,
+    by: By::Server,
+    labels: &[],
+    help: "Time since the server's own canary was last durable, or was to be written; absent while it is to write none.",
+};
+/// How long its last canary took, its turn in the chat path included.
+pub const CANARY_WRITE: Metric = Metric {
+    name: "standfast_canary_write_seconds",
+    kind: Kind::Gauge,
+    by: By::Server,
+    labels: &[],
+    help: "How long its last canary took, its turn in the chat path included.",
+};
+/// Time since another active server's canary was last heard over the link, or was to be.
+pub const CANARY_HEARD_AGE: Metric = Metric {
+    name: "standfast_canary_heard_age_seconds",
+    kind: Kind::Gauge,
+    by: By::Server,
+    labels: &["from"],
+    help: "Time since another active server's canary was last heard over the link, or was to be.",
+};
+/// From the beginning of its last canary until that server had heard of it and said so.
+pub const CANARY_ECHO: Metric = Metric {
+    name: "standfast_canary_echo_seconds",
+    kind: Kind::Gauge,
+    by: By::Server,
+    labels: &["to"],
+    help: "From the beginning of its last canary until that server had heard of it and said so.",
+};
+/// Standby: time since a newer canary of the server was last applied, or was to be.
+pub const CANARY_APPLIED_AGE: Metric = Metric {
+    name: "standfast_canary_applied_age_seconds",
+    kind: Kind::Gauge,
+    by: By::Agent,
+    labels: &["database", "from"],
+    help: "Standby: time since a newer canary of the server was last applied, or was to be.",
+};
+/// Standby: from the writing of its last canary to the look that saw it applied, by the clocks of both hosts.
+pub const CANARY_APPLIED_LAG: Metric = Metric {
+    name: "standfast_canary_applied_lag_seconds",
+    kind: Kind::Gauge,
+    by: By::Agent,
+    labels: &["database", "from"],
+    help: "Standby: from the writing of its last canary to the look that saw it applied, by the clocks of both hosts.",
+};
+/// Canaries that somebody has not seen for three intervals and 5 s, counted.
+pub const CANARIES_OVERDUE: Metric = Metric {
+    name: "standfast_canaries_overdue",
+    kind: Kind::Gauge,
+    by: By::Authority,
+    labels: &[],
+    help: "Canaries that somebody has not seen for three intervals and 5 s, counted.",
+};
 /// 1 when the pool could be looked at.
 pub const PREFLIGHT_JUDGED: Metric = Metric {
     name: "standfast_preflight_judged",
@@ -495,6 +551,13 @@ pub const ALL: &[Metric] = &[
     SERVER_ACKNOWLEDGEMENT_SECONDS,
     SERVER_BATCH_POSTS,
     SERVER_COMMIT_SECONDS,
+    CANARY_AGE,
+    CANARY_WRITE,
+    CANARY_HEARD_AGE,
+    CANARY_ECHO,
+    CANARY_APPLIED_AGE,
+    CANARY_APPLIED_LAG,
+    CANARIES_OVERDUE,
     PREFLIGHT_JUDGED,
     PREFLIGHT_READY,
     PREFLIGHT_AT,
