@@ -11,6 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
+use cluster::drill::{DrillReport, Drills, StartDrill};
 use cluster::job_history::JobRun;
 use cluster::name::{DatabaseName, HostName, ServerName};
 use cluster::order::StampedOrder;
@@ -50,6 +51,7 @@ pub fn router(host: Arc<Host>, beside: crate::Beside) -> Router {
         .route("/v1/jobs/{database}", get(jobs))
         .route("/v1/tails", get(tails))
         .route("/v1/tails/{database}/{id}", get(tail_lines))
+        .route("/v1/drills", get(drills).post(begin_drill))
         .route("/v1/without-peer", post(without_peer))
         .route("/v1/sessions/{database}", get(sessions))
         .route("/v1/sessions/{database}/{spid}", delete(end_session))
@@ -115,6 +117,7 @@ pub async fn host_report(host: &Host) -> HostReport {
         servers: servers.iter().map(|(name, seen)| (name.clone(), aged(seen))).collect(),
         waiting_for,
         tails,
+        last_drill: host.drills.last(),
     }
 }
 
@@ -257,6 +260,17 @@ async fn tail_lines(
         Ok::<_, std::io::Error>(tail::bring::chunk_of(&mut file).await?.map(|piece| (piece, file)))
     });
     Ok(axum::body::Body::from_stream(pieces))
+}
+
+async fn drills(State(host): State<Arc<Host>>) -> Json<Drills> {
+    Json(host.drills.all())
+}
+
+async fn begin_drill(
+    State(host): State<Arc<Host>>,
+    Json(wanted): Json<StartDrill>,
+) -> Result<Json<DrillReport>, Error> {
+    crate::drill::begin(&host, wanted).await.map(Json)
 }
 
 async fn without_peer(State(host): State<Arc<Host>>) -> Result<StatusCode, Error> {

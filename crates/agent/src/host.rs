@@ -1,6 +1,7 @@
 //! The agent's world: this host, its databases, the other hosts, and what they have said.
 
 use crate::database::Database;
+use crate::drill::DrillBook;
 use crate::error::Error;
 use crate::management_store::ManagementStore;
 use crate::postgres::programs::Programs;
@@ -38,6 +39,8 @@ pub struct Host {
     pub answers: Mutex<Answers>,
     /// When each other host last answered.
     answered: Mutex<BTreeMap<HostName, Instant>>,
+    /// Drills on this host.
+    pub drills: DrillBook,
     began: Instant,
     /// What a witness that lost its disk waits for.
     hearsay: Mutex<Option<String>>,
@@ -66,7 +69,9 @@ impl Host {
             .timeout(Duration::from_secs(5))
             .build()
             .map_err(|error| Error::Unfit(format!("set up the HTTP client: {error}")))?;
+        let drills = DrillBook::open(&folder)?;
         Ok(Self {
+            drills,
             name,
             folder,
             secret,

@@ -5,6 +5,7 @@ pub mod api;
 pub mod bucket;
 mod canaries;
 pub mod database;
+pub mod drill;
 pub mod error;
 pub mod feed;
 pub mod files;
@@ -89,6 +90,7 @@ pub async fn run(config: Config, beside: Beside) -> Result<(), Error> {
     if config.without_peer {
         host.store.is_certain()?;
     }
+    drill::end_of_killed(&host).await;
     tokio::spawn(gossip::run(host.clone()));
     tokio::spawn(hearsay::run(host.clone()));
     tokio::spawn(tail::bring::run(host.clone()));

@@ -48,6 +48,13 @@ fn own(page: &mut Page, report: &HostReport) {
     page.add(&c::TOPOLOGY_VERSION, &[], report.topology_version as f64);
     page.add(&c::HOST_WAITING, &[], report.waiting_for.len() as f64);
     page.add(&c::TAILS, &[], report.tails.len() as f64);
+    if let Some(drill) = &report.last_drill {
+        page.add(&c::DRILL_AT, &[], drill.began_at_ms as f64 / 1000.0);
+        page.add_truth(&c::DRILL_SUCCEEDED, &[], drill.failed.is_none());
+        page.add_known(&c::DRILL_RTO, &[], drill.rto_ms.map(seconds));
+        page.add_known(&c::DRILL_RPO_ENTRIES, &[], drill.rpo_entries.map(|n| n as f64));
+        page.add_known(&c::DRILL_RPO, &[], drill.rpo_ms.map(seconds));
+    }
     if let Some(record) = &report.record {
         of_record(page, report, record);
     }

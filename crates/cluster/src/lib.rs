@@ -8,6 +8,7 @@ pub mod abort;
 pub mod active_servers;
 pub mod alert;
 pub mod canary;
+pub mod drill;
 pub mod existing;
 pub mod exposure;
 pub mod failback;

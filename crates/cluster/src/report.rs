@@ -1,6 +1,7 @@
 //! Reports: what an agent sees on its host. Measured, never assumed; what could not be measured is `None`.
 
 use crate::canary::{AppliedCanary, ServerCanaries};
+use crate::drill::DrillReport;
 use crate::name::{DatabaseName, HostName, ServerName, SiteName};
 use crate::order::{Outcome, Stamp};
 use crate::record::PoolRecord;
@@ -35,6 +36,9 @@ pub struct HostReport {
     /// What holds the agent back from what the record asks of it, for people; empty when nothing does.
     #[serde(default)]
     pub waiting_for: Vec<String>,
+    /// The last drill that was over on this host.
+    #[serde(default)]
+    pub last_drill: Option<DrillReport>,
     /// The tails that lie on this host, whether the present principal has them or not.
     #[serde(default)]
     pub tails: Vec<TailReport>,
@@ -312,6 +316,7 @@ impl HostReport {
             servers: BTreeMap::new(),
             waiting_for: Vec::new(),
             tails: Vec::new(),
+            last_drill: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::failure::{Failure, Outcome};
 use crate::folder::Folder;
 use crate::output;
+use cluster::drill::{DrillReport, Drills, StartDrill};
 use cluster::job_history::JobRun;
 use cluster::name::{DatabaseName, HostName, SiteName};
 use cluster::record::PoolRecord;
@@ -490,4 +491,27 @@ async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, Troub
     }
     let said = serde_json::from_slice::<AgentError>(&bytes).map_or_else(|_| status.to_string(), |e| e.message);
     Err(Trouble::Said(said))
+}
+
+/// Drills.
+impl Agents {
+    /// Begin a drill on a host.
+    ///
+    /// # Errors
+    /// When its agent does not answer, or says why none may begin.
+    pub async fn begin_drill(&self, host: &HostName, wanted: &StartDrill) -> Result<DrillReport, Failure> {
+        let said = answer(self.post(host, "/v1/drills").json(wanted)).await;
+        said.map_err(|trouble| match trouble {
+            Trouble::Said(why) => Failure::Refused(why),
+            silent @ Trouble::Silent(_) => silent.failure("begin a drill", host),
+        })
+    }
+
+    /// The drills of a host.
+    ///
+    /// # Errors
+    /// How the host was silent, or what it said instead.
+    pub async fn drills(&self, host: &HostName) -> Result<Drills, Trouble> {
+        answer(self.get(host, "/v1/drills").timeout(REPORT)).await
+    }
 }

@@ -23,6 +23,7 @@ mod principals;
 mod tail;
 mod tail_list;
 mod token;
+pub mod whole;
 
 pub use access::{Facts, RoomFacts};
 pub use append::{Appended, Attempt, Batch, BatchResult, NewEntry};

@@ -14,6 +14,7 @@
 //! | `GET /v1/jobs/{database}` | → `Vec<JobRun>` | history of the backup, copy and restore jobs on that host, oldest first |
 //! | `GET /v1/tails` | → `Vec<TailReport>` | the tails that lie on this host |
 //! | `GET /v1/tails/{database}/{id}` | → lines of [`crate::tail`] | one of them |
+//! | `GET /v1/drills`, `POST /v1/drills` | → `Drills`; `StartDrill` → `DrillReport` | drills on that host, those under way included; begin one |
 //! | `POST /v1/without-peer` | → | the administrator's permission to start without the other site |
 //! | `GET /v1/sessions/{database}` | → `Vec<SessionReport>` | the sessions of this host's instance (`sp_who2`) |
 //! | `DELETE /v1/sessions/{database}/{spid}` | → | end one of them (`kill`); refused for the agent's own and the system's |

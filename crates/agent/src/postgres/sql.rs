@@ -536,7 +536,7 @@ const HEARD: &str = "SELECT (extract(epoch FROM clock_timestamp() - last_msg_rec
 /// A row for each standby that receives from here.
 const RECEIVERS: &str =
     "SELECT application_name, state, flush_lsn::text, replay_lsn::text, sync_state IN ('sync', 'quorum'), reply_time::text
-     FROM pg_stat_replication WHERE application_name NOT IN ('pg_receivewal', 'pg_basebackup', 'pg_rewind')";
+     FROM pg_stat_replication WHERE application_name NOT IN ('pg_receivewal', 'pg_basebackup', 'pg_rewind', 'standfast_drill')";
 
 /// How many entries there are, and the newest epoch that has begun here.
 const CHAT: &str = "SELECT (SELECT coalesce(sum(last_seq), 0)::bigint FROM standfast.room_heads), \

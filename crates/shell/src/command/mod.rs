@@ -7,6 +7,7 @@ mod canary;
 pub mod category;
 pub mod chat;
 pub mod database;
+pub mod drill;
 pub mod history;
 pub mod lab;
 pub mod log_shipping;
@@ -52,6 +53,8 @@ pub enum Command {
     Mirror(mirror::Args),
     /// Turn log shipping to the backup off and on, or show its state and its history
     LogShipping(log_shipping::Args),
+    /// Rehearse a failover on a throwaway copy of the backup, and see what earlier rehearsals found
+    Drill(drill::Args),
     /// Let Prometheus read metrics of agents and chat servers
     Metrics(metrics::Args),
     /// Try whether notices arrive, by webhook and mail, and see what became of them
@@ -102,6 +105,7 @@ impl Command {
             Command::Database(args) => database::run(context, args).await,
             Command::Mirror(args) => mirror::run(context, args).await,
             Command::LogShipping(args) => log_shipping::run(context, args).await,
+            Command::Drill(args) => drill::run(context, args).await,
             Command::Metrics(args) => metrics::run(context, args),
             Command::Notify(args) => notify::run(context, args).await,
             Command::ActiveServers(args) => active_servers::run(context, args).await,

@@ -168,6 +168,15 @@ fn show(status: &Status, record: &PoolRecord) -> Outcome {
         }
     }
     super::canary::show(view, record)?;
+    if let Some(drill) = super::drill::last(view.reports.iter().filter_map(|r| r.last_drill.as_ref())) {
+        let age = jiff::Timestamp::now().as_millisecond() - drill.began_at_ms;
+        let age = seconds(u64::try_from(age / 1000).unwrap_or(0));
+        output::line("")?;
+        output::line(&format!("last drill: {} on {}, {age} ago: {}", drill.id, drill.host, drill.says()))?;
+    } else if record.databases.values().any(|d| d.backup.is_some()) {
+        output::line("")?;
+        output::line("last drill: never (standfast drill sandbox)")?;
+    }
     attention(status)
 }
 

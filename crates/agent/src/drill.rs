@@ -1,0 +1,217 @@
+//! Drills on this host: begun, watched, kept, and cleared away whatever becomes of the agent.
+//!
+//! [`sandbox`] is what a drill does. It never touches the database's own instance beyond copying it online, has a folder, ports
+//! and a secret of its own, archives nothing, and gives way to every run of the pool.
+
+mod client;
+mod sandbox;
+
+use crate::error::Error;
+use crate::files;
+use crate::host::Host;
+use crate::postgres::process::{anybody_in, kill_those_in, running};
+use cluster::drill::{Before, DrillReport, DrillStep, Drills, StartDrill, refusal};
+use nix::sys::signal::Signal;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Drills that are kept.
+const KEPT: usize = 50;
+/// Longest wait for the processes of a killed drill to be gone.
+const GONE: Duration = Duration::from_secs(20);
+
+/// The folder of a drill, in the host's.
+const FOLDER: &str = "drill";
+
+/// The drills of a host, with their file.
+pub struct DrillBook {
+    path: PathBuf,
+    drills: Mutex<(Drills, Instant)>,
+}
+
+impl DrillBook {
+    /// Take up what was kept.
+    pub fn open(host_folder: &Path) -> Result<Self, Error> {
+        let path = host_folder.join("drills.json");
+        let kept = files::read_json(&path).map_err(Error::file(format!("read {}", path.display())))?;
+        Ok(Self { path, drills: Mutex::new((kept.unwrap_or_default(), Instant::now())) })
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Drills, &mut Instant) -> T) -> T {
+        let mut held = self.drills.lock().expect("nothing panics while it holds the drills");
+        let (drills, since) = &mut *held;
+        let value = change(drills, since);
+        if let Err(error) = files::replace_json(&self.path, drills) {
+            tracing::error!(path = %self.path.display(), %error, "the drills cannot be kept");
+        }
+        value
+    }
+
+    /// All of them, as they stand.
+    pub fn all(&self) -> Drills {
+        let held = self.drills.lock().expect("nothing panics while it holds the drills");
+        let (mut drills, since) = held.clone();
+        if let Some(drill) = &mut drills.under_way {
+            drill.took_ms = since.elapsed().as_millis() as u64;
+        }
+        drills
+    }
+
+    /// The last one that is over.
+    pub fn last(&self) -> Option<DrillReport> {
+        self.drills.lock().expect("nothing panics while it holds the drills").0.past.last().cloned()
+    }
+
+    /// Begin one, unless another is under way.
+    fn begin(&self, report: &DrillReport) -> bool {
+        self.change(|drills, since| {
+            let free = drills.under_way.is_none();
+            if free {
+                drills.under_way = Some(report.clone());
+                *since = Instant::now();
+            }
+            free
+        })
+    }
+
+    /// Change what is told of the one under way.
+    fn note(&self, note: impl FnOnce(&mut DrillReport)) {
+        self.change(|drills, _| drills.under_way.as_mut().map(note));
+    }
+
+    /// It is over.
+    fn end(&self, failed: Option<String>) {
+        self.change(|drills, since| {
+            let Some(mut report) = drills.under_way.take() else { return };
+            report.took_ms = since.elapsed().as_millis() as u64;
+            report.doing = None;
+            report.over = true;
+            report.failed = failed;
+            drills.past.push(report);
+            let too_many = drills.past.len().saturating_sub(KEPT);
+            drills.past.drain(..too_many);
+        });
+    }
+}
+
+/// What a drill was killed in is cleared away, and it counts as failed.
+pub async fn end_of_killed(host: &Host) {
+    if let Err(error) = clear_away(&host.folder.join(FOLDER)).await {
+        tracing::error!(%error, "what a killed drill has left cannot be cleared away");
+    }
+    if host.drills.all().under_way.is_some() {
+        host.drills.end(Some("the agent was ended meanwhile; what the drill had left is cleared away".into()));
+    }
+}
+
+/// Kill everything that runs in the folder of a drill, and remove it.
+async fn clear_away(folder: &Path) -> Result<(), Error> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    let began = Instant::now();
+    let program = std::env::current_exe().ok().and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
+    loop {
+        let servers = program.as_deref().map(|name| running(name, folder)).unwrap_or_default();
+        let copying = running("pg_basebackup", &sandbox::fresh_data(folder));
+        servers.iter().chain(&copying).for_each(|process| process.signal(Signal::SIGKILL));
+        let data = sandbox::data(folder);
+        kill_those_in(&data);
+        if servers.is_empty() && copying.is_empty() && !anybody_in(&data) {
+            break;
+        }
+        if began.elapsed() > GONE {
+            return Err(Error::Late {
+                what: "the end of the processes of a drill".into(),
+                seconds: GONE.as_secs(),
+                hint: format!("see which processes work in {}", folder.display()),
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    crate::postgres::instance::remove(folder)
+}
+
+/// Begin a drill; it goes on by itself.
+///
+/// # Errors
+/// When it may not begin, with the reason and what to do.
+pub async fn begin(host: &Arc<Host>, wanted: StartDrill) -> Result<DrillReport, Error> {
+    let unfit =
+        |why: String| Error::Unfit(format!("a drill of {} on {} cannot begin: {why}", wanted.database, host.name));
+    let database = host.database(&wanted.database).ok_or_else(|| unfit("there is no instance of it here".into()))?;
+    let record = host.store.record().ok_or_else(|| unfit("the pool is not initialised".into()))?;
+    let instance = database.report(host).await;
+    let data = database.instance.data();
+    let data_bytes = tokio::task::spawn_blocking(move || bytes_in(&data)).await.unwrap_or(u64::MAX);
+    let under_way = host.drills.all().under_way.is_some();
+    if let Some(why) = refusal(&Before { record: &record, instance: &instance, data_bytes, under_way }) {
+        return Err(unfit(why));
+    }
+    let now = jiff::Timestamp::now();
+    let id = format!("sandbox-{}", now.strftime("%Y%m%dT%H%M%SZ"));
+    let report = DrillReport::begun(id, &wanted, host.name.clone(), now.as_millisecond());
+    if !host.drills.begin(&report) {
+        return Err(unfit("a drill is under way here; watch it with standfast drill list".into()));
+    }
+    tracing::info!(drill = report.id, by = wanted.by, "a drill begins");
+    let (host, id) = (host.clone(), report.id.clone());
+    tokio::spawn(async move {
+        let folder = host.folder.join(FOLDER);
+        let rehearsed = Box::pin(sandbox::rehearse(&host, &database, &folder, &id)).await;
+        let mut failed = rehearsed.err().map(|e| e.to_string());
+        if let Err(error) = clear_away(&folder).await {
+            let before = failed.map(|f| format!("{f}; then: ")).unwrap_or_default();
+            failed = Some(format!("{before}{error}"));
+        }
+        tracing::info!(drill = id, ?failed, "a drill is over");
+        host.drills.end(failed);
+        host.changed();
+    });
+    Ok(report)
+}
+
+/// Bytes of the files below a folder. What vanishes meanwhile counts for nothing.
+fn bytes_in(folder: &Path) -> u64 {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.metadata() {
+            Ok(meta) if meta.is_dir() => bytes += bytes_in(&entry.path()),
+            Ok(meta) => bytes += meta.len(),
+            Err(_) => {}
+        }
+    }
+    bytes
+}
+
+/// The steps of the drill under way: each is told when it begins, and kept with its time when it is done.
+struct Steps<'a> {
+    host: &'a Host,
+}
+
+impl Steps<'_> {
+    /// Do one. A run that has begun in the pool comes first: the drill ends.
+    async fn step<T>(&self, says: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.host.drills.note(|report| report.doing = Some(says.to_owned()));
+        let began = Instant::now();
+        let done = tokio::select! {
+            done = work => done?,
+            why = self.pool_needs_the_host() => return Err(Error::Unfit(why)),
+        };
+        let took_ms = began.elapsed().as_millis() as u64;
+        self.host.drills.note(|report| {
+            report.doing = None;
+            report.steps.push(DrillStep { says: says.to_owned(), took_ms });
+        });
+        Ok(done)
+    }
+
+    /// Returns when a run is under way in the pool.
+    async fn pool_needs_the_host(&self) -> String {
+        let mut record = self.host.store.watch_record();
+        let run = record.wait_for(|r| r.as_ref().is_some_and(|r| r.run.is_some())).await;
+        let runbook = run.ok().and_then(|r| Some(r.as_ref()?.run.as_ref()?.runbook.clone())).unwrap_or_default();
+        format!("{runbook} began in the pool, and the drill made way for it; begin it again when that is over")
+    }
+}
