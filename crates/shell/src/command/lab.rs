@@ -3,14 +3,20 @@
 
 mod up;
 
+use crate::agents::{Agents, Trouble};
 use crate::failure::{Failure, Outcome};
-use crate::folder::{Context, SYSTEM_DIR};
+use crate::folder::{Context, Folder, SYSTEM_DIR};
 use crate::output;
 use lab::protocol::{LinkState, Links, ask};
 use lab::{Answer, Request, processes};
 use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long agents that were started may take to answer.
+const ANSWERS: Duration = Duration::from_secs(10);
+/// Time between two looks whether they do.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -101,7 +107,8 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         What::Kill { target } => tell(&dir, context.json, Request::Kill { target }).await,
         What::Start { target, env, without_peer } => {
             let env = env.iter().map(|text| variable(text)).collect::<Result<_, _>>()?;
-            tell(&dir, context.json, Request::Start { target, env, without_peer }).await
+            tell(&dir, context.json, Request::Start { target: target.clone(), env, without_peer }).await?;
+            agents_answer(&dir, &target).await
         }
         What::Freeze { target } => tell(&dir, context.json, Request::Freeze { target }).await,
         What::Thaw { target } => tell(&dir, context.json, Request::Thaw { target }).await,
@@ -137,6 +144,26 @@ fn variable(text: &str) -> Result<(String, String), Failure> {
         .split_once('=')
         .ok_or_else(|| Failure::Usage(format!("'{text}' is no variable; write it as NAME=VALUE")))?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Wait until the agents that a target means answer: whoever starts a site wants to go on with it, and a run that begins
+/// before they answer takes their hosts for lost.
+async fn agents_answer(dir: &Path, target: &str) -> Outcome {
+    let agents = Agents::new(&Folder::open(dir)?)?;
+    let meant = |name: &str, site: &str| target == name || target == site || target == format!("{name}/agent");
+    let hosts = agents.topology.hosts.iter().filter(|h| meant(h.name.as_str(), h.site.as_str()));
+    let began = Instant::now();
+    for host in hosts {
+        while let Err(Trouble::Silent(_)) = agents.report(&host.name).await {
+            if began.elapsed() > ANSWERS {
+                let log = dir.join("hosts").join(host.name.as_str()).join("agent.log");
+                output::say(&format!("the agent of {} does not answer yet; see {}", host.name, log.display()));
+                break;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+    Ok(())
 }
 
 async fn tell(dir: &Path, json: bool, request: Request) -> Outcome {
