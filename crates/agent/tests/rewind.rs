@@ -43,8 +43,8 @@ async fn run(instance: &Instance) -> Process {
 
 /// A standby of another instance, which applies what it receives so many milliseconds late.
 async fn standby(instance: &Instance, of: &Instance, apply_delay_ms: u64) -> Process {
-    let stream_from = Some(instance.stream_from(&at(of)));
-    instance.configure(&Conf { stream_from, apply_delay_ms, ..instance.plain_conf() }).unwrap();
+    let (stream_from, files_from) = (Some(instance.stream_from(&at(of))), Some(instance.copied()));
+    instance.configure(&Conf { stream_from, files_from, apply_delay_ms, ..instance.plain_conf() }).unwrap();
     run(instance).await
 }
 
@@ -63,6 +63,13 @@ async fn until(sentence: &str, mut holds: impl AsyncFnMut() -> bool) {
         assert!(began.elapsed() < Duration::from_secs(30), "waited 30 s for: {sentence}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// The segment of the first timeline in which the second one began.
+fn fork_segment(instance: &Instance) -> String {
+    let history = std::fs::read_to_string(instance.data().join("pg_wal/00000002.history")).unwrap();
+    let fork = history.split_whitespace().nth(1).unwrap().parse().unwrap();
+    format!("00000001{}", agent::postgres::share::place(fork))
 }
 
 #[tokio::test]
@@ -104,6 +111,11 @@ async fn log_of_another_history_that_was_received_and_not_applied_is_not_applied
     assert!(rebuild::holds_log_of_others(&backup, &at(&mirror)).await.unwrap());
     rebuild::rewind(&backup, &at(&mirror), None, || Ok(())).await.unwrap();
     assert!(!rebuild::holds_log_of_others(&backup, &at(&mirror)).await.unwrap());
+    // The old principal had finished the segment and shipped it; the new one has not finished its own yet.
+    let fork = fork_segment(&mirror);
+    let shipped = backup.copied().join(&fork);
+    std::fs::copy(principal.data().join("pg_wal").join(&fork), &shipped).unwrap();
+    backup.programs.give(&shipped).unwrap();
     standby(&backup, &mirror, 0).await;
     let all = "SELECT string_agg(what, ';' ORDER BY what) FROM said";
     let there = ask(&mirror, all).await;

@@ -61,6 +61,10 @@ pub struct Conf {
     pub archive: Option<Archive>,
     /// File in which each request for a file to restore is noted.
     pub asked: PathBuf,
+    /// Segments in which the instance's history left their timeline, with the bytes of each that belong to it. The share may have
+    /// more of them, from a principal that was replaced; PostgreSQL would apply that past the fork, where it finds the segment of
+    /// the newer timeline nowhere yet.
+    pub left_in: Vec<(String, u64)>,
     /// Where finished segments are archived to.
     pub archive_to: Option<ArchiveTo>,
     /// A segment is finished at least this often while anything is written, in seconds; 0: only when it is full.
@@ -133,7 +137,7 @@ impl Conf {
         // The source is told how long it may wait for a reply: a mirror's may be shorter than a backup's.
         let patience = |at: &String| format!("{at} options='-c wal_sender_timeout={}ms'", self.silence_ms);
         setting(&mut text, "primary_conninfo", &self.stream_from.as_ref().map(patience).unwrap_or_default());
-        let restore = restore_command(self.files_from.as_deref(), self.archive.as_ref(), &self.asked);
+        let restore = restore_command(self.files_from.as_deref(), self.archive.as_ref(), &self.asked, &self.left_in);
         setting(&mut text, "restore_command", &restore);
         // Before it replays, PostgreSQL flushes what a writer that was killed has written: file by file, or all at once.
         setting(&mut text, "recovery_init_sync_method", if self.only_read { "syncfs" } else { "fsync" });
@@ -149,7 +153,12 @@ fn setting(text: &mut String, name: &str, value: &str) {
 
 /// Plain shell, so that a standby depends on nothing but its own files. Each request is noted: that the same segment is
 /// asked for again shows that everything in it has been applied.
-fn restore_command(folder: Option<&Path>, archive: Option<&Archive>, asked: &Path) -> String {
+fn restore_command(
+    folder: Option<&Path>,
+    archive: Option<&Archive>,
+    asked: &Path,
+    left_in: &[(String, u64)],
+) -> String {
     let mut places = String::new();
     let mut last = "exit 1".to_owned();
     if let Some(folder) = folder {
@@ -173,9 +182,20 @@ fn restore_command(folder: Option<&Path>, archive: Option<&Archive>, asked: &Pat
     let near = if places.is_empty() {
         String::new()
     } else {
-        format!("for f in {places}; do test -f \"$f\" && exec cp \"$f\" '%p'; done; ")
+        format!("for f in {places}; do test -f \"$f\" && give \"$f\"; done; ")
     };
-    format!("echo %f >> '{}'; {near}{last}", asked.display())
+    format!("echo %f >> '{}'; {}{near}{last}", asked.display(), give(left_in))
+}
+
+/// A function that hands a file over and ends: whole, or, where its timeline was left inside it, up to there and zeros after.
+fn give(left_in: &[(String, u64)]) -> String {
+    let mut cases = String::new();
+    for (name, bytes) in left_in {
+        let rest = super::share::SEGMENT_BYTES.saturating_sub(*bytes);
+        write!(cases, "{name}) {{ head -c {bytes} \"$1\"; head -c {rest} /dev/zero; }} > '%p'; exit;; ")
+            .expect("writing to a string cannot fail");
+    }
+    format!("give() {{ case %f in {cases}*) exec cp \"$1\" '%p';; esac; }}; ")
 }
 
 /// Ask the agent, which takes the request away when it has answered it; an agent that is away answers nothing.
@@ -183,7 +203,7 @@ fn request(folder: &Path) -> String {
     let folder = folder.display();
     format!(
         "w='{folder}/want/%f'; h='{folder}/have/%f'; : > \"$w\" || exit 1; i=0; while test $i -lt 150; do test -f \"$w\" || {{ \
-         test -f \"$h\" && exec cp \"$h\" '%p'; exit 1; }}; i=$((i+1)); sleep 0.02; done; exit 1"
+         test -f \"$h\" && give \"$h\"; exit 1; }}; i=$((i+1)); sleep 0.02; done; exit 1"
     )
 }
 
@@ -224,6 +244,7 @@ mod tests {
             files_from: None,
             archive: None,
             asked: "/a".into(),
+            left_in: vec![("000000010000000000000012".into(), 1_000)],
             archive_to: Some(ArchiveTo::Folder("/share".into())),
             archive_timeout_s: 900,
             apply_delay_ms: 0,
@@ -237,6 +258,10 @@ mod tests {
         assert!(text.contains("primary_conninfo = 'host=x password=''y'' options=''-c wal_sender_timeout=5000ms'''"));
         assert!(text.contains("restore_command = ''"));
         assert!(text.contains("wal_keep_size = '192MB'"));
+        let text = Conf { files_from: Some("/c".into()), ..conf.clone() }.text();
+        let cut =
+            "000000010000000000000012) { head -c 1000 \"$1\"; head -c 1047576 /dev/zero; } > ''%p''; exit;; *) exec cp";
+        assert!(text.contains(cut), "{text}");
         let text = Conf { only_read: true, ..conf }.text();
         assert!(text.contains("wal_keep_size = '2147483647MB'"));
         assert!(text.contains("recovery_target_timeline = 'current'"));

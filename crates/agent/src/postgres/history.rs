@@ -1,7 +1,9 @@
 //! Timelines of the log: where each was left, and which segments belong to a history.
 
-use crate::postgres::share::{SEGMENT_BYTES, is_segment, start_of};
+use crate::postgres::share::{SEGMENT_BYTES, is_history, is_segment, place, start_of};
 use cluster::wal::Lsn;
+use std::fs;
+use std::path::Path;
 
 /// The timeline of a segment, by its name, and the place that it begins at.
 pub fn segment(name: &str) -> Option<(u32, Lsn)> {
@@ -50,6 +52,26 @@ pub enum Kept {
     UpTo(u64),
     /// None of it.
     Nothing,
+}
+
+/// Name of a timeline's history file.
+pub fn file_name(timeline: u32) -> String {
+    format!("{timeline:08X}.history")
+}
+
+/// The newest history in a folder: that of the timeline with the highest number.
+pub fn newest(pg_wal: &Path) -> Option<History> {
+    let names = fs::read_dir(pg_wal).ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let name = names.filter(|name| is_history(name)).max()?;
+    let text = fs::read_to_string(pg_wal.join(&name)).ok()?;
+    Some(History::read(u32::from_str_radix(&name[..8], 16).ok(), &text))
+}
+
+/// The segments in which the newest history in a folder left their timelines, with the bytes of each that belong to it.
+pub fn left_in(pg_wal: &Path) -> Vec<(String, u64)> {
+    let left = newest(pg_wal).unwrap_or_default().left.into_iter();
+    let inside = |fork: Lsn| Some(fork.0 % SEGMENT_BYTES).filter(|bytes| *bytes > 0);
+    left.filter_map(|(timeline, fork)| Some((format!("{timeline:08X}{}", place(fork)), inside(fork)?))).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::files;
 use crate::postgres::conf::{Conf, WAL_SEGMENT_MB};
+use crate::postgres::history;
 use crate::postgres::process::{Process, anybody_in, kill_those_in};
 use crate::postgres::programs::Programs;
 use crate::postgres::sql::Sql;
@@ -152,6 +153,7 @@ impl Instance {
             files_from: None,
             archive: None,
             asked: self.asked(),
+            left_in: history::left_in(&self.data().join("pg_wal")),
             archive_to: None,
             archive_timeout_s: 0,
             apply_delay_ms: 0,

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::postgres::conf::{Archive, Conf};
-use crate::postgres::history::{History, Kept, segment};
+use crate::postgres::history::{self, History, Kept, segment};
 use crate::postgres::instance::{Instance, remove};
 use crate::postgres::share::{SEGMENT_BYTES, place};
 use cluster::secret::{ROLE_ADMIN, ROLE_REPLICATION};
@@ -55,7 +55,7 @@ pub async fn rewind(
     begins: impl FnOnce() -> Result<(), Error>,
 ) -> Result<String, Error> {
     checkpoint_at(instance, at).await?;
-    let history = history_of(instance, at).await?;
+    let (history, text) = history_of(instance, at).await?;
     if course_in(instance, &history).await? == Course::Same {
         return Err(Error::Unfit(format!("{} is on the timeline of {at} itself", instance.database)));
     }
@@ -66,7 +66,8 @@ pub async fn rewind(
     // A standby that was killed has to be recovered before a rewind, which only a writer's data can be.
     let _ = fs::remove_file(instance.data().join("standby.signal"));
     let with_archive = archive.is_some();
-    instance.configure(&Conf { archive, ..instance.plain_conf() })?;
+    // The rewind reads this instance's own log, past the fork too.
+    instance.configure(&Conf { archive, left_in: Vec::new(), ..instance.plain_conf() })?;
     let source = instance.connection_to(at, ROLE_ADMIN, "postgres", "standfast agent");
     let data = instance.data();
     let run = instance.programs.run("pg_rewind", instance.database.as_str(), |command| {
@@ -77,7 +78,7 @@ pub async fn rewind(
         }
     });
     run.await?;
-    leave_out_log_of_others(instance, &history)?;
+    leave_out_log_of_others(instance, &history, &text)?;
     clear(&instance.copied())?;
     clear(&instance.copied().join(crate::postgres::copy::PARTIAL))?;
     instance.configure(&instance.plain_conf())?;
@@ -190,7 +191,7 @@ fn is_of_tail(name: &str, fork: Option<Lsn>) -> bool {
 /// When the writer does not answer.
 pub async fn holds_log_of_others(instance: &Instance, at: &str) -> Result<bool, Error> {
     let wal = instance.data().join("pg_wal");
-    for (timeline, fork) in history_of(instance, at).await?.left {
+    for (timeline, fork) in history_of(instance, at).await?.0.left {
         if !wal.join(format!("{timeline:08X}{}", place(fork))).exists() {
             continue;
         }
@@ -208,13 +209,20 @@ pub async fn holds_log_of_others(instance: &Instance, at: &str) -> Result<bool, 
 /// Leave nothing in `pg_wal` that the writer's history does not have. `pg_rewind` looks at what was applied, and finds
 /// nothing to do where log of another history was only received; and PostgreSQL applies what it finds there, past the fork,
 /// where it finds the segment of a newer timeline nowhere yet. It was salvaged before. In the segment of the fork everything
-/// after it becomes zero, which ends the log there.
-fn leave_out_log_of_others(instance: &Instance, history: &History) -> Result<(), Error> {
+/// after it becomes zero, which ends the log there. The history itself is put there, so that the next start knows it.
+fn leave_out_log_of_others(instance: &Instance, history: &History, text: &str) -> Result<(), Error> {
     let wal = instance.data().join("pg_wal");
     let what = || format!("leave out what another history wrote in {}", wal.display());
     for entry in fs::read_dir(&wal).map_err(Error::file(what()))? {
         let entry = entry.map_err(Error::file(what()))?;
         let name = entry.file_name().to_string_lossy().into_owned();
+        if let Some(timeline) = name.strip_suffix(".history") {
+            let timeline = u32::from_str_radix(timeline, 16).ok();
+            if timeline.is_some_and(|t| Some(t) != history.present && history.left.iter().all(|(left, _)| *left != t)) {
+                fs::remove_file(entry.path()).map_err(Error::file(what()))?;
+            }
+            continue;
+        }
         let Some(segment) = segment(&name) else { continue };
         match history.keeps(segment) {
             Kept::Whole => {}
@@ -233,7 +241,11 @@ fn leave_out_log_of_others(instance: &Instance, history: &History) -> Result<(),
             }
         }
     }
-    Ok(())
+    // The first timeline has no history.
+    let Some(present) = history.present.filter(|_| !history.left.is_empty()) else { return Ok(()) };
+    let file = wal.join(history::file_name(present));
+    crate::files::replace(&file, text.as_bytes(), 0o600).map_err(Error::file(what()))?;
+    instance.programs.give(&file)
 }
 
 /// How the timeline that an instance is on lies to a writer's.
@@ -252,11 +264,11 @@ pub enum Course {
 /// # Errors
 /// When the writer does not answer, or the control file cannot be read.
 pub async fn course(instance: &Instance, at: &str) -> Result<Course, Error> {
-    course_in(instance, &history_of(instance, at).await?).await
+    course_in(instance, &history_of(instance, at).await?.0).await
 }
 
-/// The history of the writer at `at`.
-async fn history_of(instance: &Instance, at: &str) -> Result<History, Error> {
+/// The history of the writer at `at`, and its file's text.
+async fn history_of(instance: &Instance, at: &str) -> Result<(History, String), Error> {
     let source = instance.connection_to(at, ROLE_ADMIN, "postgres", "standfast agent");
     let query = "SELECT timeline_id || E'\\n' || coalesce(pg_read_file('pg_wal/' || upper(lpad(to_hex(timeline_id), 8, '0')) \
                  || '.history', 0, 1000000, true), '') \
@@ -266,7 +278,7 @@ async fn history_of(instance: &Instance, at: &str) -> Result<History, Error> {
     });
     let said = run.await?;
     let (present, left) = said.split_once('\n').unwrap_or((&said, ""));
-    Ok(History::read(present.trim().parse().ok(), left))
+    Ok((History::read(present.trim().parse().ok(), left), left.to_owned()))
 }
 
 async fn course_in(instance: &Instance, history: &History) -> Result<Course, Error> {
