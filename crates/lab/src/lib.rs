@@ -3,11 +3,13 @@
 //! The same program as in production, with another topology: every address that one site has of the other leads through
 //! a relay in the lab's supervisor. Nothing in agents, servers or runbooks knows of it.
 
+pub mod disks;
 pub mod layout;
 pub mod processes;
 pub mod protocol;
 pub mod relay;
 pub mod supervise;
+pub mod torture;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

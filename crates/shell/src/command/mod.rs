@@ -27,6 +27,7 @@ pub mod step;
 pub mod tail;
 pub mod tails;
 pub mod topology;
+pub mod torture;
 pub mod user;
 
 use crate::failure::Outcome;
@@ -85,6 +86,8 @@ pub enum Command {
     Audit(audit::Args),
     /// Measure
     Bench(bench::Args),
+    /// Strike a lab of its own at random while people chat, for as long as wanted, and let the auditor decide
+    Torture(torture::Args),
     /// A whole pool on this machine, to rehearse with
     Lab(lab::Args),
 }
@@ -121,6 +124,7 @@ impl Command {
             Command::Replay(args) => replay::run(context, args).await,
             Command::Audit(args) => audit::run(context, args).await,
             Command::Bench(args) => bench::run(context, args).await,
+            Command::Torture(args) => torture::run(context, args).await,
             Command::Lab(args) => lab::run(context, args).await,
         }
     }
