@@ -4,6 +4,7 @@
 //! async. `store` fetches what a decision needs, `server` asks and obeys.
 
 pub mod access;
+pub mod chain;
 pub mod change;
 pub mod history;
 pub mod id;
@@ -11,3 +12,4 @@ pub mod late;
 pub mod limit;
 pub mod name;
 pub mod nearest;
+pub mod verify;

@@ -337,7 +337,7 @@ async fn attempt(
     let mut answers = Vec::with_capacity(taken.len());
     for ((post, result), version) in taken.into_iter().zip(results).zip(versions) {
         match result {
-            Appended::At { room, seq, epoch, at_us, repeated } => {
+            Appended::At { room, seq, epoch, at_us, repeated, .. } => {
                 if repeated {
                     // It may be of an attempt whose end was not seen, with no one told; its text is the first one's.
                     hint(app, room, seq);

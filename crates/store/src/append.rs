@@ -2,6 +2,8 @@
 
 use crate::connection::{Connection, Store};
 use crate::error::StoreError;
+use rand::RngCore;
+use rules::chain::{Bytes, Facts, Hash, Nonce, content_digest, entry_digest};
 use rules::id::{Epoch, PrincipalId, RoomId, Seq};
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
@@ -42,9 +44,24 @@ pub enum Appended {
         at_us: i64,
         /// Whether it was there already.
         repeated: bool,
+        /// What its receipt rests on.
+        evidence: Evidence,
     },
     /// The room's access is not what the decision rests on any more: decide again.
     Stale,
+}
+
+/// What a receipt for an entry rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// The room's running hash at the entry.
+    pub chain: Hash,
+    /// The digest of the text that was first written.
+    pub content: Hash,
+    /// What that text is salted with; `None` when it has been removed or replaced since.
+    pub nonce: Option<Nonce>,
+    /// Whether the transaction that wrote or found the entry was to wait for a synchronous standby.
+    pub waited_for_standby: bool,
 }
 
 /// A batch ready to be sent, as often as it takes: columns, and places of repetitions within the batch.
@@ -60,6 +77,9 @@ pub struct Batch {
     kinds: Vec<i16>,
     targets: Vec<Option<i64>>,
     bodies: Vec<Option<String>>,
+    nonces: Vec<Option<Nonce>>,
+    contents: Vec<Hash>,
+    entries: Vec<Hash>,
     /// For each entry given: the row that stands for it, and whether it is a repetition of an earlier one.
     rows: Vec<(usize, bool)>,
 }
@@ -99,6 +119,20 @@ impl Batch {
             *count += 1;
             batch.nths.push(*count as i32);
             batch.places.push(place);
+            let nonce = entry.body.is_some().then(random_nonce);
+            let content = content_digest(nonce.zip(entry.body.as_deref()));
+            let facts = Facts {
+                room: entry.room,
+                author: entry.author,
+                kind: entry.kind.code(),
+                target: entry.target,
+                client_id: entry.client_id.map(Uuid::into_bytes),
+                first: None,
+                content,
+            };
+            batch.nonces.push(nonce);
+            batch.contents.push(content);
+            batch.entries.push(entry_digest(&facts));
             batch.authors.push(entry.author.0);
             batch.client_ids.push(entry.client_id);
             batch.kinds.push(entry.kind.code());
@@ -119,6 +153,17 @@ impl Batch {
     }
 }
 
+fn random_nonce() -> Nonce {
+    let mut bytes = [0; 16];
+    rand::rng().fill_bytes(&mut bytes);
+    Bytes(bytes)
+}
+
+/// Hashes and nonces as PostgreSQL takes them.
+fn columns<const N: usize>(bytes: &[Bytes<N>]) -> Vec<&[u8]> {
+    bytes.iter().map(|b| &b.0[..]).collect()
+}
+
 /// Whether a batch may have been written already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
@@ -128,11 +173,11 @@ pub enum Attempt {
     Again,
 }
 
-const APPEND_FRESH: &str =
-    "SELECT lasts, at_us FROM standfast.append_fresh($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+const APPEND_FRESH: &str = "SELECT lasts, at_us, chains, waits FROM standfast.append_fresh(
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
 
-const APPEND: &str = "SELECT outcomes, rooms, seqs, epochs, ats_us FROM standfast.append_entries(
-    $1, $2, $3, $4, $5, $6, $7, $8, $9)";
+const APPEND: &str = "SELECT outcomes, rooms, seqs, epochs, ats_us, chains, nonces, contents, waits
+    FROM standfast.append_entries($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
 
 const DOING: &str = "append to the rooms' logs";
 
@@ -157,6 +202,7 @@ impl Store {
     }
 
     async fn append_fresh(&self, connection: &Connection, batch: &Batch) -> Result<Vec<Appended>, StoreError> {
+        let nonces: Vec<Option<&[u8]>> = batch.nonces.iter().map(|n| n.as_ref().map(|n| &n.0[..])).collect();
         let rows = connection
             .write(
                 DOING,
@@ -173,29 +219,39 @@ impl Store {
                     &batch.kinds,
                     &batch.targets,
                     &batch.bodies,
+                    &nonces,
+                    &columns(&batch.contents),
+                    &columns(&batch.entries),
                 ],
             )
             .await?;
         let row = rows.first().ok_or_else(unexpected_shape)?;
         let lasts: Vec<Option<i64>> = row.get(0);
         let at_us: i64 = row.get(1);
-        if lasts.len() != batch.rooms.len() {
+        let chains: Vec<Option<&[u8]>> = row.get(2);
+        let waited_for_standby: bool = row.get(3);
+        if lasts.len() != batch.rooms.len() || chains.len() != batch.places.len() {
             return Err(unexpected_shape());
         }
-        let answer = |(place, nth): (&i32, &i32)| {
-            let place = *place as usize - 1;
-            lasts[place].map_or(Appended::Stale, |last| Appended::At {
+        let answer = |i: usize| {
+            let place = batch.places[i] as usize - 1;
+            let Some(last) = lasts[place] else { return Ok(Appended::Stale) };
+            let chain = chains[i].and_then(Bytes::of).ok_or_else(unexpected_shape)?;
+            let (content, nonce) = (batch.contents[i], batch.nonces[i]);
+            Ok(Appended::At {
                 room: RoomId(batch.rooms[place]),
-                seq: Seq(last + i64::from(*nth)),
+                seq: Seq(last + i64::from(batch.nths[i])),
                 epoch: self.epoch(),
                 at_us,
                 repeated: false,
+                evidence: Evidence { chain, content, nonce, waited_for_standby },
             })
         };
-        Ok(batch.places.iter().zip(&batch.nths).map(answer).collect())
+        (0..batch.places.len()).map(answer).collect()
     }
 
     async fn append_carefully(&self, connection: &Connection, batch: &Batch) -> Result<Vec<Appended>, StoreError> {
+        let nonces: Vec<Option<&[u8]>> = batch.nonces.iter().map(|n| n.as_ref().map(|n| &n.0[..])).collect();
         let rows = connection
             .write(
                 DOING,
@@ -210,6 +266,9 @@ impl Store {
                     &batch.kinds,
                     &batch.targets,
                     &batch.bodies,
+                    &nonces,
+                    &columns(&batch.contents),
+                    &columns(&batch.entries),
                 ],
             )
             .await?;
@@ -219,20 +278,31 @@ impl Store {
         let seqs: Vec<i64> = row.get(2);
         let epochs: Vec<i64> = row.get(3);
         let ats_us: Vec<i64> = row.get(4);
-        if outcomes.len() != batch.places.len() {
+        let chains: Vec<Option<&[u8]>> = row.get(5);
+        let nonces: Vec<Option<&[u8]>> = row.get(6);
+        let contents: Vec<Option<&[u8]>> = row.get(7);
+        let waited_for_standby: bool = row.get(8);
+        if outcomes.len() != batch.places.len() || chains.len() != outcomes.len() {
             return Err(unexpected_shape());
         }
-        let answer = |i: usize| match outcomes[i] {
-            outcome @ (0 | 1) => Appended::At {
+        let answer = |i: usize| {
+            let chain = chains[i].and_then(Bytes::of);
+            let (chain, content, nonce) = match outcomes[i] {
+                0 => (chain, Some(batch.contents[i]), batch.nonces[i]),
+                1 => (chain, contents[i].and_then(Bytes::of), nonces[i].and_then(Bytes::of)),
+                _ => return Ok(Appended::Stale),
+            };
+            let (chain, content) = chain.zip(content).ok_or_else(unexpected_shape)?;
+            Ok(Appended::At {
                 room: RoomId(rooms[i]),
                 seq: Seq(seqs[i]),
                 epoch: Epoch(epochs[i]),
                 at_us: ats_us[i],
-                repeated: outcome == 1,
-            },
-            _ => Appended::Stale,
+                repeated: outcomes[i] == 1,
+                evidence: Evidence { chain, content, nonce, waited_for_standby },
+            })
         };
-        Ok((0..outcomes.len()).map(answer).collect())
+        (0..outcomes.len()).map(answer).collect()
     }
 }
 
@@ -242,8 +312,8 @@ fn unexpected_shape() -> StoreError {
 
 fn as_repetition(answer: Appended, repetition: bool) -> Appended {
     match answer {
-        Appended::At { room, seq, epoch, at_us, repeated } => {
-            Appended::At { room, seq, epoch, at_us, repeated: repeated || repetition }
+        Appended::At { room, seq, epoch, at_us, repeated, evidence } => {
+            Appended::At { room, seq, epoch, at_us, repeated: repeated || repetition, evidence }
         }
         Appended::Stale => Appended::Stale,
     }

@@ -15,6 +15,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (2, include_str!("../migrations/0002_late_arrivals.sql")),
     (3, include_str!("../migrations/0003_changes.sql")),
     (4, include_str!("../migrations/0004_canaries.sql")),
+    (5, include_str!("../migrations/0005_chain.sql")),
 ];
 
 /// The user that a new pool begins with.

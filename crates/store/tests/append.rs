@@ -7,7 +7,7 @@ mod support;
 use rules::id::{Epoch, PrincipalId, RoomId, Seq};
 use std::sync::Arc;
 use store::{Appended, Attempt, Batch, Bound, CategoryLists, EntryKind, NewEntry, NewRoomRow, Store, StoreError};
-use support::{Postgres, until};
+use support::{Postgres, check_chain, until};
 use uuid::Uuid;
 
 struct Place {
@@ -117,6 +117,7 @@ async fn batches_of_two_servers_leave_no_gap_and_no_double() {
     }
     let mut ids = std::collections::HashSet::new();
     for room in rooms.iter() {
+        check_chain(&stores[0], *room).await.unwrap();
         let page = stores[0].page(*room, Bound::After(Seq(0)), 10_000).await.unwrap();
         let numbers: Vec<i64> = page.entries.iter().map(|e| e.seq.0).collect();
         assert_eq!(numbers, (1..=page.head.last_seq.0).collect::<Vec<_>>());

@@ -13,7 +13,7 @@ use store::{
     Appended, Attempt, Batch, Bound, CategoryLists, EntryKind, EntryRow, LateOutcome, NewEntry, NewRoomRow, NewUserRow,
     ReEntered, Store, StoreError,
 };
-use support::Postgres;
+use support::{Postgres, check_chain};
 use uuid::Uuid;
 
 /// A database of epoch 2 with one room, in which two entries of epoch 1 stand: `old 1` and `old 2`.
@@ -117,6 +117,7 @@ impl Place {
     async fn log(&self) -> Vec<EntryRow> {
         let log = self.store.page(self.room, Bound::After(Seq(0)), 1000).await.unwrap().entries;
         assert!(log.iter().zip(1..).all(|(entry, n)| entry.seq.0 == n), "{log:?}");
+        assert_eq!(check_chain(&self.store, self.room).await, Ok(Seq(log.len() as i64)));
         log
     }
 
@@ -378,5 +379,6 @@ async fn a_database_of_the_first_version_is_brought_up_to_date_with_what_it_hold
         log.iter().map(|e| (e.body.clone().unwrap(), e.late)).collect::<Vec<_>>(),
         [("old".to_owned(), None), ("new".to_owned(), None)]
     );
+    assert_eq!(check_chain(&store, RoomId(1)).await, Ok(Seq(2)));
     assert_eq!(store.tails_state().await.unwrap(), store::TailsState::default());
 }

@@ -3,7 +3,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use rules::id::Epoch;
+use rules::id::{Epoch, RoomId, Seq};
+use rules::verify::{Fault, Verifier};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -165,5 +166,20 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnM
     while !condition().await {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Check a room's log against its chain.
+pub async fn check_chain(store: &Store, room: RoomId) -> Result<Seq, Fault> {
+    let mut verifier = Verifier::new(room);
+    loop {
+        let page = store.logged(room, verifier.last(), 100).await.expect("the log can be read");
+        let is_last = page.entries.len() < 100;
+        for (entry, _) in page.entries {
+            verifier.entry(entry)?;
+        }
+        if is_last {
+            return verifier.head(page.last, page.chain).map(|()| page.last);
+        }
     }
 }
