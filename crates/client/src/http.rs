@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
+use wire::chain::ChainPage;
 use wire::chat::RefusalCode;
 use wire::http::{
     Category, CategoryChange, ErrorBody, NewCategory, NewGroup, NewPost, NewRoom, NewTokens, NewUser, NewUsers, Page,
@@ -229,6 +230,14 @@ impl Http {
             Which::Before(seq) => format!("before={seq}&"),
         };
         self.get(&format!("/v1/rooms/{room}/entries?{bound}limit={limit}")).await
+    }
+
+    /// Entries of a room after a number, with all that their chain rests on: for administrators.
+    ///
+    /// # Errors
+    /// When it is refused, or nobody answers.
+    pub async fn chain_page(&self, room: RoomId, after: Seq) -> Result<ChainPage, ClientError> {
+        self.get(&format!("/v1/rooms/{room}/chain?after={after}")).await
     }
 
     /// Post. The same `client_id` is the same post, however often this is called.

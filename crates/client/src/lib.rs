@@ -11,6 +11,7 @@ pub mod load;
 pub mod memory;
 pub mod replay;
 pub mod session;
+pub mod verify;
 
 pub use directory::Directory;
 pub use error::ClientError;

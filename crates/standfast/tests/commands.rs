@@ -42,6 +42,42 @@ fn a_ledger_that_was_tampered_with_does_not_pass() {
 }
 
 #[test]
+fn an_entry_that_was_changed_in_the_database_is_named() {
+    let lab = Lab::up_with(&["--single"]);
+    let file = sample();
+    lab.ok(&["replay", file.to_str().unwrap(), "--speed", "max"]);
+    assert!(lab.ok(&["verify", "pool"]).contains("0 rooms do not fit"));
+    let room = lab.sql(
+        "s1a",
+        "SELECT r.name FROM standfast.rooms r JOIN standfast.room_heads h ON h.room = r.id
+        WHERE h.last_seq > 5 ORDER BY r.id LIMIT 1",
+    );
+    let export = lab.dir.join("export.jsonl");
+    let export = export.to_str().unwrap();
+    lab.ok(&["verify", "export", &room, "--to", export]);
+    let said = lab.cli(&["verify", "export", &room, "--to", export]);
+    assert_eq!(said.code, Some(2), "what is there is not written over: {}", said.all());
+    lab.ok(&["verify", "file", export]);
+    let change = "UPDATE standfast.entries e SET body = 'never said' FROM standfast.rooms r
+        WHERE r.id = e.room AND e.seq = 3 AND r.name = ";
+    lab.sql("s1a", &format!("{change}'{room}'"));
+    for what in [&["verify", "room", &room][..], &["verify", "pool"]] {
+        let said = lab.cli(what);
+        assert_eq!(said.code, Some(3), "{}", said.all());
+        let named = format!("room '{room}', number 3: its text is not the one that was written");
+        assert!(said.stdout.contains(&named), "{}", said.all());
+    }
+    // The export from before tells what was written, without the pool.
+    let text = std::fs::read_to_string(export).unwrap();
+    assert!(!text.contains("never said"));
+    assert_eq!(plain(&["verify", "file", export]).code, Some(0));
+    std::fs::write(export, text.replacen(r#""seq":4,"#, r#""seq":5,"#, 1)).unwrap();
+    let said = plain(&["verify", "file", export]);
+    assert_eq!(said.code, Some(3), "{}", said.all());
+    assert!(said.stdout.contains("number 4: it is missing"), "{}", said.all());
+}
+
+#[test]
 fn a_bad_topology_is_refused_with_the_line() {
     let folder = std::env::temp_dir().join(format!("standfast-topology-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

@@ -28,8 +28,8 @@ const PAGE: &str = "SELECT h.last_seq, h.chain, e.seq, e.epoch, e.author, coales
     WHERE h.room = $1 ORDER BY e.seq";
 
 impl Store {
-    /// The entries of a room after a number, `limit` at most, as they are stored: nothing is taken for granted. They may be
-    /// newer than what is durable.
+    /// The entries of a room after a number, `limit` at most, as they are stored: nothing is taken for granted. All of them
+    /// are durable when this returns (see `confirm`).
     pub async fn logged(&self, room: RoomId, after: Seq, limit: u32) -> Result<LoggedPage, StoreError> {
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&room.0, &after.0, &i64::from(limit)];
         let rows = self.reader().read("read a room's log with its chain", PAGE, &parameters).await?;
@@ -55,6 +55,11 @@ impl Store {
             };
             Some((logged, row.get(5)))
         });
-        Ok(LoggedPage { entries: entries.collect(), last: Seq(first.get(0)), chain: of_chain(first, 1) })
+        let page = LoggedPage { entries: entries.collect(), last: Seq(first.get(0)), chain: of_chain(first, 1) };
+        if let Some((shown, _)) = page.entries.last() {
+            // A row may state any number; what is remembered as durable ends with the head.
+            self.confirm_up_to(room, shown.seq.min(page.last), page.last).await?;
+        }
+        Ok(page)
     }
 }

@@ -2,6 +2,7 @@
 //! their documentation, no behaviour.
 
 pub mod agent;
+pub mod chain;
 pub mod chat;
 pub mod http;
 pub mod ledger;

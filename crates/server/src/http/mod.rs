@@ -2,6 +2,7 @@
 
 mod call;
 mod categories;
+mod chain;
 mod docs;
 mod entries;
 mod metrics;
@@ -42,6 +43,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/rooms", get(rooms::list).post(rooms::create))
         .route("/v1/rooms/{id}", patch(rooms::change))
         .route("/v1/rooms/{id}/entries", get(entries::page).post(entries::post))
+        .route("/v1/rooms/{id}/chain", get(chain::page))
         .route("/v1/tails", get(tails::list))
         .route("/v1/tails/{id}", get(tails::page))
         .route("/metrics", get(metrics::metrics))

@@ -29,6 +29,7 @@ pub mod tails;
 pub mod topology;
 pub mod torture;
 pub mod user;
+pub mod verify;
 
 use crate::failure::Outcome;
 use crate::folder::Context;
@@ -84,6 +85,8 @@ pub enum Command {
     Replay(replay::Args),
     /// Compare a ledger with every room's log and with what each client saw
     Audit(audit::Args),
+    /// Check rooms' logs against their chains: nothing changed, swapped, taken out or put in
+    Verify(verify::Args),
     /// Measure
     Bench(bench::Args),
     /// Strike a lab of its own at random while people chat, for as long as wanted, and let the auditor decide
@@ -123,6 +126,7 @@ impl Command {
             Command::Room(args) => room::run(context, args).await,
             Command::Replay(args) => replay::run(context, args).await,
             Command::Audit(args) => audit::run(context, args).await,
+            Command::Verify(args) => verify::run(context, args).await,
             Command::Bench(args) => bench::run(context, args).await,
             Command::Torture(args) => torture::run(context, args).await,
             Command::Lab(args) => lab::run(context, args).await,
