@@ -7,6 +7,7 @@ use crate::database::{Database, Work};
 use crate::error::Error;
 use crate::host::Host;
 use crate::postgres::conf::Conf;
+use crate::postgres::rebuild;
 use crate::postgres::sql::Probe;
 use crate::{feed, pair, rejoin, shipper};
 use cluster::fence::MayOpen;
@@ -183,6 +184,7 @@ async fn start_standby(
     if rejoin::starting(host, database, record, work).await? {
         return Ok(false);
     }
+    rebuild::take_away_unbegun(&database.instance).await?;
     let archive = database.share(host).map(|share| share.archive()).transpose()?;
     let conf = Conf { archive, ..conf_of(host, database, record, part, upstream) };
     tracing::info!(database = %database.name, %part, "starting");

@@ -116,6 +116,12 @@ async fn log_of_another_history_that_was_received_and_not_applied_is_not_applied
     let shipped = backup.copied().join(&fork);
     std::fs::copy(principal.data().join("pg_wal").join(&fork), &shipped).unwrap();
     backup.programs.give(&shipped).unwrap();
+    // It was stopped when it had begun to receive the new timeline, and nothing of that was on its disk yet.
+    let begun = backup.data().join("pg_wal").join(fork.replacen('1', "2", 1));
+    std::fs::write(&begun, vec![0; 1024 * 1024]).unwrap();
+    backup.programs.give(&begun).unwrap();
+    rebuild::take_away_unbegun(&backup).await.unwrap();
+    assert!(!begun.exists());
     standby(&backup, &mirror, 0).await;
     let all = "SELECT string_agg(what, ';' ORDER BY what) FROM said";
     let there = ask(&mirror, all).await;

@@ -195,15 +195,44 @@ pub async fn holds_log_of_others(instance: &Instance, at: &str) -> Result<bool, 
         if !wal.join(format!("{timeline:08X}{}", place(fork))).exists() {
             continue;
         }
-        let read = instance.programs.run("pg_waldump", instance.database.as_str(), |command| {
-            command.arg("-p").arg(&wal).args(["-t", &timeline.to_string(), "-s", &fork.to_string(), "-n", "1"]);
-        });
-        // It fails where no record begins.
-        if read.await.is_ok_and(|said| !said.trim().is_empty()) {
+        if has_record(instance, timeline, fork).await {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Take away the first segment of a timeline that does not reach the timeline's beginning. A standby that was stopped while it
+/// received it may hold one, empty or short, and PostgreSQL then ends at every start: it takes that file before its
+/// predecessor's, and finds in it that the place belongs to the timeline before. Up to the fork both hold the same; where the
+/// predecessor's is not there this one takes its name.
+///
+/// # Errors
+/// When a file cannot be renamed or removed.
+pub async fn take_away_unbegun(instance: &Instance) -> Result<(), Error> {
+    let wal = instance.data().join("pg_wal");
+    let Some(history) = history::newest(&wal) else { return Ok(()) };
+    let next = history.left.iter().skip(1).map(|(timeline, _)| *timeline).chain(history.present);
+    for ((timeline, fork), next) in history.left.iter().zip(next) {
+        let [before, after] = [*timeline, next].map(|t| wal.join(format!("{t:08X}{}", place(*fork))));
+        if fork.0.is_multiple_of(SEGMENT_BYTES) || !after.exists() || has_record(instance, next, *fork).await {
+            continue;
+        }
+        tracing::warn!(file = %after.display(), "it does not reach the beginning of its timeline; taking it away");
+        let taken = if before.exists() { fs::remove_file(&after) } else { fs::rename(&after, &before) };
+        taken.map_err(Error::file(format!("take away {}", after.display())))?;
+    }
+    Ok(())
+}
+
+/// Whether a timeline's log in `pg_wal` has a record at a place.
+async fn has_record(instance: &Instance, timeline: u32, at: Lsn) -> bool {
+    let wal = instance.data().join("pg_wal");
+    let read = instance.programs.run("pg_waldump", instance.database.as_str(), |command| {
+        command.arg("-p").arg(&wal).args(["-t", &timeline.to_string(), "-s", &at.to_string(), "-n", "1"]);
+    });
+    // It fails where no record begins.
+    read.await.is_ok_and(|said| !said.trim().is_empty())
 }
 
 /// Leave nothing in `pg_wal` that the writer's history does not have. `pg_rewind` looks at what was applied, and finds
