@@ -235,7 +235,7 @@ mod tests {
     fn what_is_no_export_is_refused_with_the_line() {
         check(Vec::clear, "breaks off after 0 lines");
         check(|lines| lines.truncate(3), "breaks off after 3 lines");
-        check(|lines| drop(lines[4].pop()), "breaks off after 4 lines");
+        check(|lines| assert!(lines[4].pop().is_some()), "breaks off after 4 lines");
         check(|lines| drop(lines.remove(0)), "line 1 of the export");
         check(|lines| lines[0] = lines[0].replace(r#""format":1"#, r#""format":2"#), "it has format 2");
         check(|lines| lines[1] = "{}\n".to_owned(), "line 2 of the export");
