@@ -22,13 +22,16 @@ pub struct ExistingDatabase {
 /// Name of the file in a server's host folder that holds the password for the connection string.
 pub const PASSWORD_FILE: &str = "existing-database.password";
 
+/// What `sslmode` may be in the connection string; `prefer` when it is not there.
+pub const SSL_MODES: [&str; 5] = ["disable", "prefer", "require", "verify-ca", "verify-full"];
+
 impl ExistingDatabase {
     /// What is wrong with the connection string, if anything, and what would be right.
     pub fn fault(&self) -> Option<String> {
         let shape = "write postgresql://user@host:port,host:port/database";
         let rest = self.dsn.strip_prefix("postgresql://").or_else(|| self.dsn.strip_prefix("postgres://"));
         let Some(rest) = rest else { return Some(format!("the dsn is no connection string; {shape}")) };
-        let (place, _options) = rest.split_once('?').unwrap_or((rest, ""));
+        let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
         let Some((authority, database)) = place.split_once('/').filter(|(_, database)| !database.is_empty()) else {
             return Some(format!("the dsn names no database; {shape}"));
         };
@@ -43,6 +46,11 @@ impl ExistingDatabase {
         }
         if hosts.split(',').any(|host| host.is_empty() || host.starts_with(':')) {
             return Some(format!("the dsn names a host without a name; {shape}"));
+        }
+        if let Some(mode) = options.split('&').find_map(|o| o.strip_prefix("sslmode="))
+            && !SSL_MODES.contains(&mode)
+        {
+            return Some(format!("the dsn says sslmode={mode}; there are {}", SSL_MODES.join(", ")));
         }
         database.contains('/').then(|| format!("'{database}' is no name of a database; {shape}"))
     }
@@ -97,6 +105,8 @@ mod tests {
     fn a_connection_string_names_user_hosts_and_database_and_no_password() {
         check("postgresql://chat@db1:5432,db2:5432/mgc", None);
         check("postgres://chat@db1/mgc?target_session_attrs=read-write", None);
+        check("postgres://chat@db1/mgc?sslmode=verify-full&sslrootcert=ca.pem", None);
+        check("postgres://chat@db1/mgc?sslmode=allow", Some("there are disable, prefer"));
         check("host=db1 dbname=mgc", Some("no connection string"));
         check("postgresql://chat@db1:5432", Some("names no database"));
         check("postgresql://db1:5432/mgc", Some("names no user"));

@@ -119,7 +119,7 @@ impl App {
     /// When neither is what it should be, in a sentence.
     pub fn target(&self, at: &str) -> Result<Target, String> {
         if at.contains("://") {
-            return Target::existing(at, self.existing_password()?.as_deref(), self.name.as_str());
+            return Target::existing(at, self.existing_password()?.as_deref(), &self.dir, self.name.as_str());
         }
         let parts = at.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
         let (host, port) = parts.ok_or("the writer's address in the topology is not host:port; publish one that is")?;

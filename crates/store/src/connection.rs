@@ -5,16 +5,19 @@
 //! commit that may be on the principal alone is never taken for a durable one.
 
 use crate::error::StoreError;
+use crate::tls::Tls;
 use rules::id::Epoch;
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Mutex, watch};
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{AsyncMessage, Client, NoTls, Row, Statement, Transaction};
+use tokio_postgres::{AsyncMessage, Client, NoTls, Row, Socket, Statement, Transaction};
 
 /// Longest wait for a new connection.
 const CONNECT_WAIT: Duration = Duration::from_millis(1500);
@@ -32,6 +35,8 @@ pub struct Target {
     at: String,
     /// Somebody else operates it.
     is_theirs: bool,
+    /// How connections are encrypted, if they are.
+    tls: Option<Tls>,
     application_name: String,
 }
 
@@ -41,23 +46,19 @@ impl Target {
         let (host, port) = at;
         let mut config = tokio_postgres::Config::new();
         config.host(host).port(port).user(user).password(password).dbname(database);
-        Self { config, at: format!("{host}:{port}"), is_theirs: false, application_name: application_name.to_owned() }
+        config.ssl_mode(SslMode::Disable);
+        let application_name = application_name.to_owned();
+        Self { config, at: format!("{host}:{port}"), is_theirs: false, tls: None, application_name }
     }
 
     /// A writer that somebody else operates, at one of several places: whichever takes writes. `application_name` is shown
-    /// in `pg_stat_activity`.
+    /// in `pg_stat_activity`. A relative `sslrootcert` lies in `folder`.
     ///
     /// # Errors
     /// When the connection string cannot be read, names no host, or asks for what is not there, in a sentence.
-    pub fn existing(dsn: &str, password: Option<&str>, application_name: &str) -> Result<Self, String> {
+    pub fn existing(dsn: &str, password: Option<&str>, folder: &Path, application_name: &str) -> Result<Self, String> {
+        let (dsn, tls) = Tls::take(dsn, folder)?;
         let mut config: tokio_postgres::Config = dsn.parse().map_err(|e| format!("read the connection string: {e}"))?;
-        if config.get_ssl_mode() == SslMode::Require {
-            return Err(
-                "the connection string asks for TLS (sslmode=require), which connections to a database do not \
-                        have yet; use sslmode=disable and a network or tunnel that is trusted"
-                    .to_owned(),
-            );
-        }
         let hosts = config.get_hosts().iter().filter_map(|h| match h {
             Host::Tcp(name) => Some(name.clone()),
             Host::Unix(_) => None,
@@ -68,11 +69,13 @@ impl Target {
         if at.is_empty() || at.len() != config.get_hosts().len() {
             return Err("the connection string has to name each host by its name or address".to_owned());
         }
-        config.target_session_attrs(TargetSessionAttrs::ReadWrite).ssl_mode(SslMode::Disable);
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        config.ssl_mode(tls.as_ref().map_or(SslMode::Disable, Tls::mode));
         if let Some(password) = password {
             config.password(password);
         }
-        Ok(Self { config, at: at.join(","), is_theirs: true, application_name: application_name.to_owned() })
+        let application_name = application_name.to_owned();
+        Ok(Self { config, at: at.join(","), is_theirs: true, tls, application_name })
     }
 
     /// `host:port`, for messages; several with commas between them.
@@ -115,11 +118,27 @@ impl Connection {
             .keepalives_interval(Duration::from_secs(1))
             .keepalives_retries(3)
             .options("-c jit=off -c synchronous_commit=on -c default_transaction_isolation=read\\ committed");
-        let connecting = tokio::time::timeout(CONNECT_WAIT, config.connect(NoTls));
-        let (client, mut connection) = connecting
-            .await
-            .map_err(|_| StoreError::TimedOut { doing, at: at.clone(), limit_ms: CONNECT_WAIT.as_millis() as u64 })?
-            .map_err(|e| StoreError::of(doing, &at, e))?;
+        let Some(tls) = &target.tls else {
+            let (client, connection) =
+                in_time(&at, Box::pin(config.connect(NoTls))).await?.map_err(|e| StoreError::of(doing, &at, e))?;
+            return Ok(Self::driven(client, connection, at, broken));
+        };
+        let connector = tls.connector().map_err(|why| StoreError::Tls { at: at.clone(), why })?;
+        let failed = |e| tls.fault(&at, &e).unwrap_or_else(|| StoreError::of(doing, &at, e));
+        let (client, connection) = in_time(&at, Box::pin(config.connect(connector))).await?.map_err(failed)?;
+        Ok(Self::driven(client, connection, at, broken))
+    }
+
+    /// A connection whose driver is a task of its own.
+    fn driven<S>(
+        client: Client,
+        mut connection: tokio_postgres::Connection<Socket, S>,
+        at: String,
+        broken: Arc<watch::Sender<bool>>,
+    ) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let cancelled_waits = Arc::new(AtomicU64::new(0));
         let count = cancelled_waits.clone();
         let place = at.clone();
@@ -143,7 +162,7 @@ impl Connection {
             }
             broken.send_replace(true);
         });
-        Ok(Self { client, at: at.into(), prepared: StdMutex::default(), cancelled_waits, driver })
+        Self { client, at: at.into(), prepared: StdMutex::default(), cancelled_waits, driver }
     }
 
     /// `host:port`, for messages.
@@ -196,6 +215,12 @@ impl Connection {
             Err(StoreError::Unknown { doing })
         }
     }
+}
+
+async fn in_time<T>(at: &str, connecting: impl Future<Output = T>) -> Result<T, StoreError> {
+    let late =
+        |_| StoreError::TimedOut { doing: "connect", at: at.to_owned(), limit_ms: CONNECT_WAIT.as_millis() as u64 };
+    tokio::time::timeout(CONNECT_WAIT, connecting).await.map_err(late)
 }
 
 /// Commits of a database that somebody else operates survive its host only if it waits for a standby.

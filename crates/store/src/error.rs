@@ -15,6 +15,14 @@ pub enum StoreError {
         /// The cause.
         source: tokio_postgres::Error,
     },
+    /// TLS to a database that somebody else operates: a person has to look.
+    #[error("connect to PostgreSQL at {at} with TLS: {why}")]
+    Tls {
+        /// `host:port`.
+        at: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// No answer in time.
     #[error("{doing}: PostgreSQL at {at} did not answer within {limit_ms} ms")]
     TimedOut {
@@ -126,6 +134,7 @@ impl StoreError {
             }),
             StoreError::Conflict(_)
             | StoreError::NotFound(_)
+            | StoreError::Tls { .. }
             | StoreError::Invalid(_)
             | StoreError::Refused(_)
             | StoreError::Busy(_)

@@ -23,6 +23,7 @@ mod password;
 mod principals;
 mod tail;
 mod tail_list;
+mod tls;
 mod token;
 pub mod whole;
 

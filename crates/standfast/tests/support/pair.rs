@@ -1,5 +1,6 @@
 //! A pair of PostgreSQL that somebody else operates: made, watched and failed over with PostgreSQL's own programs alone.
 
+#![allow(dead_code, reason = "each test file uses its own part of this")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::net::TcpListener;
@@ -54,6 +55,35 @@ impl Pair {
     /// The connection string that names both.
     pub fn dsn(&self) -> String {
         format!("postgresql://chat@127.0.0.1:{},127.0.0.1:{}/talk", self.ports[0], self.ports[1])
+    }
+
+    /// Have the first speak TLS with this certificate and key, as PEM.
+    pub fn speak_tls(&self, certificate: &str, key: &str) {
+        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+            let path = Path::new(&self.data(0)).join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+            if let Some((user, group)) = account() {
+                std::os::unix::fs::chown(&path, Some(user), Some(group)).unwrap();
+            }
+        }
+        self.set(0, "ssl", "on");
+    }
+
+    /// Change a setting of one of them, and wait until it counts.
+    pub fn set(&self, which: usize, name: &str, value: &str) {
+        self.sql(which, &format!("ALTER SYSTEM SET {name} = '{value}'"));
+        self.sql(which, "SELECT pg_reload_conf()");
+        let began = Instant::now();
+        while self.value(which, &format!("SHOW {name}")) != value {
+            assert!(began.elapsed() < Duration::from_secs(30), "{name} does not become {value}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What a statement answers.
+    pub fn value(&self, which: usize, statement: &str) -> String {
+        String::from_utf8_lossy(&self.query(which, statement).stdout).trim().to_owned()
     }
 
     /// Fail over as those who operate it do: the first is gone at once, the second is promoted.
