@@ -32,14 +32,19 @@ fn lose_a_tail(lab: &Lab, more: impl FnOnce(&Lab)) -> (PathBuf, u64) {
 /// Write entries to the room with the most at site 1's principal, as a server would: with the room's counter.
 fn write_entries(lab: &Lab, count: u32) {
     let statement = format!(
-        "WITH busy AS (SELECT room FROM standfast.room_heads ORDER BY last_seq DESC LIMIT 1), \
-         h AS (UPDATE standfast.room_heads SET last_seq = last_seq + {count} WHERE room = (SELECT room FROM busy) \
-         RETURNING room, last_seq - {count} AS before) \
-         INSERT INTO standfast.entries (room, seq, epoch, author, at_us, client_id, kind, body) \
-         SELECT h.room, h.before + n, 1, (SELECT min(id) FROM standfast.principals WHERE kind = 'user'), 1, \
-         gen_random_uuid(), 0, 'bulk ' || n FROM h, generate_series(1, {count}) n"
+        "WITH busy AS MATERIALIZED (SELECT room, access_version FROM standfast.room_heads ORDER BY last_seq DESC LIMIT 1), \
+         one AS MATERIALIZED (SELECT b.room, b.access_version, n, gen_random_uuid() AS client_id, 'bulk ' || n AS body, \
+         uuid_send(gen_random_uuid()) AS nonce, (SELECT min(id) FROM standfast.principals WHERE kind = 'user') AS author \
+         FROM busy b, generate_series(1, {count}) n), \
+         digested AS (SELECT o.*, standfast.content_digest(nonce, body) AS content FROM one o) \
+         SELECT cardinality((standfast.append_entries(1, ARRAY[min(room)], ARRAY[min(access_version)], \
+         array_agg(1 ORDER BY n), array_agg(author ORDER BY n), array_agg(client_id ORDER BY n), \
+         array_agg(0::smallint ORDER BY n), array_agg(NULL::bigint ORDER BY n), array_agg(body ORDER BY n), \
+         array_agg(nonce ORDER BY n), array_agg(content ORDER BY n), \
+         array_agg(standfast.entry_digest(room, author, 0::smallint, NULL, client_id, NULL, NULL, NULL, content) \
+         ORDER BY n))).seqs) FROM digested"
     );
-    lab.sql("s1a", &statement);
+    assert_eq!(lab.sql("s1a", &statement), count.to_string());
 }
 
 /// The tails in the database on `host`: how many, and how many of them have been dealt with. `None` while it does not answer.
