@@ -25,7 +25,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wire::agent::{
-    AgentError, Probe, Probed, PublishTopology, RecordAnswer, SessionReport, SetRecord, TopologyAnswer, Watched,
+    AgentError, Probe, Probed, PublishTopology, RecordAnswer, SessionReport, SetRecord, TopologyAnswer, WantService,
+    Watched,
 };
 
 /// Longest time that a request may wait.
@@ -46,6 +47,7 @@ pub fn router(host: Arc<Host>, beside: crate::Beside) -> Router {
         .route("/v1/topology", get(topology).post(publish))
         .route("/v1/orders", post(take_order))
         .route("/v1/servers/{name}", post(server_report))
+        .route("/v1/services/{name}", post(want_service))
         .route("/v1/probe", post(probe))
         .route("/v1/reach/{database}/{host}", get(reach))
         .route("/v1/jobs/{database}", get(jobs))
@@ -100,6 +102,7 @@ pub async fn host_report(host: &Host) -> HostReport {
         tails.extend(database.tails());
     }
     waiting_for.extend(host.hearsay());
+    waiting_for.extend(host.services.waiting_for());
     let servers = host.servers.lock().expect("nothing panics while it holds the servers");
     let aged = |(report, at): &(ServerReport, Instant)| ServerReport {
         age_ms: at.elapsed().as_millis() as u64,
@@ -114,6 +117,7 @@ pub async fn host_report(host: &Host) -> HostReport {
         topology_version: host.store.topology().version,
         instances,
         orders,
+        services: host.services.report(&servers),
         servers: servers.iter().map(|(name, seen)| (name.clone(), aged(seen))).collect(),
         waiting_for,
         tails,
@@ -211,6 +215,15 @@ async fn server_report(
     servers.insert(ServerName(name), (said, Instant::now()));
     drop(servers);
     Json(Watched { record: host.store.record(), topology: host.store.topology() })
+}
+
+async fn want_service(
+    State(host): State<Arc<Host>>,
+    Path(name): Path<String>,
+    Json(asked): Json<WantService>,
+) -> Result<StatusCode, Error> {
+    host.services.want(&ServerName(name), asked.wanted, asked.at_once)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn probe(State(host): State<Arc<Host>>, Json(asked): Json<Probe>) -> Result<Json<Probed>, Error> {

@@ -5,6 +5,7 @@ use crate::drill::DrillBook;
 use crate::error::Error;
 use crate::management_store::ManagementStore;
 use crate::postgres::programs::Programs;
+use crate::services::Services;
 use cluster::fence::{self, Answers};
 use cluster::name::{DatabaseName, HostName, ServerName, SiteName};
 use cluster::record::PoolRecord;
@@ -33,6 +34,10 @@ pub struct Host {
     pub http: reqwest::Client,
     /// The databases with an instance here.
     pub databases: RwLock<BTreeMap<DatabaseName, Arc<Database>>>,
+    /// This program: chat servers are started with it.
+    pub program: PathBuf,
+    /// The chat servers of this host, and what is wanted of them.
+    pub services: Services,
     /// Chat servers of this host, and when they last spoke.
     pub servers: Mutex<BTreeMap<ServerName, (ServerReport, Instant)>>,
     /// What other hosts have said since this agent started.
@@ -79,6 +84,8 @@ impl Host {
             store,
             http,
             databases: RwLock::default(),
+            program: std::env::current_exe().map_err(Error::file("find this program on disk"))?,
+            services: Services::default(),
             servers: Mutex::default(),
             answers: Mutex::new(Answers { without_peer, ..Answers::default() }),
             answered: Mutex::default(),

@@ -1,4 +1,4 @@
-//! The agent of a host: it runs the host's PostgreSQL instances, ships their log, keeps the management store, and carries
+//! The agent of a host: it runs the host's PostgreSQL instances and chat servers, ships the log, keeps the management store, and carries
 //! out the orders of runbooks. The only crate that starts, stops or promotes a database; it gives no orders itself.
 
 pub mod api;
@@ -22,6 +22,7 @@ pub mod postgres;
 pub mod probe;
 pub mod reconcile;
 pub mod rejoin;
+pub mod services;
 pub mod shipper;
 pub mod state_file;
 pub mod tail;
@@ -87,6 +88,7 @@ pub async fn run(config: Config, beside: Beside) -> Result<(), Error> {
     let mut topology = host.store.watch_topology();
     let first = topology.borrow_and_update().clone();
     take_up_databases(&host, &first).await;
+    services::take_up(&host, &first);
     if config.without_peer {
         host.store.is_certain()?;
     }
@@ -94,17 +96,18 @@ pub async fn run(config: Config, beside: Beside) -> Result<(), Error> {
     tokio::spawn(gossip::run(host.clone()));
     tokio::spawn(hearsay::run(host.clone()));
     tokio::spawn(tail::bring::run(host.clone()));
-    tokio::spawn(keep_databases(host.clone(), topology));
+    tokio::spawn(follow_topology(host.clone(), topology));
     tracing::info!(host = %host.name, %at, "agent is ready");
     let app = api::router(host, beside);
     axum::serve(listener, app).with_graceful_shutdown(asked_to_end()).await.map_err(failed)
 }
 
-/// Have a reconciler for each database of the topology that has an instance here, also when that changes.
-async fn keep_databases(host: Arc<Host>, mut topology: tokio::sync::watch::Receiver<Topology>) {
+/// Look after each database and each server that the topology puts here, also when that changes.
+async fn follow_topology(host: Arc<Host>, mut topology: tokio::sync::watch::Receiver<Topology>) {
     while topology.changed().await.is_ok() {
         let topology = topology.borrow_and_update().clone();
         take_up_databases(&host, &topology).await;
+        services::take_up(&host, &topology);
     }
 }
 
@@ -141,7 +144,7 @@ fn address(at: &str) -> (String, u16) {
     (host.trim_matches(['[', ']']).to_owned(), port.parse().unwrap_or(5432))
 }
 
-/// SIGTERM or Ctrl-C. The databases go on: another agent finds and keeps them.
+/// SIGTERM or Ctrl-C. Databases and servers go on: another agent finds and keeps them.
 async fn asked_to_end() {
     let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         .expect("a process may listen for its own signals");

@@ -30,6 +30,7 @@ pub mod remark;
 pub mod report;
 pub mod runbook;
 pub mod secret;
+pub mod service;
 pub mod share_fault;
 pub mod shipping;
 pub mod shipping_settings;

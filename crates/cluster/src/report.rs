@@ -5,6 +5,7 @@ use crate::drill::DrillReport;
 use crate::name::{DatabaseName, HostName, ServerName, SiteName};
 use crate::order::{Outcome, Stamp};
 use crate::record::PoolRecord;
+use crate::service::ServiceReport;
 use crate::wal::{Lsn, Timeline};
 use rules::id::Epoch;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,9 @@ pub struct HostReport {
     /// Chat servers of this host that the agent has heard from, with what they said last.
     #[serde(default)]
     pub servers: BTreeMap<ServerName, ServerReport>,
+    /// Every chat server that the topology puts on this host: whether it is wanted, and whether it runs.
+    #[serde(default)]
+    pub services: BTreeMap<ServerName, ServiceReport>,
     /// What holds the agent back from what the record asks of it, for people; empty when nothing does.
     #[serde(default)]
     pub waiting_for: Vec<String>,
@@ -314,6 +318,7 @@ impl HostReport {
             instances: BTreeMap::new(),
             orders: BTreeMap::new(),
             servers: BTreeMap::new(),
+            services: BTreeMap::new(),
             waiting_for: Vec::new(),
             tails: Vec::new(),
             last_drill: None,

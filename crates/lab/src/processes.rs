@@ -74,6 +74,38 @@ pub async fn end_all(pids: &BTreeSet<i32>, signal: Signal, patience: Duration) -
     }
 }
 
+/// A chat server as its host's agent has noted it down.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Server {
+    /// Its pid, while it runs.
+    pub pid: Option<i32>,
+    /// It was stopped, and its agent does not start it.
+    pub is_stopped: bool,
+}
+
+#[derive(Deserialize)]
+struct ServerState {
+    wanted: cluster::service::Wanted,
+    process: Option<Postmaster>,
+}
+
+/// The servers that a host's agent has noted down, those that came after the lab was made among them.
+pub fn servers(host_folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(host_folder.join("agent/servers")).into_iter().flatten().flatten();
+    entries.filter_map(|e| e.file_name().to_str()?.strip_suffix(".json").map(str::to_owned)).collect()
+}
+
+/// A server of a host.
+pub fn server(host_folder: &Path, name: &str) -> Server {
+    let file = host_folder.join("agent/servers").join(format!("{name}.json"));
+    let state = std::fs::read(file).ok().and_then(|text| serde_json::from_slice::<ServerState>(&text).ok());
+    let Some(state) = state else { return Server::default() };
+    Server {
+        pid: state.process.filter(|p| runs(p.pid, p.start)).map(|p| p.pid),
+        is_stopped: state.wanted == cluster::service::Wanted::Stopped,
+    }
+}
+
 #[derive(Deserialize)]
 struct AgentState {
     postmaster: Option<Postmaster>,

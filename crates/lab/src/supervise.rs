@@ -11,7 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
@@ -41,12 +41,14 @@ fn append(path: &Path) -> Result<File, String> {
     opened.map_err(|e| format!("open {}: {e}", path.display()))
 }
 
-/// How many threads a server works with: the runtime's own variable.
-const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
+/// How many threads a server works with (`standfast serve --threads`); its agent hands it on.
+const SERVER_THREADS: &str = "STANDFAST_SERVER_THREADS";
+/// How long an agent may take to answer after it was started.
+const AGENT_ANSWERS: Duration = Duration::from_secs(30);
 
 /// A lab's servers share one machine, two of them active: each takes half of the processors, where on a machine of its own
 /// it would take all.
-fn worker_threads() -> usize {
+fn server_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }
 
@@ -89,7 +91,7 @@ pub async fn run(dir: &Path, program: &Path) -> Result<(), String> {
         started: BTreeMap::new(),
     };
     for host in lab.layout.hosts.clone() {
-        lab.start_host(&host, &BTreeMap::new(), false)?;
+        lab.start_agent(&host.host, &BTreeMap::new(), false)?;
     }
     let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         .map_err(|e| format!("listen for signals: {e}"))?;
@@ -138,8 +140,8 @@ impl Supervisor {
                 links: self.faults.clone().into_iter().filter(|(which, _)| *which != Links::BetweenSites).collect(),
             }),
             Request::Kill { target } => {
-                let pids = self.pids(&target)?;
-                let all = processes::with_descendants(&pids);
+                let all = self.family(&target)?;
+                self.keep_down(&target).await?;
                 processes::end_all(&all, Signal::SIGKILL, END).await?;
                 done(format!("killed {target}: {} processes", all.len()))
             }
@@ -152,7 +154,7 @@ impl Supervisor {
                 done(format!("thawed {target}: {all} processes"))
             }
             Request::Start { target, env, without_peer } => {
-                let started = self.start(&target, &env, without_peer)?;
+                let started = self.start(&target, &env, without_peer).await?;
                 done(format!("started {started} processes of {target}"))
             }
             Request::Link { state, which } => {
@@ -173,7 +175,7 @@ impl Supervisor {
 
     /// Send a signal to what a target means, with descendants; tells how many there were.
     fn signal(&self, target: &str, signal: Signal) -> Result<usize, String> {
-        let all = processes::with_descendants(&self.pids(target)?);
+        let all = self.family(target)?;
         for pid in &all {
             // One that ends meanwhile needs no signal.
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), signal);
@@ -224,6 +226,9 @@ impl Supervisor {
     }
 
     fn running(&self, host: &str, name: &str) -> Option<i32> {
+        if name != "agent" {
+            return processes::server(&host_folder(&self.dir, host), name).pid;
+        }
         let (pid, start) = self.started.get(&(host.to_owned(), name.to_owned()))?;
         processes::runs(*pid, *start).then_some(*pid)
     }
@@ -272,63 +277,97 @@ impl Supervisor {
         Ok(pids)
     }
 
-    fn start(&mut self, target: &str, env: &BTreeMap<String, String>, without_peer: bool) -> Result<usize, String> {
+    /// What a target means, with everything below it. The servers of a host are children of the agent that started them, and
+    /// are not meant with it.
+    fn family(&self, target: &str) -> Result<BTreeSet<i32>, String> {
+        let pids = self.pids(target)?;
+        let mut all = processes::with_descendants(&pids);
+        for host in &self.layout.hosts {
+            for server in processes::servers(&host_folder(&self.dir, &host.host)) {
+                all.retain(|pid| pids.contains(pid) || Some(*pid) != self.running(&host.host, &server));
+            }
+        }
+        Ok(all)
+    }
+
+    /// A server that is killed by its own name stays down until it is started: its agent, where there is one, is told to stop
+    /// it. With a whole host or site the agent goes as well, and starts what it did when it comes again.
+    async fn keep_down(&self, target: &str) -> Result<(), String> {
+        for host in &self.layout.hosts {
+            let named = |s: &&String| *s == target || format!("{}/{s}", host.host) == target;
+            if let Some(server) = host.servers.iter().find(named)
+                && self.running(&host.host, "agent").is_some()
+            {
+                self.service(&["stop", server, "--now", "--yes", "--no-wait"]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `standfast service …` on this lab. An agent that runs and does not answer yet may just have been started.
+    async fn service(&self, arguments: &[&str]) -> Result<(), String> {
+        let began = Instant::now();
+        loop {
+            let mut command = tokio::process::Command::new(&self.program);
+            command.arg("service").args(arguments).arg("--dir").arg(&self.dir).stdin(Stdio::null());
+            let done = command.output().await.map_err(|e| format!("run {}: {e}", self.program.display()))?;
+            if done.status.success() {
+                return Ok(());
+            }
+            if began.elapsed() > AGENT_ANSWERS {
+                return Err(String::from_utf8_lossy(&done.stderr).trim().to_owned());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn start(
+        &mut self,
+        target: &str,
+        env: &BTreeMap<String, String>,
+        without_peer: bool,
+    ) -> Result<usize, String> {
         let mut count = 0;
         for (host, names) in self.find(target)? {
+            let folder = host_folder(&self.dir, &host.host);
             for name in names {
-                if name == "postgres" {
-                    // Its agent starts it, if the agent runs and finds that it may.
-                    continue;
+                // A database is started by its agent, if the agent runs and finds that it may.
+                if name == "agent" {
+                    count += usize::from(self.start_agent(&host.host, env, without_peer)?);
+                } else if name != "postgres" && self.running(&host.host, "agent").is_none() {
+                    return Err(format!(
+                        "{name} is started by the agent of {0}, which does not run; standfast lab start {0}/agent starts both",
+                        host.host
+                    ));
+                } else if name != "postgres" && processes::server(&folder, &name).is_stopped {
+                    self.service(&["start", &name, "--no-wait"]).await?;
+                    count += 1;
                 }
-                count += usize::from(self.start_one(&host.host, &name, env, without_peer)?);
             }
         }
         Ok(count)
     }
 
-    fn start_host(
-        &mut self,
-        host: &HostLayout,
-        env: &BTreeMap<String, String>,
-        without_peer: bool,
-    ) -> Result<(), String> {
-        self.start_one(&host.host, "agent", env, without_peer)?;
-        for server in &host.servers {
-            self.start_one(&host.host, server, env, without_peer)?;
-        }
-        Ok(())
-    }
-
-    /// Start a process, unless it runs.
-    fn start_one(
-        &mut self,
-        host: &str,
-        name: &str,
-        env: &BTreeMap<String, String>,
-        without_peer: bool,
-    ) -> Result<bool, String> {
-        if self.running(host, name).is_some() {
+    /// Start an agent, unless it runs. It starts the databases and the servers of its host.
+    fn start_agent(&mut self, host: &str, env: &BTreeMap<String, String>, without_peer: bool) -> Result<bool, String> {
+        if self.running(host, "agent").is_some() {
             return Ok(false);
         }
         let folder = host_folder(&self.dir, host);
-        let log = append(&folder.join(format!("{name}.log")))?;
+        let log = append(&folder.join("agent.log"))?;
         let errors = log.try_clone().map_err(|e| e.to_string())?;
         let mut command = tokio::process::Command::new(&self.program);
-        if name == "agent" {
-            command.args(["agent", "--host", host, "--dir"]).arg(&folder);
-            if without_peer {
-                command.arg("--without-peer");
-            }
-        } else {
-            command.args(["serve", "--server", name, "--dir"]).arg(&folder);
-            command.env(WORKER_THREADS, worker_threads().to_string());
+        command.args(["agent", "--host", host, "--dir"]).arg(&folder);
+        if without_peer {
+            command.arg("--without-peer");
         }
+        command.env(SERVER_THREADS, server_threads().to_string());
         command.envs(env).stdin(Stdio::null()).stdout(log).stderr(errors).process_group(0);
-        let mut child = command.spawn().map_err(|e| format!("start {name} on {host}: {e}"))?;
+        let mut child = command.spawn().map_err(|e| format!("start the agent of {host}: {e}"))?;
         let pid = child.id().and_then(|id| i32::try_from(id).ok());
         let entry = pid.and_then(|pid| Some((pid, processes::start_of(pid)?)));
-        let entry = entry.ok_or_else(|| format!("{name} on {host} ended at once; see {}", folder.display()))?;
-        self.started.insert((host.to_owned(), name.to_owned()), entry);
+        let entry = entry.ok_or_else(|| format!("the agent of {host} ended at once; see {}", folder.display()))?;
+        self.started.insert((host.to_owned(), "agent".to_owned()), entry);
         tokio::spawn(async move {
             // Its end is collected here, so that it never stays as a zombie.
             let _ = child.wait().await;
@@ -336,16 +375,18 @@ impl Supervisor {
         Ok(true)
     }
 
-    /// Stop servers, then agents, then databases, each cleanly.
+    /// Stop agents, then the servers that they kept, then databases, each cleanly.
     async fn down(&mut self) -> Result<(), String> {
         let mut servers = BTreeSet::new();
         let mut agents = BTreeSet::new();
         for host in &self.layout.hosts {
-            servers.extend(host.servers.iter().filter_map(|s| self.running(&host.host, s)));
+            let known = processes::servers(&host_folder(&self.dir, &host.host));
+            servers.extend(known.iter().filter_map(|s| self.running(&host.host, s)));
             agents.extend(self.running(&host.host, "agent"));
         }
-        for group in [servers, agents] {
-            if processes::end_all(&group, Signal::SIGTERM, END).await.is_err() {
+        // Servers end at once: there is no other one that their clients could move to.
+        for (group, signal) in [(agents, Signal::SIGTERM), (servers, Signal::SIGINT)] {
+            if processes::end_all(&group, signal, END).await.is_err() {
                 processes::end_all(&group, Signal::SIGKILL, END).await?;
             }
         }

@@ -33,6 +33,20 @@ pub struct View {
     pub topology: Topology,
     /// The pool's record; `None` before the pool is initialised.
     pub record: Option<PoolRecord>,
+    /// This server itself, once it has been asked to end: from then on it does not count as active.
+    pub ending: Option<ServerName>,
+}
+
+impl View {
+    /// Whether a server takes clients, as far as this one knows.
+    pub fn is_active(&self, server: &ServerName) -> bool {
+        self.record.as_ref().is_some_and(|r| r.is_active(server)) && self.ending.as_ref() != Some(server)
+    }
+
+    /// Whether another server than this one takes clients.
+    pub fn has_another_active(&self, server: &ServerName) -> bool {
+        self.record.as_ref().is_some_and(|r| r.active_servers.iter().any(|s| s != server))
+    }
 }
 
 /// What all parts of a server share.

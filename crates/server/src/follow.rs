@@ -39,7 +39,7 @@ pub async fn watch(app: Arc<App>) {
                     tracing::info!("the host's agent answers again");
                     away = false;
                 }
-                take(&app, View { topology: watched.topology, record: watched.record });
+                take(&app, View { topology: watched.topology, record: watched.record, ending: None });
             }
             Err(error) => {
                 if !away {
@@ -79,7 +79,7 @@ fn take(app: &App, new: View) {
             (old, _) => old.clone(),
         };
         let topology = if new.topology.version > view.topology.version { new.topology } else { view.topology.clone() };
-        let merged = View { topology, record };
+        let merged = View { topology, record, ending: view.ending.clone() };
         let changed = **view != merged;
         if changed {
             *view = Arc::new(merged);
@@ -106,7 +106,7 @@ pub async fn report(app: Arc<App>) {
             let url = format!("{base}/v1/servers/{}", app.name);
             let request = app.http.post(url).bearer_auth(&key).json(&report).timeout(Duration::from_secs(1));
             match fetch(request).await {
-                Ok(watched) => take(&app, View { topology: watched.topology, record: watched.record }),
+                Ok(watched) => take(&app, View { topology: watched.topology, record: watched.record, ending: None }),
                 Err(error) => tracing::debug!(%error, "the host's agent did not take a report"),
             }
         }

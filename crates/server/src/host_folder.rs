@@ -45,7 +45,7 @@ pub async fn read_view(dir: &Path) -> Result<View, Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(source) => return Err(Error::Read { path, source }),
     };
-    Ok(View { topology, record })
+    Ok(View { topology, record, ending: None })
 }
 
 async fn read(path: &Path) -> Result<String, Error> {

@@ -8,6 +8,7 @@ mod app;
 mod canary;
 mod chat_path;
 mod counts;
+mod ending;
 mod error;
 mod follow;
 mod forward;
@@ -43,8 +44,8 @@ pub struct Config {
     pub server: ServerName,
 }
 
-/// Run a chat server until the process ends. Returns only with an error that a restart of the same configuration meets
-/// again: an unreadable folder, an unknown server, an address in use.
+/// Run a chat server until the process is asked to end (SIGTERM) and its clients have moved. Returns an error only where a
+/// restart of the same configuration meets it again: an unreadable folder, an unknown server, an address in use.
 pub async fn run(config: Config) -> Result<(), Error> {
     let folder = host_folder::HostFolder::read(&config).await?;
     let clients = listen(&folder.me.clients.at, "clients").await?;
@@ -63,7 +64,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
     tokio::spawn(link::keep(app.clone()));
     tokio::spawn(re_entry::run(app.clone()));
     tokio::spawn(notices::run(app.clone()));
-    serve_clients(app, clients).await
+    tokio::select! {
+        over = serve_clients(app.clone(), clients) => over,
+        () = ending::when_asked(&app) => Ok(()),
+    }
 }
 
 async fn listen(at: &str, what: &'static str) -> Result<tokio::net::TcpListener, Error> {

@@ -179,7 +179,7 @@ pub async fn keep(app: Arc<App>) {
     let mut view = app.view.subscribe();
     loop {
         let now = view.borrow_and_update().clone();
-        let active = now.record.as_ref().is_some_and(|r| r.is_active(&app.name));
+        let active = now.is_active(&app.name);
         let wanted = if active { peers(&now, &app.name) } else { Vec::new() };
         app.links.hold(&app, &wanted);
         if view.changed().await.is_err() {

@@ -23,7 +23,7 @@ pub enum Standing {
         /// Connections to the writer.
         store: Arc<Store>,
     },
-    /// It has left the list of active servers: it takes no new client, and writes what its clients post until they have
+    /// It has left the list of active servers, or is to end: it takes no new client, and writes what its clients post until they have
     /// moved.
     Leaving {
         /// Connections to the writer.
@@ -76,7 +76,7 @@ pub fn goal(view: &View, server: &ServerName) -> Goal {
     let Some(record) = &view.record else {
         return Goal::Wait { reason: "the pool is not initialised yet" };
     };
-    if !record.is_active(server) {
+    if !view.is_active(server) {
         return if record.active_servers.is_empty() {
             Goal::Wait { reason: "no server is active at the moment: a change of writer is under way" }
         } else {
@@ -105,7 +105,7 @@ pub fn goal(view: &View, server: &ServerName) -> Goal {
 
 /// All servers as clients reach them, active ones first.
 pub fn addresses(view: &View) -> Vec<ServerAddress> {
-    let active = |name: &ServerName| view.record.as_ref().is_some_and(|r| r.is_active(name));
+    let active = |name: &ServerName| view.is_active(name);
     let mut servers: Vec<ServerAddress> = view
         .topology
         .servers

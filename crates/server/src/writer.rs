@@ -12,7 +12,7 @@ use std::time::Duration;
 use store::{FirstAdministrator, Store, StoreError};
 
 /// Longest time that clients may take to move: the window over which they are told to, and a little.
-const DRAIN_MAX: Duration = Duration::from_millis(MOVE_WINDOW_MAX_MS + 2_000);
+pub const DRAIN_MAX: Duration = Duration::from_millis(MOVE_WINDOW_MAX_MS + 2_000);
 /// Between two looks whether they have moved.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Time before a writer that cannot be used as the topology or a file names it is tried again.
@@ -49,7 +49,7 @@ fn set(app: &App, standing: Standing) {
     app.standing.send_replace(standing);
 }
 
-/// A server that has left the list of active servers drains: its clients are told where to go, and what they post is
+/// A server that has left the list of active servers, or has been asked to end, drains: its clients are told where to go, and what they post is
 /// written until they have moved. Not when no server is active, nor when the writer changes: then nobody writes any more.
 async fn leave(app: &App, epoch: Epoch) {
     let may_drain =
@@ -74,7 +74,7 @@ async fn leave(app: &App, epoch: Epoch) {
 }
 
 /// Until no client is connected and no post waits.
-async fn moved(app: &App) {
+pub async fn moved(app: &App) {
     while app.sessions() > 0 || app.poster.waiting() > 0 {
         tokio::time::sleep(LOOK_EVERY).await;
     }

@@ -5,7 +5,7 @@ use crate::folder::Folder;
 use crate::output;
 use cluster::drill::{DrillReport, Drills, StartDrill};
 use cluster::job_history::JobRun;
-use cluster::name::{DatabaseName, HostName, SiteName};
+use cluster::name::{DatabaseName, HostName, ServerName, SiteName};
 use cluster::record::PoolRecord;
 use cluster::report::{HostReport, TailReport};
 use cluster::runbook::{Exposure, Silence};
@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use wire::agent::{
     AgentError, PoolView, Probe, Probed, PublishTopology, RecordAnswer, SessionReport, SetRecord, TopologyAnswer,
-    Watched,
+    WantService, Watched,
 };
 use wire::notification::{ReceiverReport, TestNotification, Tested};
 use wire::run::{AbortAnswer, AbortRun, RunAnswer, RunProgress, RunSummary, StartRun};
@@ -433,6 +433,24 @@ impl Agents {
     pub async fn sessions(&self, host: &HostName, database: &DatabaseName) -> Result<Vec<SessionReport>, Failure> {
         let said = answer(self.get(host, &format!("/v1/sessions/{database}"))).await;
         said.map_err(|t| t.failure(&format!("list the sessions of {database} on {host}"), host))
+    }
+
+    /// Want a chat server of a host started or stopped.
+    ///
+    /// # Errors
+    /// How its agent was silent, or why it refused.
+    pub async fn want_service(
+        &self,
+        host: &HostName,
+        server: &ServerName,
+        wanted: &WantService,
+    ) -> Result<(), Trouble> {
+        let request = self.post(host, &format!("/v1/services/{server}")).json(wanted);
+        let response = request.send().await.map_err(|e| Trouble::Silent(silence(&e)))?;
+        if response.status().is_success() {
+            return Ok(());
+        }
+        Err(Trouble::Said(response.json::<AgentError>().await.map_or_else(|e| e.to_string(), |e| e.message)))
     }
 
     /// End a session of the instance on a host.

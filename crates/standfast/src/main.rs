@@ -38,13 +38,20 @@ enum Role {
         /// The server's name in the topology
         #[arg(long)]
         server: String,
+        /// With so many threads; all processors of the machine if none is said
+        #[arg(long, env = "STANDFAST_SERVER_THREADS", value_parser = clap::value_parser!(u16).range(1..))]
+        threads: Option<u16>,
     },
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     raise_file_limit();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Role::Serve { threads: Some(threads), .. } = &cli.role {
+        runtime.worker_threads(usize::from(*threads));
+    }
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return end(&Failure::Failed(format!("start the runtime: {error}"))),
     };
@@ -76,7 +83,7 @@ async fn run(cli: Cli) -> Outcome {
             };
             agent::run(config, beside).await.map_err(|e| Failure::Failed(e.to_string()))
         }
-        Role::Serve { server } => {
+        Role::Serve { server, .. } => {
             trace("info");
             let config = server::Config { dir: host_folder(cli.dir)?, server: server.as_str().into() };
             server::run(config).await.map_err(|e| Failure::Failed(e.to_string()))

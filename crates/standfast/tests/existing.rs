@@ -87,6 +87,8 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        // Servers outlive their agent.
+        let _ = self.cli(&["service", "stop", "--host", "a", "--now", "--yes"]);
         for process in &mut self.processes {
             let _ = process.kill();
             let _ = process.wait();
@@ -111,8 +113,6 @@ fn a_pool_on_somebody_elses_databases_follows_their_writer_and_leaves_the_rest_t
     let mut theirs = Pair::start(&folder.0);
     let mut pool = Pool::start(&folder.0, &theirs.dsn());
     pool.run(&["agent", "--host", "a"]);
-    pool.run(&["serve", "--server", "server-1"]);
-    pool.run(&["serve", "--server", "server-2"]);
     let began = Instant::now();
     while pool.cli(&["pool", "initialise", "--yes"]).code != Some(0) {
         assert!(began.elapsed() < PATIENCE, "{}", pool.cli(&["pool", "initialise", "--yes"]).all());

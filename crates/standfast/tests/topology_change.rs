@@ -3,28 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod support;
-use std::process::{Child, Command, Stdio};
-use support::{Lab, Ran, STANDFAST, assert_clean};
-
-/// A server that the lab does not know of.
-struct Extra(Child);
-
-impl Extra {
-    fn start(lab: &Lab, host: &str, server: &str) -> Extra {
-        let dir = lab.dir.join("hosts").join(host);
-        let log = std::fs::File::create(lab.dir.join(format!("{server}.log"))).unwrap();
-        let mut command = Command::new(STANDFAST);
-        command.args(["serve", "--dir", dir.to_str().unwrap(), "--server", server]).stdin(Stdio::null());
-        Extra(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().expect("the program runs"))
-    }
-}
-
-impl Drop for Extra {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use support::{Lab, Ran, assert_clean};
 
 /// Publish a changed topology; returns what was said.
 fn publish(lab: &Lab, change: impl FnOnce(String) -> String) -> Ran {
@@ -79,6 +58,13 @@ fn without_version(text: &str) -> String {
     without_line(text, "version = ")
 }
 
+/// Whether the agent of its host says that a server runs.
+fn runs(lab: &Lab, server: &str) -> bool {
+    let status = lab.status();
+    let reports = status["reports"].as_array().cloned().unwrap_or_default();
+    reports.iter().any(|r| r["services"][server]["pid"].is_i64())
+}
+
 fn serves(lab: &Lab, server: &str) -> bool {
     let status = lab.status();
     let reports = status["reports"].as_array().cloned().unwrap_or_default();
@@ -98,7 +84,8 @@ fn servers_and_copies_come_and_go_while_people_post() {
     );
     let said = published(&lab, |text| text + &third);
     assert!(said.contains("server-3 is added on s1b (site-1)"), "{said}");
-    let _third = Extra::start(&lab, "s1b", "server-3");
+    // Its agent starts it as soon as it has the new topology.
+    lab.until("the new server runs", |lab| runs(lab, "server-3"));
     lab.ok(&["active-servers", "add", "server-3"]);
     lab.until("the new server writes", |lab| serves(lab, "server-3"));
     let said = lab.cli(&["active-servers", "add", "server-5"]);
@@ -109,6 +96,7 @@ fn servers_and_copies_come_and_go_while_people_post() {
     let said = published(&lab, |text| without_server(&text, "server-2"));
     assert!(said.contains("every client has moved"), "{said}");
     assert_eq!(lab.record()["active_servers"], serde_json::json!(["server-1", "server-3"]));
+    lab.until("its agent has ended it", |lab| !runs(lab, "server-2"));
     replay.until_acknowledged(&lab, 20);
 
     // Another host keeps the record from here on, and the runs that follow begin there.

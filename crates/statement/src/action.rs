@@ -142,6 +142,8 @@ pub struct Services {
     pub host: Option<String>,
     /// Those of the pipeline.
     pub piped: bool,
+    /// It is not waited until they are so.
+    pub no_wait: bool,
 }
 
 /// How a list changes (management-commands §1.3).
@@ -271,7 +273,7 @@ fn command_pattern(bound: &Bound) -> String {
 
 fn services(bound: &Bound) -> Services {
     let piped = bound.piped || bound.has("InputObject");
-    Services { name: bound.text("Name"), host: bound.text("ComputerName"), piped }
+    Services { name: bound.text("Name"), host: bound.text("ComputerName"), piped, no_wait: bound.flag("NoWait") }
 }
 
 fn mirror_of(bound: &Bound) -> Result<MirrorOf, Problem> {

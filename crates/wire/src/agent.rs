@@ -9,6 +9,7 @@
 //! | `POST /v1/topology` | `PublishTopology` → `TopologyAnswer` | publish (authority) or take over (others) |
 //! | `POST /v1/orders?wait_ms=N` | `StampedOrder` → `OrderReport` | carry out; answers when it is over, or after N ms as it stands |
 //! | `POST /v1/servers/{name}` | `ServerReport` → `Watched` | a chat server of this host says how it is |
+//! | `POST /v1/services/{name}` | `WantService` → | a chat server of this host is to run, or not to; kept until said otherwise |
 //! | `POST /v1/probe` | `Probe` → `Probed` | show what only this host can: clock, PostgreSQL, shares, ways to others |
 //! | `GET /v1/reach/{database}/{host}?limit_ms=N` | → `Reach` | how another host's instance looks from here, tried now, for up to N ms |
 //! | `GET /v1/jobs/{database}` | → `Vec<JobRun>` | history of the backup, copy and restore jobs on that host, oldest first |
@@ -155,6 +156,15 @@ pub struct ShareProbed {
     pub inside_host_folder: bool,
     /// Whose marks are there.
     pub sees: Vec<cluster::name::HostName>,
+}
+
+/// `POST /v1/services/{server}`: a chat server of the agent's host is to run, or not to run.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct WantService {
+    /// What is wanted.
+    pub wanted: cluster::service::Wanted,
+    /// It ends at once: its clients are not told where to go.
+    pub at_once: bool,
 }
 
 /// The whole pool as an administrator sees it: assembled by whoever asks all agents.

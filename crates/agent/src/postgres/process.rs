@@ -68,6 +68,17 @@ pub fn first_in(folder: &Path) -> Option<Process> {
     if names_folder { Process::of(u32::try_from(*first).ok()?) } else { None }
 }
 
+/// Processes that have all of these as arguments.
+pub fn with_arguments(wanted: &[&Path]) -> Vec<Process> {
+    let with = |pid: &i32| {
+        let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else { return false };
+        let parts: Vec<_> = line.split(|b| *b == 0).map(String::from_utf8_lossy).collect();
+        wanted.iter().all(|w| parts.iter().skip(1).any(|part| Path::new(&**part) == *w))
+    };
+    let found = pids().filter(with).filter_map(|pid| Process::of(u32::try_from(pid).ok()?));
+    found.filter(Process::is_alive).collect()
+}
+
 /// Processes of a program that have this path as an argument.
 pub fn running(program: &str, path: &Path) -> Vec<Process> {
     let with = |pid: &i32| {

@@ -42,7 +42,7 @@ pub async fn health(State(app): State<Arc<App>>) -> Result<Response, CallError> 
     };
     let health = Health {
         server: app.name.to_string(),
-        active: app.view().record.as_ref().is_some_and(|r| r.is_active(&app.name)),
+        active: app.view().is_active(&app.name),
         writes_as: standing.epoch(),
         sessions: app.sessions(),
         write_us,

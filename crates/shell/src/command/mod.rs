@@ -21,6 +21,7 @@ pub mod replay;
 pub mod room;
 pub mod run;
 pub mod runbook;
+pub mod service;
 pub mod shell;
 pub mod start_alone;
 pub mod step;
@@ -63,6 +64,8 @@ pub enum Command {
     Notify(notify::Args),
     /// Show or set the servers that accept clients
     ActiveServers(active_servers::Args),
+    /// Start and stop chat servers on their hosts, or list them
+    Service(service::Args),
     /// Check, publish or show the topology
     Topology(topology::Args),
     /// The reference's commands and database statements, at a prompt, from -c, or from a script
@@ -115,6 +118,7 @@ impl Command {
             Command::Metrics(args) => metrics::run(context, args),
             Command::Notify(args) => notify::run(context, args).await,
             Command::ActiveServers(args) => active_servers::run(context, args).await,
+            Command::Service(args) => service::run(context, args).await,
             Command::Topology(args) => topology::run(context, args).await,
             Command::Shell(args) => shell::run(context, args).await,
             Command::Chat(args) => chat::run(context, args).await,

@@ -1,4 +1,4 @@
-//! Processes of the pool's hosts: as agents tell of them, and starting and stopping them in a lab.
+//! Services of the pool's hosts: as agents tell of them, and starting and stopping chat servers.
 
 use super::counterpart::host_named;
 use super::plain;
@@ -10,6 +10,7 @@ use cluster::name::HostName;
 use cluster::report::{HostReport, InstanceState};
 use cluster::topology::Topology;
 use statement::action::Services;
+use statement::parse::Call;
 use statement::{Cell, Row};
 
 /// A server whose last word is older than this, in milliseconds, counts as not running.
@@ -84,65 +85,55 @@ fn of_host(topology: &Topology, host: &HostName, report: Option<&HostReport>) ->
         ));
     }
     for server in topology.servers.iter().filter(|s| s.host == *host) {
-        let said = report.map(|r| r.servers.get(&server.name).filter(|s| s.age_ms < HEARD_MS));
-        let (status, activity) = match said {
-            None => ("Unknown", Cell::Null),
-            Some(None) => ("Stopped", Cell::Null),
-            Some(Some(s)) => ("Running", format!("Sessions={}, WaitingPosts={}", s.sessions, s.waiting_posts).into()),
-        };
+        let status = report.and_then(|r| r.services.get(&server.name)).map_or("Unknown", |s| s.status.word());
+        let said = report.and_then(|r| r.servers.get(&server.name)).filter(|_| status == "Running");
+        let activity =
+            said.map_or(Cell::Null, |s| format!("Sessions={}, WaitingPosts={}", s.sessions, s.waiting_posts).into());
         let shown = format!("chat server {}", server.name);
         rows.push(row(status, server.name.as_str(), shown, "PersistentChatServer", activity));
     }
     rows
 }
 
-/// What is to be done with processes.
+/// What is to be done with services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     Start,
     Stop,
 }
 
-/// What the lab calls a process; a database is started by its agent.
-fn target(row: &Row, change: Change) -> Option<String> {
-    let text = |name: &str| row.get(name).map(Cell::to_string).unwrap_or_default();
-    match (text("Name").as_str(), change) {
-        ("postgres", Change::Start) => None,
-        (name @ ("agent" | "postgres"), _) => Some(format!("{}/{name}", text("ComputerName"))),
-        (server, _) => Some(server.to_owned()),
+/// Start or stop the chat servers among these, by the plain command for it.
+pub(super) async fn change(context: &Context, rows: &[Row], change: Change, call: &Call, no_wait: bool) -> Outcome {
+    let text = |row: &Row, name: &str| row.get(name).map(Cell::to_string).unwrap_or_default();
+    let servers: Vec<String> =
+        rows.iter().filter(|r| text(r, "RoleName") == "PersistentChatServer").map(|r| text(r, "Name")).collect();
+    if servers.len() < rows.len() {
+        let others = "agents and databases stay as they are: an agent holds its databases to what the pool's record says, and \
+                      runs as long as its host's service manager lets it";
+        if servers.is_empty() {
+            let hint = match change {
+                Change::Start => "standfast agent --dir DIR --host HOST on that host starts its agent",
+                Change::Stop => {
+                    "to take a database out of service, let its mirror take over (Invoke-CsDatabaseFailover)"
+                }
+            };
+            return if rows.is_empty() { Ok(()) } else { Err(Failure::Refused(format!("{others}; {hint}"))) };
+        }
+        output::say(others);
     }
-}
-
-/// Start or stop processes.
-pub(super) async fn change(context: &Context, rows: &[Row], change: Change, what_if: bool) -> Outcome {
-    let verb = if change == Change::Start { "start" } else { "stop" };
-    let wanted: Vec<&Row> = match change {
-        Change::Start => rows.iter().filter(|r| r.get("Status").is_none_or(|s| s.to_string() != "Running")).collect(),
-        Change::Stop => rows.iter().collect(),
-    };
-    if wanted.is_empty() {
-        output::say("everything runs already");
+    if servers.is_empty() {
+        output::say("there is no service to be changed");
         return Ok(());
     }
-    let in_lab = lab::layout::exists(&context.dir);
-    for row in wanted {
-        let Some(target) = target(row, change) else {
-            output::say("a database is started by its agent");
-            continue;
-        };
-        if what_if {
-            output::line(&format!("What if: {verb} {target}"))?;
-            continue;
-        }
-        if !in_lab {
-            let host = row.get("ComputerName").map(Cell::to_string).unwrap_or_default();
-            return Err(Failure::Refused(format!(
-                "processes of a host belong to its service manager; nothing was done. On {host}, {verb} {target} there: \
-                 standfast agent --host {host}, or standfast serve --server NAME"
-            )));
-        }
-        let lab_verb = if change == Change::Start { "start" } else { "kill" };
-        plain(context, &["lab".to_owned(), lab_verb.to_owned(), target]).await?;
-    }
-    Ok(())
+    let verb = if change == Change::Start { "start" } else { "stop" };
+    let mut words = vec!["service".to_owned(), verb.to_owned()];
+    words.extend(servers);
+    let flags = [
+        ("--no-wait", no_wait),
+        ("--what-if", call.what_if),
+        // -Force answers what would be asked.
+        ("--yes", call.force && change == Change::Stop),
+    ];
+    words.extend(flags.into_iter().filter(|(_, set)| *set).map(|(flag, _)| flag.to_owned()));
+    plain(context, &words).await
 }

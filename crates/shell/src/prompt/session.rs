@@ -239,7 +239,7 @@ impl Session {
     ) -> Result<Found, Failure> {
         if piped.is_none() && change == Change::Stop && which.name.is_none() && which.host.is_none() {
             return Err(Failure::Refused(
-                "this would stop every process of the pool; name a host with -ComputerName, or a service with -Name"
+                "this would stop every server of the pool; name a host with -ComputerName, or a service with -Name"
                     .into(),
             ));
         }
@@ -250,7 +250,7 @@ impl Session {
         if call.confirm && !call.what_if {
             ask(call.name)?;
         }
-        services::change(&self.context, &rows, change, call.what_if).await?;
+        services::change(&self.context, &rows, change, call, which.no_wait).await?;
         Ok(Found::Nothing)
     }
 

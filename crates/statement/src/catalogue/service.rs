@@ -84,9 +84,9 @@ const SERVICE_NAME: Parameter = Parameter::new(
 
 pub(super) const GET_WINDOWS_SERVICE: Cmdlet = Cmdlet {
     name: "Get-CsWindowsService",
-    synopsis: "Show the processes of the pool's hosts: agents, databases, chat servers.",
+    synopsis: "Show the services of the pool's hosts: agents, databases, chat servers.",
     here: "What a host's agent says; the services of a host whose agent does not answer are Unknown.",
-    plain: "standfast pool status",
+    plain: "standfast service list",
     sets: &[],
     parameters: &[
         SERVICE_NAME.at(0),
@@ -97,19 +97,19 @@ pub(super) const GET_WINDOWS_SERVICE: Cmdlet = Cmdlet {
     changes: false,
     shows: &["Status", "Name", "DisplayName", "RoleName", "ActivityLevel", "ComputerName"],
     examples: &[
-        ("Get-CsWindowsService", "Shows all processes."),
+        ("Get-CsWindowsService", "Shows all services."),
         ("Get-CsWindowsService | Where-Object {$_.Status -eq \"Running\"}", "Shows those that run."),
     ],
 };
 
-const ON_A_LAB: &str = "In a lab the processes are started and stopped by it. On hosts of their own they belong to the \
-                        host's service manager: the command for it is shown, and nothing is done.";
+const BY_THE_AGENT: &str = "The agent of a host starts its chat servers, starts those again that end, and keeps those \
+                            stopped that were stopped. Agents and databases are none of it.";
 
 pub(super) const START_WINDOWS_SERVICE: Cmdlet = Cmdlet {
     name: "Start-CsWindowsService",
-    synopsis: "Start one or all processes; starting one that runs is no error.",
-    here: ON_A_LAB,
-    plain: "standfast lab start",
+    synopsis: "Start one or all chat servers; starting one that runs is no error.",
+    here: BY_THE_AGENT,
+    plain: "standfast service start",
     sets: &["Name", "InputObject"],
     parameters: &[
         SERVICE_NAME.at(0).only_in(&["Name"]),
@@ -118,8 +118,7 @@ pub(super) const START_WINDOWS_SERVICE: Cmdlet = Cmdlet {
             .only_in(&["InputObject"])
             .piped(),
         FORCE,
-        Parameter::new("NoWait", Kind::Switch, "Do not wait.")
-            .nothing("a start is never waited for; look with Get-CsWindowsService"),
+        Parameter::new("NoWait", Kind::Switch, "Do not wait until it runs."),
         REPORT,
     ],
     changes: true,
@@ -128,16 +127,16 @@ pub(super) const START_WINDOWS_SERVICE: Cmdlet = Cmdlet {
         ("Start-CsWindowsService", "Starts everything that does not run."),
         (
             "Get-CsWindowsService | Where-Object {$_.Status -ne \"Running\"} | Start-CsWindowsService",
-            "The same, process by process.",
+            "The same, service by service.",
         ),
     ],
 };
 
 pub(super) const STOP_WINDOWS_SERVICE: Cmdlet = Cmdlet {
     name: "Stop-CsWindowsService",
-    synopsis: "Stop one or all processes.",
-    here: ON_A_LAB,
-    plain: "standfast lab kill",
+    synopsis: "Stop one or all chat servers: each sends its clients to the other active servers first.",
+    here: BY_THE_AGENT,
+    plain: "standfast service stop",
     sets: &["Name", "InputObject"],
     parameters: &[
         SERVICE_NAME.at(0).only_in(&["Name"]),
@@ -145,20 +144,20 @@ pub(super) const STOP_WINDOWS_SERVICE: Cmdlet = Cmdlet {
         Parameter::new("InputObject", Kind::Object, "Objects of Get-CsWindowsService, by pipeline.")
             .only_in(&["InputObject"])
             .piped(),
-        Parameter::new("Graceful", Kind::Switch, "Let existing requests finish first.").refused(
-            "take a server off the list instead: Set-CsPersistentChatActiveServer -ActiveServers @{Remove=\"SERVER\"} drains it; \
-             then stop it without -Graceful",
-        ),
+        Parameter::new("Graceful", Kind::Switch, "Let existing requests finish first.")
+            .nothing("a server always lets its clients move first"),
         FORCE,
-        Parameter::new("LeaveClsAgentRunning", Kind::Switch, "Leave the logging agent running.").nothing("there is none"),
+        Parameter::new("LeaveClsAgentRunning", Kind::Switch, "Leave the logging agent running.")
+            .nothing("there is none"),
         Parameter::new("LeaveWebServerRunning", Kind::Switch, "Leave the web server running.")
             .nothing("a chat server is its own web server"),
-        Parameter::new("NoWait", Kind::Switch, "Do not wait.").nothing("a stop is at once"),
+        Parameter::new("NoWait", Kind::Switch, "Do not wait until it has stopped."),
         REPORT,
     ],
     changes: true,
     shows: &[],
-    examples: &[
-        ("Stop-CsWindowsService -Name \"RTCCHAT\" -ComputerName atl-cs-001.litwareinc.com", "Stops the chat servers of a host."),
-    ],
+    examples: &[(
+        "Stop-CsWindowsService -Name \"RTCCHAT\" -ComputerName atl-cs-001.litwareinc.com",
+        "Stops the chat servers of a host.",
+    )],
 };
