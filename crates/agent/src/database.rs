@@ -28,6 +28,7 @@ use cluster::report::{
     BackupReport, CleanStop, FollowsFrom, InstanceReport, InstanceState, ShippingReport, TailReport,
 };
 use cluster::shipping_settings::{LogShipping, Span};
+use cluster::topology::HoldBack;
 use cluster::wal::Lsn;
 use nix::sys::signal::Signal;
 use rules::id::Epoch;
@@ -312,6 +313,11 @@ impl Database {
     /// How log shipping is set up, if the topology has it for this database.
     pub fn settings(&self, host: &Host) -> Option<LogShipping> {
         host.store.topology().database(&self.name)?.log_shipping.clone()
+    }
+
+    /// What the restore job holds back on this host.
+    pub fn hold_back(&self, host: &Host) -> HoldBack {
+        host.store.topology().database(&self.name).map_or_else(HoldBack::default, |d| d.hold_back(&host.name))
     }
 
     /// The share, if the topology has one for this database.

@@ -16,6 +16,7 @@ use cluster::log_shipping::{FeedView, feed};
 use cluster::name::HostName;
 use cluster::record::PoolRecord;
 use cluster::report::ShippingReport;
+use cluster::restore_job::{self, Act};
 use cluster::share_fault::{self, ShareFault};
 use cluster::shipping_settings::{BUCKET as BUCKET_URL, LogShipping};
 use cluster::wal::Lsn;
@@ -73,10 +74,11 @@ pub async fn round(
     let wanted = feed(&view);
     let settings = database.settings(host).unwrap_or_else(|| LogShipping::into_share("/"));
     if enabled {
-        configure(host, database, work, upstream.filter(|_| wanted.stream), wanted.files, probe, &settings)?;
+        configure(host, database, work, upstream.filter(|_| wanted.stream), wanted.files, probe)?;
         settle(database, record, upstream, probe).await?;
         rejoin::running(host, database, record, work, upstream, probe.applied).await?;
         trim_requests(database)?;
+        restore(database, record, work, probe, database.hold_back(host).every_ms).await?;
     }
     copy(host, database, work, probe, &settings, enabled);
     Ok(probe.streaming || !enabled)
@@ -90,7 +92,6 @@ fn configure(
     stream_from: Option<&HostName>,
     files: bool,
     probe: &Probe,
-    settings: &LogShipping,
 ) -> Result<(), Error> {
     if stream_from.is_some() {
         // A stream that comes up must not find a partial segment on offer.
@@ -99,7 +100,7 @@ fn configure(
     }
     let mut conf = standby_conf(host, database, stream_from);
     conf.files_from = files.then(|| database.instance.copied());
-    conf.apply_delay_ms = settings.restore_delay.ms;
+    conf.apply_delay_ms = database.hold_back(host).delay_ms;
     let changed = database.reload(&conf)?;
     if stream_from.is_none() {
         let off_since = *work.stream_off_since.get_or_insert_with(Instant::now);
@@ -108,6 +109,37 @@ fn configure(
         }
     }
     Ok(())
+}
+
+/// The schedule of the restore job.
+async fn restore(
+    database: &Database,
+    record: &PoolRecord,
+    work: &mut Work,
+    probe: &Probe,
+    every_ms: u64,
+) -> Result<(), Error> {
+    let has = probe.written.max(probe.applied);
+    let seen = restore_job::Seen {
+        paused: probe.paused,
+        has,
+        applied: probe.applied,
+        streaming: probe.streaming,
+        settled: database.state().history_epoch.is_some_and(|e| e >= record.epoch),
+        run: work.restores.run.map(|(began, up_to)| (began.elapsed().as_millis() as u64, up_to)),
+    };
+    match restore_job::act(every_ms, &seen) {
+        Act::Rest => Ok(()),
+        Act::Begin => {
+            work.restores.run = Some((Instant::now(), has));
+            database.instance.sql.pause_applying(false).await
+        }
+        Act::End => database.instance.sql.pause_applying(true).await,
+        Act::GoOn => {
+            work.restores.run = None;
+            database.instance.sql.pause_applying(false).await
+        }
+    }
 }
 
 /// Requests are only counted while the last log is applied; what was noted before is of no use.
@@ -148,6 +180,8 @@ pub async fn reach(at: &str, limit: Duration) -> Reach {
 pub struct Standing {
     applied: Option<Lsn>,
     currency: Option<Currency>,
+    /// When the latest run of its schedule began, and how far it goes.
+    run: Option<(Instant, Lsn)>,
     needs_said_at: Option<Instant>,
     in_order: bool,
 }

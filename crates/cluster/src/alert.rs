@@ -62,7 +62,7 @@ pub fn restore(
 ) -> Option<Alert> {
     let age = job.restored_age_ms.filter(|_| job.enabled && settings.threshold_alerts)?;
     let threshold = settings.restore_threshold.ms;
-    (age > threshold.saturating_add(settings.restore_delay.ms)).then(|| Alert {
+    (age > threshold.saturating_add(settings.held_ms())).then(|| Alert {
         number: RESTORE_LATE,
         severity: SEVERITY,
         text: format!(
@@ -166,6 +166,9 @@ mod tests {
         let job = |age: u64| ShippingReport { enabled: true, restored_age_ms: Some(age), ..ShippingReport::default() };
         let raised =
             |settings: &LogShipping, job: &ShippingReport| restore(settings, &"s2a".into(), &"mgc".into(), job);
+        let in_runs = LogShipping { restore_every: Span::minutes(10), ..settings() };
+        assert_eq!(raised(&in_runs, &job(55 * 60_000)), None);
+        assert!(raised(&in_runs, &job(56 * 60_000)).is_some(), "counted from when a run is due");
         let delayed = LogShipping { restore_delay: Span::minutes(10), ..settings() };
         assert_eq!(raised(&delayed, &job(55 * 60_000)), None);
         let alert = raised(&delayed, &job(56 * 60_000)).expect("it is late");

@@ -6,7 +6,7 @@
 use crate::name::{DatabaseName, HostName, ServerName};
 use crate::record::PoolRecord;
 use crate::report::HostReport;
-use crate::shipping_settings::Span;
+use crate::shipping_settings::{LogShipping, Span};
 use crate::topology::Topology;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -155,10 +155,10 @@ pub fn overdue(topology: &Topology, record: &PoolRecord, reports: &BTreeMap<Host
             found.extend(heard.map(|age| Overdue { server: server.clone(), missing, age_ms: *age }));
         }
         for (name, database) in &record.databases {
-            let delay = topology.database(name).and_then(|d| d.log_shipping.as_ref()).map_or(0, |l| l.restore_delay.ms);
+            let held = topology.database(name).and_then(|d| d.log_shipping.as_ref()).map_or(0, LogShipping::held_ms);
             for host in database.backup.iter().chain(&database.backup_mirror) {
                 let instance = reports.get(host).and_then(|r| r.instances.get(name));
-                let applied = instance.and_then(|i| i.canaries.get(server)).filter(|a| a.age_ms > limit + delay);
+                let applied = instance.and_then(|i| i.canaries.get(server)).filter(|a| a.age_ms > limit + held);
                 let missing = Missing::AppliedAt(name.clone(), host.clone());
                 found.extend(applied.map(|a| Overdue { server: server.clone(), missing, age_ms: a.age_ms }));
             }
@@ -299,6 +299,14 @@ mod tests {
                 late(pool, s);
                 let database = pool.topology.databases.first_mut().expect("it is there");
                 database.log_shipping.as_mut().expect("it ships").restore_delay = Span::minutes(2);
+            },
+            &[],
+        );
+        check(
+            |pool, s| {
+                late(pool, s);
+                let database = pool.topology.databases.first_mut().expect("it is there");
+                database.log_shipping.as_mut().expect("it ships").restore_every = Span::minutes(2);
             },
             &[],
         );

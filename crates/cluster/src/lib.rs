@@ -28,6 +28,7 @@ pub mod preflight;
 pub mod record;
 pub mod remark;
 pub mod report;
+pub mod restore_job;
 pub mod runbook;
 pub mod secret;
 pub mod service;

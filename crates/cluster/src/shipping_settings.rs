@@ -142,6 +142,10 @@ pub struct LogShipping {
     /// Segments in the share that are older go, unless the backup still needs them; so do the oldest beyond 1 GB, in any case.
     #[serde(default = "default_delete_older_than")]
     pub delete_older_than: Span,
+    /// The restore job: time between two runs, each applying what had arrived when it began; 0 applies all the time. Nothing
+    /// waits for a run while the stream is down, nor in a failover.
+    #[serde(default = "default_restore_every")]
+    pub restore_every: Span,
     /// The restore job: what was committed is held back so long before it is applied.
     #[serde(default = "default_restore_delay")]
     pub restore_delay: Span,
@@ -151,7 +155,7 @@ pub struct LogShipping {
     /// Alert 14420 when the share has lacked something of the log for so long.
     #[serde(default = "default_backup_threshold")]
     pub backup_threshold: Span,
-    /// Alert 14421 when the backup has not applied all that it could for so long, beyond the restore delay.
+    /// Alert 14421 when the backup has not applied all that it could for so long, beyond what the restore job holds back.
     #[serde(default = "default_restore_threshold")]
     pub restore_threshold: Span,
     /// Whether there are alerts.
@@ -162,6 +166,9 @@ pub struct LogShipping {
     pub history_retention: Span,
 }
 
+/// The longest time between two runs of the restore job, in milliseconds.
+const RESTORE_EVERY_MAX_MS: u64 = 86_400_000;
+
 fn default_backup_every() -> Span {
     Span::minutes(15)
 }
@@ -170,6 +177,9 @@ fn default_copy_every() -> Span {
 }
 fn default_delete_older_than() -> Span {
     Span::minutes(72 * 60)
+}
+fn default_restore_every() -> Span {
+    Span::ms(0)
 }
 fn default_restore_delay() -> Span {
     Span::ms(0)
@@ -188,6 +198,12 @@ fn default_history_retention() -> Span {
 }
 
 impl LogShipping {
+    /// How long what has arrived may wait until it is applied, in milliseconds: what the schedule of the restore job and its
+    /// delay add to any threshold.
+    pub fn held_ms(&self) -> u64 {
+        self.restore_delay.ms.saturating_add(self.restore_every.ms)
+    }
+
     /// A share with every default.
     pub fn into_share(share: &str) -> Self {
         Self {
@@ -196,6 +212,7 @@ impl LogShipping {
             backup_every: default_backup_every(),
             copy_every: default_copy_every(),
             delete_older_than: default_delete_older_than(),
+            restore_every: default_restore_every(),
             restore_delay: default_restore_delay(),
             compression: Compression::default(),
             backup_threshold: default_backup_threshold(),
@@ -221,6 +238,7 @@ impl LogShipping {
                 ("backup_every", s.backup_every.to_string()),
                 ("copy_every", s.copy_every.to_string()),
                 ("delete_older_than", s.delete_older_than.to_string()),
+                ("restore_every", s.restore_every.to_string()),
                 ("restore_delay", s.restore_delay.to_string()),
                 ("compression", s.compression.word().to_owned()),
                 ("backup_threshold", s.backup_threshold.to_string()),
@@ -255,6 +273,10 @@ impl LogShipping {
         }
         if self.copy_every.ms < 100 {
             found.push(("copy_every", format!("copy_every is {}; it is at least 100ms", self.copy_every)));
+        }
+        if (1..1_000).contains(&self.restore_every.ms) || self.restore_every.ms > RESTORE_EVERY_MAX_MS {
+            let says = "it is 0s, which applies all the time, or from 1s to 24h";
+            found.push(("restore_every", format!("restore_every is {}; {says}", self.restore_every)));
         }
         if self.restore_delay.ms > 2_147_483_647 {
             found.push(("restore_delay", format!("restore_delay is {}; it is at most 24d", self.restore_delay)));

@@ -179,6 +179,26 @@ pub struct Database {
     pub partner_timeout: PartnerTimeout,
 }
 
+/// What the restore job holds back, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HoldBack {
+    /// How old what was committed has to be before it is applied.
+    pub delay_ms: u64,
+    /// Time between two runs; 0 applies all the time.
+    pub every_ms: u64,
+}
+
+impl Database {
+    /// What the restore job holds back at a host: at the backup alone. A primary that is fed as one, in a failback, applies what
+    /// arrives at once, because the hand-over waits for it.
+    pub fn hold_back(&self, host: &HostName) -> HoldBack {
+        let at_the_backup = self.backup.as_ref().is_some_and(|backup| backup.host == *host);
+        let settings = self.log_shipping.as_ref().filter(|_| at_the_backup);
+        settings
+            .map_or_else(HoldBack::default, |s| HoldBack { delay_ms: s.restore_delay.ms, every_ms: s.restore_every.ms })
+    }
+}
+
 /// The partner time-out of mirror pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -349,5 +369,29 @@ mod tests {
         assert_eq!((next(&topology, 1, "one"), next(&topology, 2, "two")), (3, 4), "a switch at either site");
         topology.sites.truncate(1);
         assert_eq!(next(&topology, 1, "one"), 2);
+    }
+
+    #[test]
+    fn the_backup_alone_holds_back() {
+        let mut shipping = LogShipping::into_share("/share");
+        (shipping.restore_delay, shipping.restore_every) = (Span::minutes(10), Span::minutes(15));
+        let at = |host: &str| {
+            let at = Endpoint { at: format!("{host}:5432"), seen_from: BTreeMap::new() };
+            Some(Instance { host: host.into(), postgres: at })
+        };
+        let database = Database {
+            name: "mgc".into(),
+            primary: at("a").expect("it is one"),
+            mirror: None,
+            backup: at("b"),
+            backup_mirror: at("c"),
+            log_shipping: Some(shipping),
+            partner_timeout: PartnerTimeout::default(),
+        };
+        assert_eq!(database.hold_back(&"b".into()), HoldBack { delay_ms: 600_000, every_ms: 900_000 });
+        assert_eq!(database.hold_back(&"a".into()), HoldBack::default(), "a primary that returns");
+        assert_eq!(database.hold_back(&"c".into()), HoldBack::default());
+        let unshipped = Database { log_shipping: None, ..database };
+        assert_eq!(unshipped.hold_back(&"b".into()), HoldBack::default());
     }
 }

@@ -77,6 +77,8 @@ pub struct Probe {
     pub streaming: bool,
     /// Whether there is a process that receives or tries to.
     pub receiving: bool,
+    /// Applying is paused, by a standby.
+    pub paused: bool,
     /// Start of the log that a restart would need.
     pub redo: Lsn,
     /// Sessions of chat servers.
@@ -310,6 +312,7 @@ impl Sql {
             sessions: u32::try_from(first.get::<_, i64>(7)).unwrap_or(u32::MAX),
             receiving: first.get(8),
             redo: lsn(9).unwrap_or_default(),
+            paused: first.get(10),
             receivers: receivers.iter().filter_map(receiver).collect(),
             replies: receivers.iter().filter_map(|r| Some((r.get::<_, Option<&str>>(0)?.into(), r.get(5)))).collect(),
         })
@@ -412,6 +415,16 @@ impl Sql {
         self.run_apart("checkpoint", self.database.as_str(), &["CHECKPOINT"]).await
     }
 
+    /// Pause applying, or let it go on.
+    pub async fn pause_applying(&self, paused: bool) -> Result<(), Error> {
+        let (what, statement) = if paused {
+            ("pause applying", "SELECT pg_wal_replay_pause()")
+        } else {
+            ("let applying go on", "SELECT pg_wal_replay_resume()")
+        };
+        self.act(what, statement, LOOK).await.map(|_| ())
+    }
+
     /// Promote; returns when the instance is a writer.
     pub async fn promote(&self) -> Result<(), Error> {
         // PostgreSQL's own wait looks only ten times a second.
@@ -512,7 +525,8 @@ static PROBE: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
                 coalesce(w.status = 'streaming', false),
                 (SELECT count(*) FROM pg_stat_activity WHERE usename = '{ROLE_CHAT}'),
                 w.pid IS NOT NULL,
-                (SELECT redo_lsn::text FROM pg_control_checkpoint())
+                (SELECT redo_lsn::text FROM pg_control_checkpoint()),
+                CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END
          FROM (SELECT) one LEFT JOIN pg_stat_wal_receiver w ON true"
     )
 });

@@ -145,6 +145,7 @@ fn as_json(row: &Row<'_>) -> Value {
             "secondary_server": host, "secondary_database": row.name,
             "restore_threshold": minutes(row.settings.restore_threshold.ms),
             "threshold_alert": alert::RESTORE_LATE, "threshold_alert_enabled": row.settings.threshold_alerts,
+            "restore_every": minutes(row.settings.restore_every.ms),
             "restore_delay": minutes(row.settings.restore_delay.ms),
             "streaming": shipping.map(|s| s.streaming),
             "last_copied_file": shipping.and_then(|s| s.last_copied_file.as_ref()),
