@@ -144,7 +144,7 @@ pub async fn begin(host: &Arc<Host>, wanted: StartDrill) -> Result<DrillReport, 
     let record = host.store.record().ok_or_else(|| unfit("the pool is not initialised".into()))?;
     let instance = database.report(host).await;
     let data = database.instance.data();
-    let data_bytes = tokio::task::spawn_blocking(move || bytes_in(&data)).await.unwrap_or(u64::MAX);
+    let data_bytes = tokio::task::spawn_blocking(move || files::bytes_in(&data)).await.unwrap_or(u64::MAX);
     let under_way = host.drills.all().under_way.is_some();
     if let Some(why) = refusal(&Before { record: &record, instance: &instance, data_bytes, under_way }) {
         return Err(unfit(why));
@@ -170,19 +170,6 @@ pub async fn begin(host: &Arc<Host>, wanted: StartDrill) -> Result<DrillReport, 
         host.changed();
     });
     Ok(report)
-}
-
-/// Bytes of the files below a folder. What vanishes meanwhile counts for nothing.
-fn bytes_in(folder: &Path) -> u64 {
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        match entry.metadata() {
-            Ok(meta) if meta.is_dir() => bytes += bytes_in(&entry.path()),
-            Ok(meta) => bytes += meta.len(),
-            Err(_) => {}
-        }
-    }
-    bytes
 }
 
 /// The steps of the drill under way: each is told when it begins, and kept with its time when it is done.

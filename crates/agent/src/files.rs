@@ -66,3 +66,16 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
         Err(error) => Err(error),
     }
 }
+
+/// Bytes of the files below a folder. What vanishes meanwhile counts for nothing.
+pub fn bytes_in(folder: &Path) -> u64 {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.metadata() {
+            Ok(meta) if meta.is_dir() => bytes += bytes_in(&entry.path()),
+            Ok(meta) => bytes += meta.len(),
+            Err(_) => {}
+        }
+    }
+    bytes
+}

@@ -142,7 +142,14 @@ fn present_epoch(host: &Host) -> Epoch {
     host.store.record().map_or(Epoch::FIRST, |r| r.epoch)
 }
 
-async fn seed(host: &Host, database: &Database, work: &mut Work, from: &HostName, anew: bool) -> Result<String, Error> {
+/// Copy the data from another host, as a standby; what is a standby on the present history already stays, unless `anew`.
+pub async fn seed(
+    host: &Host,
+    database: &Database,
+    work: &mut Work,
+    from: &HostName,
+    anew: bool,
+) -> Result<String, Error> {
     let at = source(host, database, from)?;
     let instance = &database.instance;
     let epoch = present_epoch(host);

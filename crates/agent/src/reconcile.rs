@@ -128,6 +128,9 @@ async fn standby(
     database.reload(&conf)?;
     settle(database, record, upstream.as_ref(), &probe).await?;
     rejoin::running(host, database, record, work, upstream.as_ref(), probe.applied).await?;
+    if let Some(upstream) = upstream.as_ref().filter(|_| !probe.streaming) {
+        rejoin::starved(host, database, work, upstream, &probe).await?;
+    }
     database.shipping(Some(feed::plain_report(&probe)), false);
     Ok(probe.streaming || upstream.is_none())
 }

@@ -4,13 +4,20 @@
 //! So it is with a principal that a forced switch has replaced, when its host returns; and with a standby that had received
 //! more from an old principal than the new one has: PostgreSQL cannot follow then, and log shipping would stand still
 //! without a word. What the new principal never had is salvaged first, so nothing is discarded silently.
+//!
+//! The last rung is a copy anew: of a standby whose source has not kept the log that comes next, and that finds it nowhere
+//! else. It holds nothing that its source has not, and keeps its old data until the copy is whole.
 
 use crate::database::{Database, Work};
 use crate::error::Error;
 use crate::feed::reaches;
+use crate::files;
 use crate::host::Host;
 use crate::order;
+use crate::postgres::instance::volume;
 use crate::postgres::rebuild::{self, Course};
+use crate::postgres::sql::Probe;
+use cluster::drill::ROOM_BESIDE_BYTES;
 use cluster::name::HostName;
 use cluster::record::PoolRecord;
 use cluster::wal::Lsn;
@@ -21,6 +28,9 @@ use std::time::{Duration, Instant};
 const STUCK: Duration = Duration::from_secs(2);
 /// Time between two attempts.
 const AGAIN: Duration = Duration::from_secs(10);
+/// A standby that has received and applied nothing for so long, and streams nothing, may lack log that its source has not
+/// kept. PostgreSQL tries its stream again after five seconds at most.
+const STARVED: Duration = Duration::from_secs(6);
 /// So many starts in one epoch, with no look at a running instance in between, show that it cannot follow either.
 const STARTS: u32 = 3;
 
@@ -28,6 +38,7 @@ const STARTS: u32 = 3;
 #[derive(Debug, Default)]
 pub struct Rejoin {
     stuck: Option<(Lsn, Instant)>,
+    starved: Option<(Lsn, Instant)>,
     tried: Option<Instant>,
     starts: u32,
 }
@@ -108,6 +119,58 @@ pub async fn running(
     {
         join(host, database, work, &principal, "its log goes beyond where the epoch begins").await?;
     }
+    Ok(())
+}
+
+/// A look at a running standby that no stream comes to. One that stands still because its source has not kept the log that
+/// comes next is copied anew from it.
+pub async fn starved(
+    host: &Host,
+    database: &Database,
+    work: &mut Work,
+    upstream: &HostName,
+    probe: &Probe,
+) -> Result<(), Error> {
+    let has = probe.written.max(probe.applied);
+    let since = match work.rejoin.starved {
+        Some((at, since)) if at == has => since,
+        _ => {
+            work.rejoin.starved = Some((has, Instant::now()));
+            return Ok(());
+        }
+    };
+    if since.elapsed() < STARVED || work.rejoin.tried.is_some_and(|at| at.elapsed() < AGAIN) {
+        return Ok(());
+    }
+    let Some(at) = host.postgres_of(&database.name, upstream) else { return Ok(()) };
+    if !reaches(&at).await {
+        return Ok(());
+    }
+    work.rejoin.tried = Some(Instant::now());
+    let Ok(Some(oldest)) = rebuild::oldest_kept(&database.instance, &at).await else { return Ok(()) };
+    if has >= oldest {
+        return Ok(());
+    }
+    let name = &database.name;
+    let why = format!("{name}: {upstream} keeps the log from {oldest} on, and the log after {has} is nowhere");
+    let needed = files::bytes_in(&database.instance.data()).saturating_add(ROOM_BESIDE_BYTES);
+    let free = volume(&database.instance.folder).map_or(0, |v| v.1);
+    if free < needed {
+        database.waits_for(Some(format!(
+            "{why}; a copy anew needs {} MB on the volume of its data, and {} MB are free: make room, and it goes on by itself",
+            needed.div_ceil(1 << 20),
+            free >> 20
+        )));
+        return Ok(());
+    }
+    tracing::warn!(database = %name, %upstream, %has, %oldest, "its source has not kept the log that comes next: copying anew");
+    let copied = order::seed(host, database, work, upstream, true).await;
+    database.doing(None);
+    database.forget_count();
+    host.changed();
+    let detail = copied?;
+    work.rejoin = Rejoin::default();
+    tracing::info!(database = %name, detail, "copied anew");
     Ok(())
 }
 

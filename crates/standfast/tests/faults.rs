@@ -170,3 +170,32 @@ fn shipping_into_the_share_goes_on_after_the_principals_host_was_killed() {
     let ledger = replay.end();
     assert_clean(&lab.audit(&ledger));
 }
+
+#[test]
+fn a_copy_whose_source_has_let_go_of_its_log_is_copied_anew_by_itself() {
+    let lab = Lab::up();
+    let replay = lab.replay(&[]);
+    let follows = |lab: &Lab| lab.instance("s2b")["shipping"]["streaming"] == true;
+    lab.until("the backup's mirror streams", follows);
+    lab.ok(&["lab", "kill", "s2b"]);
+    let next = lab.sql("s1a", "SELECT pg_walfile_name(pg_switch_wal())");
+    // More than an instance keeps for standbys; it goes with the checkpoints.
+    let kept = lab.dir.join("hosts/s2a/pg/mgc/data/pg_wal").join(&next);
+    for _ in 0..2 {
+        lab.write_log("s1a", 140);
+        lab.sql("s1a", "CHECKPOINT");
+    }
+    lab.until("the backup has let go of what its mirror lacks", |lab| {
+        lab.sql("s1a", "CHECKPOINT");
+        lab.sql("s2a", "CHECKPOINT");
+        !kept.exists()
+    });
+    // The share keeps no log for ever either.
+    for folder in ["wal", "stream"] {
+        let _ = std::fs::remove_file(lab.dir.join("share/mgc/1").join(folder).join(&next));
+    }
+    lab.ok(&["lab", "start", "s2b"]);
+    replay.until_acknowledged(&lab, 5);
+    lab.until("it has every entry", |lab| lab.instance("s2b")["entries"] == lab.instance("s1a")["entries"]);
+    assert_clean(&lab.audit(&replay.end()));
+}

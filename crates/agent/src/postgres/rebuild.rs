@@ -235,6 +235,19 @@ async fn has_record(instance: &Instance, timeline: u32, at: Lsn) -> bool {
     read.await.is_ok_and(|said| !said.trim().is_empty())
 }
 
+/// Where the log begins that the instance at `at` keeps, whatever the timeline; `None` when it keeps none.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn oldest_kept(instance: &Instance, at: &str) -> Result<Option<Lsn>, Error> {
+    let source = instance.connection_to(at, ROLE_ADMIN, "postgres", "standfast agent");
+    let query = "SELECT name FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' ORDER BY substr(name, 9) LIMIT 1";
+    let run = instance.programs.run("psql", instance.database.as_str(), |command| {
+        command.arg("-X").arg("-A").arg("-t").arg("-q").arg("-d").arg(&source).args(["-c", query]);
+    });
+    Ok(segment(run.await?.trim()).map(|(_, begins)| begins))
+}
+
 /// Leave nothing in `pg_wal` that the writer's history does not have. `pg_rewind` looks at what was applied, and finds
 /// nothing to do where log of another history was only received; and PostgreSQL applies what it finds there, past the fork,
 /// where it finds the segment of a newer timeline nowhere yet. It was salvaged before. In the segment of the fork everything
