@@ -35,6 +35,8 @@ const AUTHORITIES: [[u8; 2]; 3] = [[S1A, S2A], [S1A, S2B], [S1B, S2B]];
 
 /// Most states of one exploration.
 const STATES_MAX: usize = 1_000_000;
+/// States that the everyday run visits of an exploration that is larger.
+const NEAREST: usize = 5_000;
 
 const NOTHING: Bounds = Bounds {
     posts: 0,
@@ -76,6 +78,16 @@ fn holds(world: &World, first: &State) -> Found {
     assert!(found.broken.is_none(), "{}", found.story());
     assert!(found.complete, "more than {STATES_MAX} states: something grows without bounds");
     found
+}
+
+/// A larger exploration: whole where there is time, else its nearest states.
+fn holds_far(world: &World, first: &State, reaches: &str) {
+    if full() {
+        return holds(world, first).expect(reaches);
+    }
+    let found = breadth_first(world, first, NEAREST);
+    assert!(found.broken.is_none(), "{}", found.story());
+    assert!(found.states > NEAREST, "{:?} is small enough for the everyday run: {} states", first.left, found.states);
 }
 
 /// Failed over, with a post at site 1 that never reached site 2; site 1 is down.
@@ -129,8 +141,8 @@ fn a_failover_is_safe_and_ends_although_a_host_loses_power() {
 #[test]
 fn larger_failovers_are_safe_and_end() {
     for left in [Bounds { posts: 1, cuts: 1, ..FAILOVER }, Bounds { delays: 1, agent_crashes: 1, ..FAILOVER }] {
-        for authorities in AUTHORITIES[..2].iter().filter(|_| full()) {
-            holds(&World::new(*authorities, true, &[]), &normal(left)).expect("a Failover finishes");
+        for authorities in &AUTHORITIES[..2] {
+            holds_far(&World::new(*authorities, true, &[]), &normal(left), "a Failover finishes");
         }
     }
 }
@@ -168,9 +180,9 @@ fn a_failback_is_safe_and_ends_although_the_links_are_cut() {
 #[test]
 fn larger_failbacks_are_safe_and_end() {
     for left in [Bounds { reboots: 1, ..FAILBACK }, Bounds { posts: 1, clean_stops: 1, ..FAILBACK }] {
-        for authorities in AUTHORITIES[..2].iter().filter(|_| full()) {
+        for authorities in &AUTHORITIES[..2] {
             let world = World::new(*authorities, true, &[]);
-            holds(&world, &failed_over(&world, left)).expect("a Failback finishes");
+            holds_far(&world, &failed_over(&world, left), "a Failback finishes");
         }
     }
 }
