@@ -53,7 +53,7 @@ pub struct DrillReport {
     pub rpo_ms: Option<u64>,
     /// Rooms that were read.
     pub rooms: u64,
-    /// Entries that were read, every one.
+    /// Entries that were read and checked against their rooms' chains, every one.
     pub entries: u64,
     /// Why it failed; `None` while it is under way, and when it succeeded.
     pub failed: Option<String>,
@@ -93,7 +93,7 @@ impl DrillReport {
         };
         let seconds = |ms: Option<u64>| ms.map_or("?".to_owned(), |ms| format!("{:.2} s", ms as f64 / 1000.0));
         format!(
-            "RTO {}, RPO {}, {}; {} entries in {} rooms read, all numbers there",
+            "RTO {}, RPO {}, {}; {} entries in {} rooms read, all fit",
             seconds(self.rto_ms),
             known(self.rpo_entries, "posts"),
             seconds(self.rpo_ms),
@@ -202,10 +202,7 @@ mod tests {
         let asked = StartDrill { database: "mgc".into(), by: "ines".into() };
         let begun = DrillReport::begun("sandbox-1".into(), &asked, "s2a".into(), 0);
         let report = DrillReport { rto_ms: Some(420), rooms: 2, entries: 7, ..begun };
-        assert_eq!(
-            report.says(),
-            "RTO 0.42 s, RPO an unknown number of posts, ?; 7 entries in 2 rooms read, all numbers there"
-        );
+        assert_eq!(report.says(), "RTO 0.42 s, RPO an unknown number of posts, ?; 7 entries in 2 rooms read, all fit");
         let failed = DrillReport { failed: Some("no room".into()), ..report };
         assert_eq!(failed.says(), "FAILED: no room");
     }

@@ -69,7 +69,7 @@ fn a_drill_measures_on_a_copy_and_leaves_nothing_behind() {
     let of_others: Vec<String> = share(&lab.dir.join("share")).into_iter().filter(|f| f.contains(".history")).collect();
     assert_eq!(of_others, Vec::<String>::new(), "nothing of the drill is in the share");
     let said = lab.ok(&["pool", "status"]);
-    assert!(said.contains("last drill: sandbox-") && said.contains("all numbers there"), "{said}");
+    assert!(said.contains("last drill: sandbox-") && said.contains("all fit"), "{said}");
 
     // Nobody who posts has lost anything, and nobody sees the drill's own room.
     replay.until_acknowledged(&lab, 20);
@@ -109,4 +109,15 @@ fn a_drill_measures_on_a_copy_and_leaves_nothing_behind() {
     watching.wait().unwrap();
     lab.until("it is over", |lab| drills(lab).first().is_some_and(|d| d["over"] == true));
     assert!(!folder.exists());
+    // Somebody has changed an entry in the database itself: the copy shows it.
+    lab.until("the backup follows the new principal", |lab| lab.instance("s2a")["shipping"]["streaming"] == true);
+    lab.sql(
+        "s1b",
+        "UPDATE standfast.entries SET body = 'never said' WHERE (room, seq) = (SELECT room, max(seq) FROM \
+                    standfast.entries GROUP BY room ORDER BY room LIMIT 1)",
+    );
+    let ran = lab.cli(&["drill", "sandbox"]);
+    assert_ne!(ran.code, Some(0), "{}", ran.all());
+    let says = ran.all();
+    assert!(says.contains("does not fit: its text is not the one that was written"), "{says}");
 }

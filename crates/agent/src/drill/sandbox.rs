@@ -88,7 +88,9 @@ pub async fn rehearse(host: &Host, database: &Database, folder: &Path, id: &str)
     host.drills.note(|report| report.rto_ms = Some(rto_ms));
     steps.step("Read the post again.", client.read_again(room)).await?;
     let last_applied_ms = sandbox.last_applied_ms().await?;
-    let whole = steps.step("Read every entry of every room.", sandbox.read_all(room)).await?;
+    let whole = steps
+        .step("Read every entry of every room, and check it against the room's chain.", sandbox.read_all(room))
+        .await?;
     host.drills.note(|report| {
         report.rooms = whole.rooms;
         report.entries = whole.entries;
@@ -98,11 +100,13 @@ pub async fn rehearse(host: &Host, database: &Database, folder: &Path, id: &str)
             report.rpo_ms = if moment.standby >= written { Some(0) } else { older };
         }
     });
-    if whole.flawed_rooms > 0 || whole.entries != whole.numbers {
+    if let [first, others @ ..] = whole.faults.as_slice() {
+        let others = match others.len() {
+            0 => String::new(),
+            n => format!(", nor do entries of {n} other rooms"),
+        };
         return Err(Error::Unfit(format!(
-            "the copy is not whole: {} entries were read where {} are to be, and the numbers of {} rooms have gaps; compare with \
-             the principal by standfast audit",
-            whole.entries, whole.numbers, whole.flawed_rooms
+            "the copy is not whole: {first}{others}; see whether the principal has it too: standfast verify pool"
         )));
     }
     Ok(())
