@@ -110,6 +110,9 @@ fn prometheus_reads_what_a_pool_is_and_does() {
 
     // A run of each site's authority shows in metrics, too.
     lab.ok(&["database", "failover", "--new-principal", "mirror", "--yes"]);
+    lab.until("a server writes at the new principal", |_| {
+        scrape(&targets, &key).keys().any(|s| s.starts_with("standfast_server_epoch{"))
+    });
     let all = scrape(&targets, &key);
     assert!(value(&all, "standfast_run_last_complete", &["runbook=\"switch-mirror\""]) == Some(1.0), "{all:#?}");
     let seen: BTreeSet<&str> = all
