@@ -6,6 +6,7 @@ pub mod histogram;
 pub mod light;
 pub mod rounds;
 pub mod socket;
+pub mod storm;
 pub mod yardstick;
 
 pub use crowd::{Crowd, Seat};

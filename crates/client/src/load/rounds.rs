@@ -18,7 +18,7 @@ use tokio::task::LocalSet;
 use uuid::Uuid;
 
 /// Digits of the time at the beginning of a text.
-const STAMP: usize = 16;
+pub(super) const STAMP: usize = 16;
 /// Shortest text: it has to hold the stamp.
 pub const TEXT_BYTES_MIN: usize = STAMP;
 /// Load that is not measured, before the first round.
@@ -63,6 +63,17 @@ pub struct Processor {
     pub postgres_us: u64,
     /// By this process.
     pub load_us: u64,
+}
+
+impl Processor {
+    /// What was used since then. Of a process that has ended since, nothing is known.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            servers_us: self.servers_us.saturating_sub(before.servers_us),
+            postgres_us: self.postgres_us.saturating_sub(before.postgres_us),
+            load_us: self.load_us.saturating_sub(before.load_us),
+        }
+    }
 }
 
 /// What a round came to.
@@ -120,7 +131,7 @@ impl Counters {
     }
 }
 
-fn add<T: Copy + std::ops::Add<Output = T>>(cell: &Cell<T>, more: T) {
+pub(super) fn add<T: Copy + std::ops::Add<Output = T>>(cell: &Cell<T>, more: T) {
     cell.set(cell.get() + more);
 }
 
@@ -434,6 +445,6 @@ impl Reader {
 }
 
 /// The number that begins here.
-fn number(digits: &[u8]) -> u64 {
+pub(super) fn number(digits: &[u8]) -> u64 {
     digits.iter().take_while(|d| d.is_ascii_digit()).fold(0, |sum, d| sum * 10 + u64::from(d - b'0'))
 }

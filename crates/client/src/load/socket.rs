@@ -4,10 +4,11 @@
 
 use crate::error::ClientError;
 use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// Buffer for what comes in; a frame has to fit.
@@ -46,9 +47,18 @@ pub enum Found<'a> {
 /// # Errors
 /// A sentence: the server, and what happened.
 pub async fn open(url: &str) -> Result<TcpStream, ClientError> {
+    open_from(url, None).await
+}
+
+/// Connect, from this address if one is given, and upgrade. One address has no more than the system's local ports for all
+/// connections to one server.
+///
+/// # Errors
+/// A sentence: the server, and what happened.
+pub async fn open_from(url: &str, source: Option<Ipv4Addr>) -> Result<TcpStream, ClientError> {
     let failed = |why: &dyn std::fmt::Display| ClientError::Connection(format!("connect to {url}: {why}"));
     let at = url.strip_prefix("http://").ok_or_else(|| failed(&"the address does not begin with http://"))?;
-    let stream = TcpStream::connect(at).await.map_err(|e| failed(&e))?;
+    let stream = connect(at, source).await.map_err(|e| failed(&e))?;
     stream.set_nodelay(true).map_err(|e| failed(&e))?;
     let request = format!(
         "GET /v1/chat HTTP/1.1\r\nHost: {at}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -59,6 +69,18 @@ pub async fn open(url: &str) -> Result<TcpStream, ClientError> {
         Ok(Ok(())) => Ok(stream),
         Ok(Err(why)) => Err(failed(&why)),
         Err(_) => Err(failed(&format!("no upgrade within {} s", UPGRADE_WAIT.as_secs()))),
+    }
+}
+
+pub(super) async fn connect(at: &str, source: Option<Ipv4Addr>) -> std::io::Result<TcpStream> {
+    let target: Option<SocketAddr> = at.parse().ok();
+    match (source, target) {
+        (Some(source), Some(target)) if target.is_ipv4() => {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind((source, 0).into())?;
+            socket.connect(target).await
+        }
+        _ => TcpStream::connect(at).await,
     }
 }
 

@@ -1,10 +1,11 @@
 //! What this machine can do at all: small writes to many loopback sockets, each read at the other end.
 
 use std::io::ErrorKind;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// Bytes of each write.
 const WRITE_BYTES: usize = 150;
@@ -34,6 +35,44 @@ pub async fn socket_writes_per_second(sockets: usize, length: Duration) -> Resul
     let seconds = began.elapsed().as_secs_f64();
     readers.iter().for_each(tokio::task::JoinHandle::abort);
     Ok(bytes as f64 / WRITE_BYTES as f64 / seconds)
+}
+
+/// Seconds that so many bare TCP connections take that are made at once, each greeted and greeting back. Both ends are here.
+///
+/// # Errors
+/// A sentence, when sockets cannot be had.
+pub async fn seconds_to_connect(connections: usize) -> Result<f64, String> {
+    let failed = move |e: std::io::Error| format!("measure {connections} connections at once: {e}");
+    let socket = TcpSocket::new_v4().map_err(failed)?;
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).map_err(failed)?;
+    let listener = socket.listen(16 * 1024).map_err(failed)?;
+    let at = listener.local_addr().map_err(failed)?;
+    let greet = tokio::spawn(async move {
+        let mut kept = Vec::with_capacity(connections);
+        for _ in 0..connections {
+            let (stream, _) = listener.accept().await?;
+            stream.try_write(b"hello")?;
+            kept.push(stream);
+        }
+        std::io::Result::Ok(kept)
+    });
+    let began = Instant::now();
+    let mut clients = tokio::task::JoinSet::new();
+    for n in 0..connections {
+        clients.spawn(async move {
+            let stream = super::socket::connect(&at.to_string(), Some(super::storm::source_of(n))).await?;
+            stream.readable().await?;
+            stream.try_write(b"hello")?;
+            std::io::Result::Ok(stream)
+        });
+    }
+    let mut kept = Vec::with_capacity(connections);
+    while let Some(client) = clients.join_next().await {
+        kept.push(client.map_err(|e| e.to_string())?.map_err(failed)?);
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    greet.await.map_err(|e| e.to_string())?.map_err(failed)?;
+    Ok(seconds)
 }
 
 async fn write_in_turn(senders: Vec<TcpStream>, end: Instant) -> std::io::Result<()> {

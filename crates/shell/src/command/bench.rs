@@ -7,6 +7,7 @@ mod post;
 mod postgres;
 mod processor;
 mod spread;
+mod storm;
 mod switch;
 mod take_over;
 
@@ -35,6 +36,8 @@ enum What {
     TakeOver(take_over::Args),
     /// How far the backup is behind while people post, by stream and by the share alone
     Exposure(exposure::Args),
+    /// Everybody of a server that is killed comes to the one that is left: what its people notice; in a lab only
+    Storm(storm::Args),
     /// What people notice while log shipping is turned off and on
     LogShipping(log_shipping::Args),
 }
@@ -53,6 +56,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         What::Switch(args) => switch::run(context, &args).await,
         What::TakeOver(args) => take_over::run(context, &args).await,
         What::Exposure(args) => exposure::run(context, &args).await,
+        What::Storm(args) => storm::run(context, &args).await,
         What::LogShipping(args) => log_shipping::run(context, &args).await,
     }
 }
