@@ -4,7 +4,7 @@ use rules::id::{Epoch, RoomId, Seq};
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
-use wire::chat::{Cursor, Entry, RefusalCode, TailReturned};
+use wire::chat::{Cursor, Entry, PoolStands, RefusalCode, TailReturned};
 
 /// What a session tells its owner, in the order in which it happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,11 +25,36 @@ pub enum Event {
     Waiting {
         /// For people.
         reason: String,
+        /// Since when: microseconds since the Unix epoch; 0 when the server does not say.
+        since_us: i64,
     },
     /// The server has a writer again.
     Ready {
         /// The epoch that it writes as.
         epoch: Epoch,
+    },
+    /// Many sign in at the moment: the session's turn comes.
+    Queued {
+        /// So many are before.
+        ahead: u64,
+        /// About how long it will take.
+        about: Duration,
+    },
+    /// More than can wait at the server: the session comes back by itself, to the place that it had.
+    ComesBack {
+        /// After this time.
+        after: Duration,
+        /// For people.
+        reason: String,
+    },
+    /// The pool stands elsewhere than when the session last heard of it: it has failed over, come back, or got another writer.
+    PoolChanged {
+        /// The epoch now.
+        epoch: Epoch,
+        /// Where it stands now.
+        now: PoolStands,
+        /// Whether it was failed over before.
+        was_failed_over: bool,
     },
     /// The server sends its clients elsewhere.
     Moved {

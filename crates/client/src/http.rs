@@ -52,8 +52,8 @@ pub struct Http {
 enum Attempt {
     Answered(bytes::Bytes),
     Refused(ErrorBody),
-    /// Try again, at another server if there is one.
-    Passing(String),
+    /// Try again, at another server if there is one; not before the server's word, if it gave one.
+    Passing(String, Option<Duration>),
 }
 
 impl Http {
@@ -306,6 +306,7 @@ impl Http {
         let began = Instant::now();
         let mut seeker = self.directory.seek();
         let mut last = "no server is active".to_owned();
+        let mut come_back = None;
         let mut renewed = !signed_in || self.password.is_none();
         let nobody = |last| ClientError::NobodyAnswers {
             call: format!("{method} {path}"),
@@ -321,14 +322,17 @@ impl Http {
                     renewed = true;
                     Box::pin(self.sign_in_again()).await?;
                 }
-                Ok(Attempt::Refused(ErrorBody { code, message })) => {
+                Ok(Attempt::Refused(ErrorBody { code, message, .. })) => {
                     return Err(ClientError::Refused { call: format!("{method} {path}"), code, message });
                 }
-                Ok(Attempt::Passing(why)) => last = why,
+                Ok(Attempt::Passing(why, after)) => {
+                    last = why;
+                    come_back = after;
+                }
                 Err(_) => return Err(nobody(last)),
             }
-            let pause = rand::rng().random_range(PAUSE_MS);
-            tokio::time::sleep(Duration::from_millis(pause)).await;
+            let pause = Duration::from_millis(rand::rng().random_range(PAUSE_MS));
+            tokio::time::sleep(come_back.take().unwrap_or(pause)).await;
         }
     }
 
@@ -352,27 +356,30 @@ impl Http {
             Ok(answer) => answer,
             Err(error) => {
                 self.directory.failed(&url);
-                return Attempt::Passing(format!("{url}: {}", innermost(&error)));
+                return Attempt::Passing(format!("{url}: {}", innermost(&error)), None);
             }
         };
         let status = answer.status();
         match answer.bytes().await {
             Ok(bytes) if status.is_success() => Attempt::Answered(bytes),
             Ok(bytes) => self.refused(&url, status, &bytes),
-            Err(error) => Attempt::Passing(format!("{url}: {}", innermost(&error))),
+            Err(error) => Attempt::Passing(format!("{url}: {}", innermost(&error)), None),
         }
     }
 
     fn refused(&self, url: &str, status: StatusCode, body: &[u8]) -> Attempt {
         let Ok(error) = serde_json::from_slice::<ErrorBody>(body) else {
-            return Attempt::Passing(format!("{url} answered {status} without saying why"));
+            return Attempt::Passing(format!("{url} answered {status} without saying why"), None);
         };
         match error.code {
             RefusalCode::NotActive | RefusalCode::Unavailable => {
                 self.directory.failed(url);
-                Attempt::Passing(format!("{url}: {}", error.message))
+                Attempt::Passing(format!("{url}: {}", error.message), None)
             }
-            RefusalCode::Overloaded => Attempt::Passing(format!("{url}: {}", error.message)),
+            RefusalCode::Overloaded => {
+                let after = error.come_back_ms.map(Duration::from_millis);
+                Attempt::Passing(format!("{url}: {}", error.message), after)
+            }
             _ => Attempt::Refused(error),
         }
     }

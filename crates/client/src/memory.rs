@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
-use wire::chat::{ClientFrame, Cursor, Entry, RefusalCode, ServerFrame};
+use wire::chat::{ClientFrame, Cursor, Entry, PoolStands, RefusalCode, ServerFrame};
 
 /// Own acknowledged posts that are remembered, to be offered again should a failover have lost them.
 const OWN_MAX: usize = 10_000;
@@ -73,6 +73,8 @@ struct Own {
 #[derive(Debug)]
 pub struct Memory {
     epoch: Epoch,
+    /// Where the pool stood when that epoch was heard of.
+    pool: PoolStands,
     rooms: BTreeMap<RoomId, RoomMemory>,
     outgoing: VecDeque<Outgoing>,
     waiting: usize,
@@ -87,6 +89,7 @@ impl Default for Memory {
     fn default() -> Self {
         Self {
             epoch: Epoch(0),
+            pool: PoolStands::default(),
             rooms: BTreeMap::new(),
             outgoing: VecDeque::new(),
             waiting: 0,
@@ -244,9 +247,10 @@ impl Memory {
     /// Take a frame in. Events are appended to `out`; an error says why the connection is to be given up.
     pub fn hear(&mut self, frame: ServerFrame, now: Instant, out: &mut Vec<Event>) -> Result<(), String> {
         match frame {
-            ServerFrame::Welcome { server, epoch, .. } => {
+            ServerFrame::Welcome { server, epoch, pool, .. } => {
                 (self.let_in, self.errands) = (true, true);
                 out.push(Event::Connected { server, epoch });
+                self.pool_stands(epoch, pool, out);
                 self.enter_epoch(epoch, now, out);
             }
             ServerFrame::Joined { id, room, name, head, rewound_from } => {
@@ -259,9 +263,17 @@ impl Memory {
             ServerFrame::Refused { id, code, message } => return self.refused(id, code, message, now, out),
             ServerFrame::Entry(entry) => return self.entry(entry, out),
             ServerFrame::TailReturned(returned) => out.push(Event::TailReturned(returned)),
-            ServerFrame::Waiting { reason } => out.push(Event::Waiting { reason }),
-            ServerFrame::Ready { epoch } => {
+            ServerFrame::Waiting { reason, since_us } => out.push(Event::Waiting { reason, since_us }),
+            ServerFrame::Queued { ahead, about_ms } => {
+                out.push(Event::Queued { ahead, about: Duration::from_millis(about_ms) });
+            }
+            ServerFrame::ComeBack { after_ms, reason, .. } => {
+                self.let_in = false;
+                out.push(Event::ComesBack { after: Duration::from_millis(after_ms), reason });
+            }
+            ServerFrame::Ready { epoch, pool } => {
                 out.push(Event::Ready { epoch });
+                self.pool_stands(epoch, pool, out);
                 self.enter_epoch(epoch, now, out);
             }
             ServerFrame::Move { reason, .. } => {
@@ -271,6 +283,17 @@ impl Memory {
             }
         }
         Ok(())
+    }
+
+    /// Tell where the pool stands when that is news: a later epoch than the last one heard of.
+    fn pool_stands(&mut self, epoch: Epoch, now: PoolStands, out: &mut Vec<Event>) {
+        if epoch <= self.epoch {
+            return;
+        }
+        let was_failed_over = std::mem::replace(&mut self.pool, now.clone()).failed_over;
+        if self.epoch > Epoch(0) {
+            out.push(Event::PoolChanged { epoch, now, was_failed_over });
+        }
     }
 
     /// A later epoch has begun. Own posts are asked about where no join will tell: in rooms that are not joined any more, and

@@ -25,6 +25,7 @@ impl World {
             epoch: Epoch(epoch),
             servers: Vec::new(),
             post_bytes_max: 1,
+            pool: wire::chat::PoolStands::default(),
         };
         self.hear(welcome).unwrap();
     }

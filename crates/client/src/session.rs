@@ -95,7 +95,8 @@ impl Session {
     ) -> Session {
         let (sender, wishes) = mpsc::channel(WISHES_MAX);
         let memory = Memory::default();
-        let life = Life { directory, identity, number, events, wishes, memory, out: Vec::new() };
+        let (out, ticket, appointment) = (Vec::new(), None, None);
+        let life = Life { directory, identity, number, events, wishes, memory, out, ticket, appointment };
         Session { wishes: sender, task: tokio::spawn(life.run()) }
     }
 
@@ -162,6 +163,14 @@ enum Over {
     Lost(String),
 }
 
+/// When a session that a server could not keep waiting comes back, and where.
+#[derive(Clone, Debug)]
+struct Appointment {
+    at: Instant,
+    /// The server that it was sent to, for the first attempt.
+    url: Option<Arc<str>>,
+}
+
 struct Life {
     directory: Arc<Directory>,
     identity: Identity,
@@ -170,6 +179,9 @@ struct Life {
     wishes: mpsc::Receiver<Wish>,
     memory: Memory,
     out: Vec<Event>,
+    /// The place in the row, until the session is let in.
+    ticket: Option<String>,
+    appointment: Option<Appointment>,
 }
 
 impl Life {
@@ -219,7 +231,8 @@ impl Life {
 
     /// Find a server and say hello, taking the owner's wishes meanwhile. `None` when the owner is done.
     async fn connect(&mut self) -> Option<(Arc<str>, Connection)> {
-        let dial = dial(self.directory.clone(), self.identity.token.clone());
+        let hello = ClientFrame::Hello { token: self.identity.token.clone(), ticket: self.ticket.clone() };
+        let dial = dial(self.directory.clone(), hello, self.appointment.take());
         tokio::pin!(dial);
         loop {
             tokio::select! {
@@ -323,7 +336,7 @@ impl Life {
             Heard::Alive => return None,
             Heard::End(close::NOT_SIGNED_IN, reason) => return Some(Over::SignedOut(reason)),
             Heard::End(code, reason) => {
-                if code != close::RESUME {
+                if ![close::RESUME, close::COME_BACK].contains(&code) {
                     self.directory.failed(url);
                 }
                 return Some(Over::Lost(reason));
@@ -341,7 +354,13 @@ impl Life {
         match &frame {
             ServerFrame::Welcome { servers, epoch, .. } => {
                 *let_in = true;
+                self.ticket = None;
                 self.directory.learn(servers, Some(*epoch));
+            }
+            ServerFrame::ComeBack { after_ms, ticket, servers, .. } => {
+                self.ticket = Some(ticket.clone());
+                let url = servers.first().map(|server| server.url.as_str().into());
+                self.appointment = Some(Appointment { at: Instant::now() + Duration::from_millis(*after_ms), url });
             }
             ServerFrame::Move { servers, after_ms, .. } => {
                 self.directory.learn(servers, None);
@@ -358,12 +377,23 @@ impl Life {
     }
 }
 
-/// Try servers until one takes the connection and the hello.
-async fn dial(directory: Arc<Directory>, token: String) -> (Arc<str>, Connection) {
+/// Try servers until one takes the connection and the hello; not before the appointment, if there is one.
+async fn dial(
+    directory: Arc<Directory>,
+    hello: ClientFrame,
+    appointment: Option<Appointment>,
+) -> (Arc<str>, Connection) {
+    let mut sent_to = None;
+    if let Some(appointment) = appointment {
+        tokio::time::sleep_until(appointment.at.into()).await;
+        sent_to = appointment.url;
+    }
     let mut seeker = directory.seek();
-    let hello = ClientFrame::Hello { token };
     loop {
-        let url = seeker.next().await;
+        let url = match sent_to.take() {
+            Some(url) => url,
+            None => seeker.next().await,
+        };
         match greet(&url, &hello).await {
             Ok(connection) => return (url, connection),
             Err(error) => {

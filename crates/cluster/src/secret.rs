@@ -33,6 +33,8 @@ pub enum Purpose {
     FirstAdministrator,
     /// Bearer token with which Prometheus reads metrics, and nothing else can be done.
     Metrics,
+    /// Key of the tickets with which clients come back to their place in the row.
+    Ticket,
 }
 
 /// Name of the PostgreSQL superuser that agents use.
@@ -76,6 +78,7 @@ impl PoolSecret {
             Purpose::PostgresChat => "standfast postgres chat",
             Purpose::FirstAdministrator => "standfast first administrator",
             Purpose::Metrics => "standfast metrics",
+            Purpose::Ticket => "standfast ticket",
         };
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
         mac.update(label.as_bytes());

@@ -4,6 +4,7 @@
 //! async. `store` fetches what a decision needs, `server` asks and obeys.
 
 pub mod access;
+pub mod admission;
 pub mod chain;
 pub mod change;
 pub mod history;

@@ -6,10 +6,12 @@ use crate::counts::Counts;
 use crate::error::Error;
 use crate::forward::Forward;
 use crate::host_folder::HostFolder;
+use crate::http::SignIns;
 use crate::link::Links;
 use crate::mend::Mender;
 use crate::notices::Listeners;
 use crate::outbox::Writers;
+use crate::reception::Reception;
 use crate::rooms::Rooms;
 use crate::standing::Standing;
 use crate::{Config, chat_path, mend};
@@ -23,8 +25,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use store::{Passwords, Target};
 use tokio::sync::{mpsc, watch};
 
-/// Password hashes under way at once: each takes a whole core for tens of milliseconds.
-const HASHES_AT_ONCE: usize = 2;
+/// Password hashes under way at once: each takes a whole core for tens of milliseconds, and half of the cores are for those
+/// who are here.
+fn hashes_at_once() -> usize {
+    (std::thread::available_parallelism().map_or(1, std::num::NonZero::get) / 2).max(1)
+}
 
 /// Topology and record as this host knows them.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +72,10 @@ pub struct App {
     pub rooms: Rooms,
     /// Write to the sessions.
     pub writers: Writers,
+    /// Lets clients in.
+    pub reception: Arc<Reception>,
+    /// Where sessions live: what is new at the door is not let into it before its turn.
+    pub runtime: tokio::runtime::Handle,
     /// Takes posts.
     pub poster: Poster,
     /// Closes gaps and checks access again.
@@ -83,6 +92,8 @@ pub struct App {
     pub listeners: Listeners,
     /// Hashes passwords.
     pub passwords: Passwords,
+    /// When those come back for whose passwords there is no room now.
+    pub sign_ins: SignIns,
     /// Speaks to the host's agent.
     pub http: reqwest::Client,
     sessions: AtomicU64,
@@ -104,15 +115,19 @@ impl App {
         let (poster, posts) = Poster::new();
         let (mender, mend) = Mender::new();
         let (canaries, turns) = Canaries::new();
+        let reception = Reception::new(&folder.secret);
+        let runtime = tokio::runtime::Handle::current();
         let app = Self {
             name: config.server,
             clients_at: folder.me.clients.at.clone(),
             dir: config.dir,
             secret: folder.secret,
             view: watch::Sender::new(Arc::new(folder.view)),
-            standing: watch::Sender::new(Standing::Waiting { reason: "the server has just started".into() }),
+            standing: watch::Sender::new(Standing::waiting("the server has just started")),
             rooms: Rooms::default(),
-            writers: Writers::new(tokio::runtime::Handle::current().metrics().num_workers()),
+            writers: Writers::new(runtime.metrics().num_workers()),
+            reception,
+            runtime,
             poster,
             mender,
             links: Links::default(),
@@ -120,7 +135,8 @@ impl App {
             canaries,
             counts: Counts::default(),
             listeners: Listeners::default(),
-            passwords: Passwords::new(HASHES_AT_ONCE)?,
+            passwords: Passwords::new(hashes_at_once())?,
+            sign_ins: SignIns::new(hashes_at_once()),
             http: reqwest::Client::builder().no_proxy().build()?,
             sessions: AtomicU64::new(0),
         };

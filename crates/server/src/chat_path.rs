@@ -122,13 +122,26 @@ pub struct Poster {
     queue: mpsc::Sender<Post>,
     waiting: AtomicU64,
     bytes: AtomicUsize,
+    began: Instant,
+    /// When the oldest post of the batch under way arrived, in microseconds after the beginning; `u64::MAX`: none is.
+    oldest_us: AtomicU64,
+    /// The longest that a post took since somebody asked, in microseconds.
+    slowest_us: AtomicU64,
 }
 
 impl Poster {
     /// A poster and its queue.
     pub fn new() -> (Self, mpsc::Receiver<Post>) {
         let (queue, posts) = mpsc::channel(POSTS_MAX);
-        (Self { queue, waiting: AtomicU64::new(0), bytes: AtomicUsize::new(0) }, posts)
+        let poster = Self {
+            queue,
+            waiting: AtomicU64::new(0),
+            bytes: AtomicUsize::new(0),
+            began: Instant::now(),
+            oldest_us: AtomicU64::new(u64::MAX),
+            slowest_us: AtomicU64::new(0),
+        };
+        (poster, posts)
     }
 
     /// Take a post, or refuse it because too much waits already.
@@ -146,6 +159,20 @@ impl Poster {
     fn resolved(&self, post: &Post) {
         self.bytes.fetch_sub(post.text.len(), Ordering::Relaxed);
         self.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.slowest_us.fetch_max(post.arrived.elapsed().as_micros() as u64, Ordering::Relaxed);
+    }
+
+    /// A batch is under way whose oldest post arrived then; `None`: no more.
+    fn under_way(&self, oldest: Option<Instant>) {
+        let us = oldest.map_or(u64::MAX, |at| at.saturating_duration_since(self.began).as_micros() as u64);
+        self.oldest_us.store(us, Ordering::Relaxed);
+    }
+
+    /// The longest that a post took since the last call, or has been under way; nothing when nobody posted.
+    pub fn slowest(&self) -> Duration {
+        let now_us = self.began.elapsed().as_micros() as u64;
+        let under_way_us = now_us.saturating_sub(self.oldest_us.load(Ordering::Relaxed));
+        Duration::from_micros(self.slowest_us.swap(0, Ordering::Relaxed).max(under_way_us))
     }
 
     /// Posts that wait.
@@ -197,7 +224,9 @@ pub async fn run(app: Arc<App>, mut posts: mpsc::Receiver<Post>, mut turns: mpsc
         earliest = began + if busy { pace } else { Duration::ZERO };
         let mut here = forwarded_here;
         here.extend(mine);
+        app.poster.under_way(here.iter().map(|post| post.arrived).min());
         write_all(&app, &mut decisions, Attempt::First, here).await;
+        app.poster.under_way(None);
     }
 }
 

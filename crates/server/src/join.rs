@@ -1,16 +1,16 @@
-//! Joining a room: decide, catch up from the database, go live. The entries that a session gets follow its cursor
+//! Joining a room: decide (in the reception's rounds), catch up from the database, go live. The entries that a session gets follow its cursor
 //! without gap, in order, once, whatever is committed meanwhile: catching up ends under the room's lock, at exactly the
 //! number after which the room itself delivers.
 
 use crate::app::App;
 use crate::frame::{encode, encode_entry, entry_of};
-use crate::room::{Admission, Member, Need};
+use crate::room::{Admission, Member, Need, Offer, Room};
 use crate::session::Who;
 use rules::access::{Deed, Refusal, decide};
 use rules::id::{Epoch, RoomId, Seq};
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Bound, LogPage, RoomFacts, Store, StoreError};
+use store::{Bound, Facts, LogPage, RoomFacts, Store, StoreError};
 use wire::chat::{Cursor, RefusalCode, ServerFrame};
 
 /// Entries in one read while catching up.
@@ -37,13 +37,13 @@ enum Stop {
     Told,
     /// The writer was lost or is another; the session waits for the next one.
     Writer,
-    /// Something that should not fail failed.
-    Failed(StoreError),
+    /// Something that should not fail failed; `None`: it is in the log already.
+    Failed(Option<StoreError>),
 }
 
 impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
-        if error.is_passing() { Stop::Writer } else { Stop::Failed(error) }
+        if error.is_passing() { Stop::Writer } else { Stop::Failed(Some(error)) }
     }
 }
 
@@ -53,11 +53,15 @@ struct Progress {
     has: Option<(Seq, Epoch)>,
     /// The access version of the last decision.
     decided: i64,
+    /// Whether the log had nothing more, when it was last looked at and the room was held already.
+    at_end: bool,
 }
 
 /// Carry out a join. Ends when the session is live in the room, or has been told why not.
 pub async fn join(app: Arc<App>, who: Who, request: Request) {
-    let mut progress = Progress { has: None, decided: 0 };
+    let mut progress = Progress { has: None, decided: 0, at_end: false };
+    // From here on the room keeps what is committed, so nothing falls between what is read and going live.
+    let room = app.rooms.get_or_make(request.room);
     let mut standing = app.standing.subscribe();
     loop {
         let now = standing.borrow_and_update().clone();
@@ -67,11 +71,13 @@ pub async fn join(app: Arc<App>, who: Who, request: Request) {
             }
             continue;
         };
-        match attempt(&app, &store, &who, &request, &mut progress).await {
+        match attempt(&app, &store, &who, &request, &room, &mut progress).await {
             Ok(()) | Err(Stop::Told | Stop::Over) => return,
             Err(Stop::Writer) => tokio::time::sleep(Duration::from_millis(10)).await,
             Err(Stop::Failed(error)) => {
-                tracing::error!(%error, room = %request.room, "a join failed");
+                if let Some(error) = error {
+                    tracing::error!(%error, room = %request.room, "a join failed");
+                }
                 // The answer may be on its way already; a session that resumes is right in either case.
                 who.outbox.resume();
                 return;
@@ -80,9 +86,16 @@ pub async fn join(app: Arc<App>, who: Who, request: Request) {
     }
 }
 
-async fn attempt(app: &App, store: &Store, who: &Who, request: &Request, progress: &mut Progress) -> Result<(), Stop> {
+async fn attempt(
+    app: &App,
+    store: &Store,
+    who: &Who,
+    request: &Request,
+    room: &Room,
+    progress: &mut Progress,
+) -> Result<(), Stop> {
     match progress.has {
-        None => answer(store, who, request, progress).await?,
+        None => answer(app, who, request, progress).await?,
         // Part was delivered under an epoch that is over: the client resumes from its cursor and hears of a rewind.
         Some((_, epoch)) if epoch != store.epoch() => {
             who.outbox.resume();
@@ -90,12 +103,14 @@ async fn attempt(app: &App, store: &Store, who: &Who, request: &Request, progres
         }
         Some(_) => {}
     }
-    catch_up(app, store, who, request.room, progress).await
+    catch_up(app, store, who, (request.room, room), progress).await
 }
 
 /// Decide and answer `joined`.
-async fn answer(store: &Store, who: &Who, request: &Request, progress: &mut Progress) -> Result<(), Stop> {
-    let facts = match decide_on(store, who, request.room).await? {
+async fn answer(app: &App, who: &Who, request: &Request, progress: &mut Progress) -> Result<(), Stop> {
+    let since = request.after.map(|cursor| cursor.epoch);
+    let decided = app.reception.decide(who.author.id, request.room, since).await.map_err(|_| Stop::Failed(None))?;
+    let facts = match decide_on(&decided.facts, who, request.room) {
         Ok(facts) => facts,
         Err((code, message)) => {
             who.outbox.push(encode(&ServerFrame::Refused { id: request.id, code, message }));
@@ -104,21 +119,26 @@ async fn answer(store: &Store, who: &Who, request: &Request, progress: &mut Prog
     };
     let head = facts.last_seq;
     let (has, rewound_from) = match request.after {
-        Some(cursor) => place_of(cursor, head, &store.epoch_starts(request.room, cursor.epoch).await?),
+        Some(cursor) => {
+            let starts = decided.starts.get(&request.room).map(Vec::as_slice).unwrap_or_default();
+            let later = starts.partition_point(|(epoch, _)| *epoch <= cursor.epoch);
+            place_of(cursor, head, &starts[later..])
+        }
         None => (Seq(head.0.saturating_sub(i64::from(request.history)).max(0)), None),
     };
     let joined = ServerFrame::Joined {
         id: request.id,
         room: request.room,
-        name: facts.name,
+        name: facts.name.clone(),
         head: Cursor { epoch: facts.last_epoch, seq: head },
         rewound_from,
     };
     if !who.outbox.push_patiently(encode(&joined)).await {
         return Err(Stop::Over);
     }
-    progress.has = Some((has, store.epoch()));
+    progress.has = Some((has, decided.epoch));
     progress.decided = facts.access_version;
+    progress.at_end = has >= head;
     Ok(())
 }
 
@@ -131,28 +151,24 @@ fn place_of(cursor: Cursor, head: Seq, starts: &[(Epoch, Seq)]) -> (Seq, Option<
     if seq > kept { (kept, Some(kept.next())) } else { (seq, None) }
 }
 
-/// What decides about the room, if the user may join it, or the refusal.
-async fn decide_on(
-    store: &Store,
-    who: &Who,
-    room: RoomId,
-) -> Result<Result<RoomFacts, (RefusalCode, String)>, StoreError> {
-    let mut facts = store.facts(&[who.author.id], &[room]).await?;
+/// What decides about the room, if the user may join it, or the refusal. Pure.
+fn decide_on<'a>(facts: &'a Facts, who: &Who, room: RoomId) -> Result<&'a RoomFacts, (RefusalCode, String)> {
     let hidden = || (RefusalCode::NotFound, format!("there is no room {room} that you may join"));
-    let (Some(facts), Some(asker)) = (facts.rooms.remove(&room), facts.askers.get(&who.author.id)) else {
-        return Ok(Err(hidden()));
+    let (Some(facts), Some(asker)) = (facts.rooms.get(&room), facts.askers.get(&who.author.id)) else {
+        return Err(hidden());
     };
-    Ok(match decide(asker, &facts.access, Deed::Join) {
+    match decide(asker, &facts.access, Deed::Join) {
         Ok(()) => Ok(facts),
         Err(Refusal::AccountDisabled) => Err((RefusalCode::Forbidden, Refusal::AccountDisabled.to_string())),
         Err(_) if decide(asker, &facts.access, Deed::Find).is_err() => Err(hidden()),
         Err(refusal) => Err((RefusalCode::Forbidden, format!("join room {room}: {refusal}"))),
-    })
+    }
 }
 
 /// Decide again on a later access version; a session that may not be here any more is told.
 async fn decide_again(store: &Store, who: &Who, room: RoomId, progress: &mut Progress) -> Result<(), Stop> {
-    if let Ok(facts) = decide_on(store, who, room).await? {
+    let facts = store.facts(&[who.author.id], &[room]).await?;
+    if let Ok(facts) = decide_on(&facts, who, room) {
         progress.decided = facts.access_version;
         return Ok(());
     }
@@ -160,11 +176,15 @@ async fn decide_again(store: &Store, who: &Who, room: RoomId, progress: &mut Pro
     Err(Stop::Told)
 }
 
-async fn catch_up(app: &App, store: &Store, who: &Who, id: RoomId, progress: &mut Progress) -> Result<(), Stop> {
-    // From here on the room keeps what is committed, so nothing falls between the last read and going live.
-    let room = app.rooms.get_or_make(id);
+async fn catch_up(
+    app: &App,
+    store: &Store,
+    who: &Who,
+    (id, room): (RoomId, &Room),
+    progress: &mut Progress,
+) -> Result<(), Stop> {
     let mut room_for = 0;
-    let mut at_end = false;
+    let mut read = Vec::new();
     loop {
         let Some((has, epoch)) = progress.has else { return Err(Stop::Over) };
         if !who.outbox.has_room(room_for).await {
@@ -178,7 +198,15 @@ async fn catch_up(app: &App, store: &Store, who: &Who, id: RoomId, progress: &mu
             if app.standing.borrow().epoch() != Some(epoch) {
                 return Err(Stop::Writer);
             }
-            if live.delivered().is_none() && !at_end { Admission::Behind } else { live.admit(member, has) }
+            let admission = if live.delivered().is_none() && !progress.at_end {
+                Admission::Behind
+            } else {
+                live.admit(member, has)
+            };
+            if admission == Admission::Live {
+                live.remember(std::mem::take(&mut read));
+            }
+            admission
         };
         match admission {
             Admission::Live => {
@@ -190,19 +218,24 @@ async fn catch_up(app: &App, store: &Store, who: &Who, id: RoomId, progress: &mu
             Admission::Decide => decide_again(store, who, id, progress).await?,
             Admission::Behind => {
                 room_for = 0;
-                let page = store.page(id, Bound::After(has), PAGE).await?;
+                let page = {
+                    // Never closed, so there is always a turn.
+                    let _turn = app.reception.pages.acquire().await;
+                    store.page(id, Bound::After(has), PAGE).await?
+                };
                 if page.access_version > progress.decided {
                     decide_again(store, who, id, progress).await?;
                     continue;
                 }
-                at_end = page.entries.len() < PAGE as usize;
-                deliver(app, who, id, page, progress).await?;
+                progress.at_end = page.entries.len() < PAGE as usize;
+                read = deliver(app, who, id, page, progress).await?;
             }
         }
     }
 }
 
-async fn deliver(app: &App, who: &Who, id: RoomId, page: LogPage, progress: &mut Progress) -> Result<(), Stop> {
+/// Deliver a page; returns what it held, for others who come with the same cursor.
+async fn deliver(app: &App, who: &Who, id: RoomId, page: LogPage, progress: &mut Progress) -> Result<Vec<Offer>, Stop> {
     if page.entries.is_empty() {
         // The room may have shown less than the database holds: then it gets the same in a moment.
         let live = app.rooms.get_or_make(id);
@@ -211,18 +244,20 @@ async fn deliver(app: &App, who: &Who, id: RoomId, page: LogPage, progress: &mut
             app.mender.ask(id, need);
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        return Ok(());
+        return Ok(Vec::new());
     }
+    let mut read = Vec::with_capacity(page.entries.len());
     for row in page.entries {
         let (frame, entry) = encode_entry(entry_of(id, row));
-        if !who.outbox.push_patiently(frame).await {
+        if !who.outbox.push_patiently(frame.clone()).await {
             return Err(Stop::Over);
         }
         if let Some((has, _)) = &mut progress.has {
             *has = entry.seq;
         }
+        read.push(Offer { seq: entry.seq, access_version: page.access_version, frame });
     }
-    Ok(())
+    Ok(read)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ mod mend;
 mod notices;
 mod outbox;
 mod re_entry;
+mod reception;
 mod room;
 mod rooms;
 mod session;
@@ -32,8 +33,11 @@ pub use error::Error;
 
 use app::App;
 use cluster::name::ServerName;
+use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::net::{TcpListener, TcpSocket};
 
 /// What a chat server is started with.
 #[derive(Clone, Debug)]
@@ -57,6 +61,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
     tokio::spawn(follow::report(app.clone()));
     tokio::spawn(writer::keep(app.clone()));
     tokio::spawn(chat_path::run(app.clone(), tasks.posts, tasks.turns));
+    tokio::spawn(reception::run(app.clone()));
+    tokio::spawn(reception::tell(app.clone()));
     tokio::spawn(canary::run(app.clone()));
     tokio::spawn(mend::run(app.clone(), tasks.mend));
     tokio::spawn(mend::poll(app.clone()));
@@ -70,17 +76,66 @@ pub async fn run(config: Config) -> Result<(), Error> {
     }
 }
 
-async fn listen(at: &str, what: &'static str) -> Result<tokio::net::TcpListener, Error> {
-    tokio::net::TcpListener::bind(at).await.map_err(|source| Error::Listen { what, at: at.to_owned(), source })
+/// Connections that may wait to be accepted: all clients of a lost server come in the same second. The system may allow less.
+const BACKLOG: u32 = 16 * 1024;
+
+async fn listen(at: &str, what: &'static str) -> Result<TcpListener, Error> {
+    let failed = |source| Error::Listen { what, at: at.to_owned(), source };
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in tokio::net::lookup_host(at).await.map_err(failed)? {
+        match listen_at(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(failed(last))
 }
 
-async fn serve_clients(app: Arc<App>, listener: tokio::net::TcpListener) -> Result<(), Error> {
-    use axum::serve::ListenerExt;
+fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serve HTTP, and connections until they are upgraded, on threads of their own: a crowd at the door keeps those busy, and
+/// neither the chat path nor anybody who is in. Ends with the process, or with this future.
+async fn serve_clients(app: Arc<App>, listener: TcpListener) -> Result<(), Error> {
     let at = app.clients_at.clone();
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a client's connection keeps its delay");
-        }
+    let failed = move |source| Error::Listen { what: "clients", at: at.clone(), source };
+    let listener = listener.into_std().map_err(&failed)?;
+    let threads = app.runtime.metrics().num_workers();
+    let door = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let door = Door(Some(door.map_err(&failed)?));
+    let serving = door.spawn(async move {
+        use axum::serve::ListenerExt;
+        let listener = TcpListener::from_std(listener)?.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "a client's connection keeps its delay");
+            }
+        });
+        axum::serve(listener, http::router(app)).await
     });
-    axum::serve(listener, http::router(app)).await.map_err(|source| Error::Listen { what: "clients", at, source })
+    serving.await.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(&failed)
+}
+
+/// The runtime of the door; ends when it is dropped, without waiting for what is under way.
+struct Door(Option<tokio::runtime::Runtime>);
+
+impl Door {
+    fn spawn<F>(&self, work: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.0.as_ref().expect("it is there until it is dropped").spawn(work)
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }

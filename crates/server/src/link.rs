@@ -45,6 +45,8 @@ pub struct Links {
     from: RwLock<HashMap<String, usize>>,
     /// How often a link has ended, either way.
     broken: AtomicU64,
+    /// How often a link to another server has come up.
+    came_up: AtomicU64,
 }
 
 struct Out {
@@ -101,6 +103,16 @@ impl Links {
         let names: Vec<ServerName> =
             self.out.read().expect("no code panics while it holds the links").keys().cloned().collect();
         names.iter().filter(|name| self.is_up(name)).count()
+    }
+
+    /// Tell the others how many clients wait here to be let in.
+    pub fn tell_waiting(&self, clients: u64) {
+        self.tell(&ConnectorFrame::Waiting { clients });
+    }
+
+    /// How often a link to another server has come up: what others are told once is told to those as well.
+    pub fn came_up(&self) -> u64 {
+        self.came_up.load(Ordering::Acquire)
     }
 
     /// How often a link has ended. What was sent before a link ended may be lost.
@@ -219,6 +231,7 @@ async fn send_once(app: &App, at: &str, queue: &mut mpsc::Receiver<Bytes>, up: &
     // What waited for a lost link is old: the other side compares heads when a link comes up.
     while queue.try_recv().is_ok() {}
     up.store(true, Ordering::Release);
+    app.links.came_up.fetch_add(1, Ordering::AcqRel);
     let alive = encode(&ConnectorFrame::Alive);
     loop {
         match tokio::time::timeout(ALIVE_EVERY, queue.recv()).await {
@@ -272,6 +285,7 @@ async fn receive(app: &App, mut stream: TcpStream) -> io::Result<()> {
     app.links.came_up_from(&server);
     let ended = take_frames(app, &server.as_str().into(), BufReader::new(stream)).await;
     app.links.went_down_from(&server);
+    app.reception.lost(&server);
     app.forward.link_broke();
     ended
 }
@@ -287,6 +301,7 @@ async fn take_frames(app: &App, server: &Arc<str>, mut stream: BufReader<TcpStre
             ConnectorFrame::Answered { answers } => app.forward.take(app, answers),
             ConnectorFrame::Canary { epoch, n } => app.canaries.heard(app, server, epoch, n),
             ConnectorFrame::CanaryHeard { epoch, n } => app.canaries.echoed(server, epoch, n),
+            ConnectorFrame::Waiting { clients } => app.reception.heard(server, clients),
             ConnectorFrame::Alive => {}
             ConnectorFrame::Open { .. } => return Err(invalid("open comes once")),
         }

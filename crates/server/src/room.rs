@@ -238,6 +238,20 @@ impl Live {
         Admission::Live
     }
 
+    /// Entries that were read from the log, for whoever comes with the same cursor: those that end where what is remembered
+    /// begins, and that everybody here may see.
+    pub fn remember(&mut self, read: Vec<Offer>) {
+        let begins = self.recent.front().map(|offer| offer.seq).or(self.delivered.map(Seq::next));
+        for offer in read.into_iter().rev().skip_while(|offer| begins.is_none_or(|begins| offer.seq >= begins)) {
+            let next = self.recent.front().map(|first| first.seq).or(self.delivered.map(Seq::next));
+            let fits = next == Some(offer.seq.next()) && offer.access_version <= self.checked;
+            if !fits || self.recent.len() >= RECENT_MAX {
+                return;
+            }
+            self.recent.push_front(offer);
+        }
+    }
+
     /// Whether a session is live here.
     pub fn holds(&self, session: SessionId) -> bool {
         self.members.iter().any(|m| m.session == session)
@@ -342,6 +356,24 @@ mod tests {
         assert!(seen.all().is_empty());
         room.offer(offer(1, 1), Epoch(2));
         assert_eq!(seen.all(), [1]);
+    }
+
+    #[test]
+    fn what_one_session_has_read_is_there_for_the_next() {
+        let mut live = Live::default();
+        let _first = admit(&mut live, 1, USER, 5, 1);
+        live.remember((3..=5).map(|seq| offer(seq, 1)).collect());
+        assert_eq!(admit(&mut live, 2, GUEST, 2, 1).all(), [3, 4, 5]);
+        live.offer(offer(6, 1));
+        // Overlapping, not adjoining, and of a later access version: only what joins on is taken.
+        live.remember((1..=4).map(|seq| offer(seq, 1)).collect());
+        assert_eq!(admit(&mut live, 3, GUEST, 0, 1).all(), [1, 2, 3, 4, 5, 6]);
+        let mut live = Live::default();
+        let _first = admit(&mut live, 1, USER, 5, 1);
+        live.remember(vec![offer(3, 1)]);
+        live.remember(vec![offer(5, 2)]);
+        let member = Member { session: 2, user: GUEST, outbox: Outbox::alone(), decided: 1 };
+        assert_eq!(live.admit(member, Seq(4)), Admission::Behind);
     }
 
     #[test]

@@ -10,8 +10,10 @@ use crate::frame::encode;
 use crate::join;
 use crate::notices::Listening;
 use crate::outbox::{Outbox, SessionId};
+use crate::reception::{Arrival, Failed, Owner, Turn};
 use crate::socket::Socket;
-use crate::standing::{Standing, addresses};
+use crate::standing::{Standing, addresses, pool_stands};
+use cluster::name::ServerName;
 use rand::Rng;
 use rules::id::RoomId;
 use rules::limit::{HISTORY_DEFAULT, HISTORY_PAGE_MAX, POST_BYTES_MAX, ROOMS_PER_CONNECTION_MAX};
@@ -19,7 +21,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use store::{StoreError, TokenHash};
+use store::TokenHash;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
@@ -37,6 +39,12 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// Frames that break the protocol before the connection is closed.
 const BAD_FRAMES_MAX: u32 = 10;
+/// Who waits for the turn is told so after this time, at once where it takes a while, and again so often.
+const QUEUED_FIRST: Duration = Duration::from_millis(300);
+const QUEUED_EVERY: Duration = Duration::from_secs(5);
+/// Clients connected to one server, those who wait for their turn included: the reference's most for a whole pool, so that one
+/// server can take them all.
+const SESSIONS_MAX: u64 = 80_000;
 /// Longest time over which sessions leave, in milliseconds.
 pub const MOVE_WINDOW_MAX_MS: u64 = 10_000;
 
@@ -69,6 +77,8 @@ struct Session {
     rooms: HashMap<RoomId, tokio::task::JoinHandle<()>>,
     bad_frames: u32,
     heard: Instant,
+    /// The last look whether its token is still valid.
+    checking: Option<tokio::task::JoinHandle<()>>,
 }
 
 /// Serve a client from its upgrade to its end.
@@ -80,7 +90,8 @@ pub async fn serve(app: Arc<App>, mut socket: Socket) {
             let who = Who { session: NEXT.fetch_add(1, Ordering::Relaxed), author, outbox };
             let _listening = Listening::begin(&app, &who);
             let heard = Instant::now();
-            let mut session = Session { app, socket, who, token, rooms: HashMap::new(), bad_frames: 0, heard };
+            let (rooms, checking) = (HashMap::new(), None);
+            let mut session = Session { app, socket, who, token, rooms, bad_frames: 0, heard, checking };
             let ending = session.run().await;
             session.leave_all().await;
             socket = session.socket;
@@ -94,59 +105,113 @@ pub async fn serve(app: Arc<App>, mut socket: Socket) {
     }
 }
 
-/// Hear the token, wait for a writer if need be, and find out whose it is.
-async fn hello(app: &App, socket: &mut Socket) -> Result<(Author, TokenHash), Ending> {
+/// Hear the token, wait for a writer and for the turn if need be, and find out whose it is.
+async fn hello(app: &Arc<App>, socket: &mut Socket) -> Result<(Author, TokenHash), Ending> {
     let first = tokio::time::timeout(HELLO_WAIT, next_text(socket)).await;
     let text = match first {
         Ok(Some(text)) => text,
         Ok(None) => return Err(Ending::Gone),
         Err(_) => return Err(Ending::Closed(close::BAD_FRAME, "no hello came in time")),
     };
-    let Ok(ClientFrame::Hello { token }) = serde_json::from_str(&text) else {
+    let Ok(ClientFrame::Hello { token, ticket }) = serde_json::from_str(&text) else {
         let message = "the first frame is to be {\"type\":\"hello\",\"token\":\"…\"}".to_owned();
         send(socket, &ServerFrame::Refused { id: 0, code: RefusalCode::BadRequest, message });
         return Err(Ending::Closed(close::BAD_FRAME, "the first frame is to be hello"));
     };
     let hash = TokenHash::of(&token);
-    let mut standing = app.standing.subscribe();
+    let standing = app.standing.subscribe();
+    if matches!(*standing.borrow(), Standing::Leaving { .. } | Standing::Away) {
+        return Err(goes_elsewhere(app, socket));
+    }
+    let full = app.sessions() >= SESSIONS_MAX;
+    let mut turn = match app.reception.arrive(hash.clone(), ticket.as_deref(), full) {
+        Arrival::Waits(turn) => turn,
+        Arrival::ComesBack { after_ms, ticket, to } => {
+            return Err(comes_back(app, socket, after_ms, ticket, to.as_ref()));
+        }
+    };
+    match until_let_in(app, socket, &mut turn, standing).await? {
+        Ok(Owner { user: Some(user), epoch }) => {
+            let author = Author { id: user.id, name: user.name.as_str().into() };
+            let view = app.view();
+            let welcome = ServerFrame::Welcome {
+                user: user.name,
+                server: app.name.to_string(),
+                epoch,
+                servers: addresses(&view),
+                post_bytes_max: POST_BYTES_MAX,
+                pool: pool_stands(&view),
+            };
+            send(socket, &welcome);
+            Ok((author, hash))
+        }
+        Ok(Owner { user: None, .. }) => Err(not_signed_in(socket)),
+        Err(Failed) => Err(failed(socket)),
+    }
+}
+
+/// Wait for the turn, telling the client what it waits for.
+async fn until_let_in(
+    app: &Arc<App>,
+    socket: &mut Socket,
+    turn: &mut Turn,
+    mut standing: watch::Receiver<Standing>,
+) -> Result<Result<Owner, Failed>, Ending> {
+    let mut queued = false;
+    let mut tell_at = Instant::now() + first_word(turn);
+    standing.mark_changed();
     loop {
-        let now = standing.borrow_and_update().clone();
-        match now {
-            Standing::Ready { store } => match store.token_owner(&hash).await {
-                Ok(Some(user)) => {
-                    let author = Author { id: user.id, name: user.name.as_str().into() };
-                    let view = app.view();
-                    let welcome = ServerFrame::Welcome {
-                        user: user.name,
-                        server: app.name.to_string(),
-                        epoch: store.epoch(),
-                        servers: addresses(&view),
-                        post_bytes_max: POST_BYTES_MAX,
-                    };
-                    send(socket, &welcome);
-                    return Ok((author, hash));
-                }
-                Ok(None) => return Err(not_signed_in(socket)),
-                Err(error) if error.is_passing() => tokio::time::sleep(Duration::from_millis(10)).await,
-                Err(error) => return Err(failed(socket, &error)),
-            },
-            Standing::Waiting { reason } => {
-                send(socket, &ServerFrame::Waiting { reason: reason.to_string() });
-                tokio::select! {
-                    changed = standing.changed() => changed.map_err(|_| Ending::Gone)?,
-                    // Nothing may come before welcome; most of all this notices that the client has gone.
-                    text = next_text(socket) => return Err(match text {
-                        Some(_) => Ending::Closed(close::BAD_FRAME, "wait for welcome before anything else"),
-                        None => Ending::Gone,
-                    }),
+        tokio::select! {
+            biased;
+            owner = turn.come() => return Ok(owner),
+            changed = standing.changed() => {
+                changed.map_err(|_| Ending::Gone)?;
+                let now = standing.borrow_and_update().clone();
+                match now {
+                    // Everybody who waited for the writer waits for the turn now.
+                    Standing::Ready { .. } => tell_at = tell_at.min(Instant::now() + first_word(turn)),
+                    Standing::Waiting { reason, since_us } => {
+                        send(socket, &ServerFrame::Waiting { reason: reason.to_string(), since_us });
+                    }
+                    Standing::Leaving { .. } | Standing::Away => return Err(goes_elsewhere(app, socket)),
                 }
             }
-            Standing::Leaving { .. } | Standing::Away => {
-                send(socket, &move_frame(app, 0));
-                return Err(Ending::Closed(close::MOVED, "this server takes no clients now"));
+            // Nothing may come before welcome; most of all this notices that the client has gone.
+            text = next_text(socket) => return Err(match text {
+                Some(_) => Ending::Closed(close::BAD_FRAME, "wait for welcome before anything else"),
+                None => Ending::Gone,
+            }),
+            () = tokio::time::sleep_until(tell_at) => {
+                if !std::mem::replace(&mut queued, true) {
+                    app.reception.counts.queued();
+                }
+                if matches!(*standing.borrow(), Standing::Ready { .. }) {
+                    let (ahead, about_ms) = turn.outlook();
+                    send(socket, &ServerFrame::Queued { ahead, about_ms });
+                }
+                tell_at = Instant::now() + QUEUED_EVERY;
             }
         }
     }
+}
+
+/// After what time somebody is told of the turn.
+fn first_word(turn: &Turn) -> Duration {
+    if turn.takes_a_while() { Duration::ZERO } else { QUEUED_FIRST }
+}
+
+/// Tell a client when to come back, and where.
+fn comes_back(app: &App, socket: &Socket, after_ms: u64, ticket: String, to: Option<&ServerName>) -> Ending {
+    let servers = addresses(&app.view());
+    let servers: Vec<_> = servers.into_iter().filter(|s| to.is_some_and(|to| s.name == to.as_str())).collect();
+    let reason = if servers.is_empty() { "many sign in at the moment" } else { "there is more room at another server" };
+    send(socket, &ServerFrame::ComeBack { after_ms, ticket, servers, reason: reason.to_owned() });
+    Ending::Closed(close::COME_BACK, reason)
+}
+
+fn goes_elsewhere(app: &App, socket: &Socket) -> Ending {
+    send(socket, &move_frame(app, 0));
+    Ending::Closed(close::MOVED, "this server takes no clients now")
 }
 
 fn not_signed_in(socket: &Socket) -> Ending {
@@ -155,8 +220,7 @@ fn not_signed_in(socket: &Socket) -> Ending {
     Ending::Closed(close::NOT_SIGNED_IN, "not signed in")
 }
 
-fn failed(socket: &Socket, error: &StoreError) -> Ending {
-    tracing::error!(%error, "a client's token could not be looked up");
+fn failed(socket: &Socket) -> Ending {
     let message = "the token could not be looked up; try again".to_owned();
     send(socket, &ServerFrame::Refused { id: 0, code: RefusalCode::Internal, message });
     Ending::Closed(close::RESUME, "internal error")
@@ -216,7 +280,7 @@ impl Session {
                     if let Some(ending) = self.ask_whether_there().await {
                         return ending;
                     }
-                    self.check_token(&standing);
+                    self.check_token();
                     alarm.as_mut().reset(Instant::now() + PING_AFTER);
                 }
             }
@@ -228,13 +292,14 @@ impl Session {
         match now {
             Standing::Ready { store } => {
                 if !std::mem::replace(ready, true) {
-                    self.tell(&ServerFrame::Ready { epoch: store.epoch() });
+                    let pool = pool_stands(&self.app.view());
+                    self.tell(&ServerFrame::Ready { epoch: store.epoch(), pool });
                 }
                 None
             }
-            Standing::Waiting { reason } => {
+            Standing::Waiting { reason, since_us } => {
                 if std::mem::replace(ready, false) {
-                    self.tell(&ServerFrame::Waiting { reason: reason.to_string() });
+                    self.tell(&ServerFrame::Waiting { reason: reason.to_string(), since_us: *since_us });
                 }
                 None
             }
@@ -260,15 +325,17 @@ impl Session {
         }
     }
 
-    /// End the session when its token was revoked or its account switched off meanwhile.
-    fn check_token(&self, standing: &watch::Receiver<Standing>) {
-        let Some(store) = standing.borrow().store().cloned() else { return };
-        let (token, outbox) = (self.token.clone(), self.who.outbox.clone());
-        tokio::spawn(async move {
-            if let Ok(None) = store.token_owner(&token).await {
+    /// End the session when its token was revoked or its account switched off meanwhile; one look after the other.
+    fn check_token(&mut self) {
+        if self.checking.as_ref().is_some_and(|check| !check.is_finished()) {
+            return;
+        }
+        let (app, token, outbox) = (self.app.clone(), self.token.clone(), self.who.outbox.clone());
+        self.checking = Some(tokio::spawn(async move {
+            if app.reception.still_valid(token).await == Some(false) {
                 outbox.end(close::NOT_SIGNED_IN);
             }
-        });
+        }));
     }
 
     fn tell(&self, frame: &ServerFrame) {

@@ -20,6 +20,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::runtime::Handle;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
@@ -43,8 +44,14 @@ struct Halves {
     outbox: Outbox,
 }
 
-/// Answer a request for an upgrade and, when it is one, serve the client on its own task.
-pub fn upgrade<F>(mut request: Request, outbox: Outbox, serve: impl FnOnce(Socket) -> F + Send + 'static) -> Response
+/// Answer a request for an upgrade and, when it is one, serve the client on a task of its own in `runtime`, to which its
+/// connection moves.
+pub fn upgrade<F>(
+    mut request: Request,
+    outbox: Outbox,
+    runtime: Handle,
+    serve: impl FnOnce(Socket) -> F + Send + 'static,
+) -> Response
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -58,26 +65,37 @@ where
     };
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(upgraded) => {
-                if let Ok(socket) = Socket::new(upgraded, outbox).await {
-                    serve(socket).await;
-                } else {
-                    tracing::error!("an upgraded connection is no TCP connection; it is closed");
+            Ok(upgraded) => match taken_out(upgraded) {
+                Ok((stream, early)) => {
+                    runtime.spawn(async move {
+                        match Socket::new(stream, early, outbox).await {
+                            Ok(socket) => serve(socket).await,
+                            Err(error) => {
+                                tracing::error!(%error, "an upgraded connection cannot be served; it is closed");
+                            }
+                        }
+                    });
                 }
-            }
+                Err(error) => tracing::error!(%error, "an upgraded connection cannot be taken over; it is closed"),
+            },
             Err(error) => tracing::debug!(%error, "a client went during the upgrade"),
         }
     });
     response
 }
 
+/// The connection under an upgrade, belonging to no runtime, and what came together with the upgrade.
+fn taken_out(upgraded: Upgraded) -> io::Result<(std::net::TcpStream, Bytes)> {
+    let parts = downcast::<TokioIo<TcpStream>>(upgraded).map_err(|_| io::Error::other("it is no TCP connection"))?;
+    Ok((parts.io.into_inner().into_std()?, parts.read_buf))
+}
+
 impl Socket {
-    async fn new(upgraded: Upgraded, outbox: Outbox) -> Result<Self, ()> {
-        let parts = downcast::<TokioIo<TcpStream>>(upgraded).map_err(|_| ())?;
-        let (reading, writing) = parts.io.into_inner().into_split();
+    async fn new(stream: std::net::TcpStream, early: Bytes, outbox: Outbox) -> io::Result<Self> {
+        let (reading, writing) = TcpStream::from_std(stream)?.into_split();
         let writing = Arc::new(writing);
         outbox.connect(writing.clone());
-        let halves = Halves { early: parts.read_buf, reading, outbox: outbox.clone() };
+        let halves = Halves { early, reading, outbox: outbox.clone() };
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .max_message_size(Some(CLIENT_FRAME_BYTES_MAX))

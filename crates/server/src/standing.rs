@@ -2,10 +2,11 @@
 
 use crate::app::View;
 use cluster::name::{DatabaseName, ServerName};
+use cluster::record::PoolState;
 use rules::id::Epoch;
 use std::sync::Arc;
 use store::Store;
-use wire::chat::ServerAddress;
+use wire::chat::{PoolStands, ServerAddress};
 
 /// Name of the content database.
 pub const CONTENT_DATABASE: &str = "mgc";
@@ -17,6 +18,8 @@ pub enum Standing {
     Waiting {
         /// For people.
         reason: Arc<str>,
+        /// Since when, whatever the reason was first: microseconds since the Unix epoch.
+        since_us: i64,
     },
     /// It writes and reads with this store.
     Ready {
@@ -34,6 +37,21 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// Waiting from now on.
+    pub fn waiting(reason: impl Into<Arc<str>>) -> Self {
+        Standing::Waiting { reason: reason.into(), since_us: jiff::Timestamp::now().as_microsecond() }
+    }
+
+    /// How it stands next, after it stood so: who waits on for another reason has waited all the time.
+    pub fn after(self, before: &Standing) -> Self {
+        match (self, before) {
+            (Standing::Waiting { reason, .. }, Standing::Waiting { since_us, .. }) => {
+                Standing::Waiting { reason, since_us: *since_us }
+            }
+            (next, _) => next,
+        }
+    }
+
     /// The epoch that is written as, if any.
     pub fn epoch(&self) -> Option<Epoch> {
         match self {
@@ -100,6 +118,15 @@ pub fn goal(view: &View, server: &ServerName) -> Goal {
             Goal::Write { at: instance.postgres.seen_by(&own.name, &own.site).to_owned(), epoch: record.epoch }
         }
         _ => Goal::Wait { reason: "the topology does not say where the writer is; publish one that does" },
+    }
+}
+
+/// Where the pool stands, for people.
+pub fn pool_stands(view: &View) -> PoolStands {
+    let record = view.record.as_ref();
+    PoolStands {
+        site: record.map(|r| r.home.to_string()).unwrap_or_default(),
+        failed_over: record.is_some_and(|r| r.state == PoolState::FailedOver),
     }
 }
 

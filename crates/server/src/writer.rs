@@ -30,9 +30,9 @@ pub async fn keep(app: Arc<App>) {
         tracing::info!(?goal, "following the record");
         match &goal {
             Goal::Away => set(&app, Standing::Away),
-            Goal::Wait { reason } => set(&app, Standing::Waiting { reason: (*reason).into() }),
+            Goal::Wait { reason } => set(&app, Standing::waiting(*reason)),
             Goal::Write { at, epoch } => {
-                set(&app, Standing::Waiting { reason: format!("connecting to the writer at {at}").into() });
+                set(&app, Standing::waiting(format!("connecting to the writer at {at}")));
                 tokio::select! {
                     () = goal_changed(&app, &goal) => leave(&app, *epoch).await,
                     () = write(&app, at, *epoch, &first, &mut epoch_settled) => {}
@@ -46,7 +46,7 @@ pub async fn keep(app: Arc<App>) {
 }
 
 fn set(app: &App, standing: Standing) {
-    app.standing.send_replace(standing);
+    app.standing.send_modify(|now| *now = standing.after(now));
 }
 
 /// A server that has left the list of active servers, or has been asked to end, drains: its clients are told where to go, and what they post is
@@ -87,7 +87,7 @@ fn let_go(app: &App) {
         old = now.store().cloned();
         let goes = !matches!(now, Standing::Away);
         if goes {
-            *now = Standing::Waiting { reason: "looking for the writer".into() };
+            *now = Standing::waiting("looking for the writer").after(now);
         }
         goes
     });
@@ -128,7 +128,7 @@ async fn open(app: &App, at: &str, epoch: Epoch, first: &FirstAdministrator) -> 
             Err(reason) => {
                 if reason != told {
                     tracing::error!(at, reason, "the writer cannot be used; a person must look");
-                    set(app, Standing::Waiting { reason: reason.as_str().into() });
+                    set(app, Standing::waiting(reason.as_str()));
                     told = reason;
                 }
                 tokio::time::sleep(UNUSABLE_WAIT).await;
@@ -156,7 +156,7 @@ fn report(app: &App, error: &StoreError, reason: &str) {
     } else {
         tracing::error!(reason, "the writer cannot be used; a person must look");
     }
-    set(app, Standing::Waiting { reason: format!("no writer yet: {reason}").into() });
+    set(app, Standing::waiting(format!("no writer yet: {reason}")));
 }
 
 async fn first_administrator(app: &App) -> FirstAdministrator {

@@ -32,7 +32,7 @@ async fn posts_wait_while_the_writer_is_down_and_are_acknowledged_when_it_is_bac
     let frame = late.next().await;
     assert!(matches!(frame, ServerFrame::Waiting { .. }), "{frame:?}");
     world.postgres.run().await;
-    ada.wait_for(|f| matches!(f, ServerFrame::Ready { epoch: Epoch(1) }).then_some(())).await;
+    ada.wait_for(|f| matches!(f, ServerFrame::Ready { epoch: Epoch(1), .. }).then_some(())).await;
     let seq = ada
         .wait_for(|f| match f {
             ServerFrame::Ack { id: i, seq, .. } if *i == id => Some(*seq),
@@ -185,7 +185,7 @@ async fn a_server_waits_for_a_database_that_is_not_at_the_records_epoch() {
     let (status, _) = world.call(0, "GET", "/v1/health", "", None).await;
     assert_eq!(status, 503);
     begin_epoch(&world, 2).await;
-    ada.wait_for(|f| matches!(f, ServerFrame::Ready { epoch: Epoch(2) }).then_some(())).await;
+    ada.wait_for(|f| matches!(f, ServerFrame::Ready { epoch: Epoch(2), .. }).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

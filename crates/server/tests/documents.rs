@@ -34,6 +34,8 @@ async fn the_documents_cover_every_route_and_every_frame() {
         "waiting",
         "ready",
         "move",
+        "queued",
+        "come_back",
         "late",
         "tail_returned",
         "removal",
@@ -53,6 +55,7 @@ async fn the_documents_cover_every_route_and_every_frame() {
         "4002",
         "4003",
         "4004",
+        "4005",
     ] {
         assert!(page.contains(&format!("<code>{name}</code>")), "{name} is not on the page");
     }

@@ -213,7 +213,7 @@ async fn a_client_that_offers_again_and_one_that_was_away_end_with_one_post_each
         record.epoch = Epoch(2);
         record.active_servers = vec!["server-1".into()];
     });
-    ada.wait_for(|f| matches!(f, ServerFrame::Ready { epoch: Epoch(2) }).then_some(())).await;
+    ada.wait_for(|f| matches!(f, ServerFrame::Ready { epoch: Epoch(2), .. }).then_some(())).await;
     // Ada was told of the epoch, and offers hers; bob is away until his has come late.
     let (seq, ..) = ada.post_acked(room, posts[0].client_id, "ada's").await;
     assert_eq!(seq, Seq(4));

@@ -3,6 +3,7 @@
 use crate::connection::Store;
 use crate::error::StoreError;
 use rules::id::{Epoch, RoomId, Seq};
+use std::collections::HashMap;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -183,15 +184,30 @@ impl Store {
 
     /// Where epochs later than `since` began in a room, oldest first.
     pub async fn epoch_starts(&self, room: RoomId, since: Epoch) -> Result<Vec<(Epoch, Seq)>, StoreError> {
+        Ok(self.epoch_starts_in(&[room], since).await?.remove(&room).unwrap_or_default())
+    }
+
+    /// Where epochs later than `since` began in several rooms, oldest first in each.
+    pub async fn epoch_starts_in(
+        &self,
+        rooms: &[RoomId],
+        since: Epoch,
+    ) -> Result<HashMap<RoomId, Vec<(Epoch, Seq)>>, StoreError> {
+        let rooms: Vec<i64> = rooms.iter().map(|r| r.0).collect();
         let rows = self
             .reader()
             .read(
-                "read where epochs began in a room",
-                "SELECT epoch, last_seq FROM standfast.epoch_starts WHERE room = $1 AND epoch > $2 ORDER BY epoch",
-                &[&room.0, &since.0],
+                "read where epochs began in rooms",
+                "SELECT room, epoch, last_seq FROM standfast.epoch_starts WHERE room = ANY ($1) AND epoch > $2
+                 ORDER BY room, epoch",
+                &[&rooms, &since.0],
             )
             .await?;
-        Ok(rows.iter().map(|row| (Epoch(row.get(0)), Seq(row.get(1)))).collect())
+        let mut starts: HashMap<RoomId, Vec<(Epoch, Seq)>> = HashMap::new();
+        for row in rows {
+            starts.entry(RoomId(row.get(0))).or_default().push((Epoch(row.get(1)), Seq(row.get(2))));
+        }
+        Ok(starts)
     }
 
     /// For each room that exists: the smallest number after which an epoch later than `since` began, if any did.

@@ -35,7 +35,7 @@ pub use error::StoreError;
 pub use evidence::LoggedPage;
 pub use history::{Bound, EntryKind, EntryRow, Heads, LateRow, LogPage, RoomHead};
 pub use migrate::FirstAdministrator;
-pub use password::Passwords;
+pub use password::{Passwords, WAITING_MAX as PASSWORDS_WAITING_MAX};
 pub use principals::{NewUserRow, UserRow};
 pub use tail::{
     LateOutcome, REASONS_MAX, ReEntered, RefusedRow, ReturnedRoomRow, TailChunk, TailEntryRow, TailNotice, TailsState,

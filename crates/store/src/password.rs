@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 /// Hashes that may wait for their turn.
-const WAITING_MAX: usize = 256;
+pub const WAITING_MAX: usize = 256;
 
 /// Hashes and checks passwords. Each takes about 19 MB and 20 ms of processor time, so only a few run at once.
 #[derive(Clone)]
@@ -51,7 +51,7 @@ impl Passwords {
         &self,
         work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let busy = "too many sign-ins are under way; try again in a few seconds";
+        let busy = "too many sign-ins are under way";
         let _waiting = self.waiting.try_acquire().map_err(|_| StoreError::Busy(busy))?;
         let turn = self.turns.clone().acquire_owned().await;
         tokio::task::spawn_blocking(move || {

@@ -6,6 +6,7 @@ use crate::journal::note;
 use crate::token::TokenHash;
 use rules::change::{Change, Named};
 use rules::id::{PrincipalId, RoomId};
+use std::collections::HashMap;
 use tokio_postgres::Transaction;
 
 /// A user.
@@ -77,6 +78,23 @@ impl Store {
             )
             .await?;
         Ok(rows.first().map(user_of))
+    }
+
+    /// Who presents each of these tokens: one place for each, `None` as for `token_owner`.
+    pub async fn token_owners(&self, tokens: &[TokenHash]) -> Result<Vec<Option<UserRow>>, StoreError> {
+        let hashes: Vec<&[u8]> = tokens.iter().map(|token| token.0.as_slice()).collect();
+        let rows = self
+            .reader()
+            .read(
+                "look tokens up",
+                "SELECT p.id, p.name, NULL::text, p.administrator, p.disabled, t.hash
+                 FROM standfast.tokens t JOIN standfast.principals p ON p.id = t.principal
+                 WHERE t.hash = ANY ($1) AND t.revoked IS NULL AND NOT p.disabled",
+                &[&hashes],
+            )
+            .await?;
+        let owners: HashMap<&[u8], &tokio_postgres::Row> = rows.iter().map(|row| (row.get(5), row)).collect();
+        Ok(tokens.iter().map(|token| owners.get(token.0.as_slice()).map(|row| user_of(row))).collect())
     }
 
     /// Issue a token.

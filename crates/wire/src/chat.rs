@@ -27,6 +27,9 @@ pub enum ClientFrame {
     Hello {
         /// The token that `POST /v1/sign-in` returned.
         token: String,
+        /// The ticket of the last `come_back`, if there was one: it keeps the place.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ticket: Option<String>,
     },
     /// Join a room: from now on its entries are delivered. Joining again moves the cursor.
     Join {
@@ -77,6 +80,30 @@ pub enum ServerFrame {
         servers: Vec<ServerAddress>,
         /// Longest text of a post in bytes.
         post_bytes_max: usize,
+        /// Where the pool stands.
+        #[serde(flatten)]
+        pool: PoolStands,
+    },
+    /// Many sign in at the moment: the turn of this client comes. Stay connected; `welcome` follows. Comes again while it
+    /// lasts.
+    Queued {
+        /// So many are let in before.
+        ahead: u64,
+        /// How long that will take, at the present pace.
+        about_ms: u64,
+    },
+    /// More than can wait here at once: the server closes the connection (`close::COME_BACK`). Connect again after exactly this
+    /// time and show the ticket in `hello`: whoever comes with it is let in in the order of the first visit.
+    ComeBack {
+        /// After so many milliseconds. Everybody is given another time.
+        after_ms: u64,
+        /// For the next `hello`, at whichever server.
+        ticket: String,
+        /// Where, best first; empty: here again, or wherever else clients are taken.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        servers: Vec<ServerAddress>,
+        /// For people.
+        reason: String,
     },
     /// Answer to `join`. Entries after the cursor follow.
     Joined {
@@ -138,11 +165,17 @@ pub enum ServerFrame {
     Waiting {
         /// For people.
         reason: String,
+        /// Since when: microseconds since the Unix epoch.
+        #[serde(default)]
+        since_us: i64,
     },
     /// The server has a writer again.
     Ready {
         /// The epoch that it writes as.
         epoch: Epoch,
+        /// Where the pool stands.
+        #[serde(flatten)]
+        pool: PoolStands,
     },
     /// Connect elsewhere: this server stops taking clients. What is posted here after this frame is not answered;
     /// unacknowledged posts are to be sent again there.
@@ -154,6 +187,17 @@ pub enum ServerFrame {
         /// For people.
         reason: String,
     },
+}
+
+/// Where the pool stands, as far as people should know.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolStands {
+    /// The site that is home: where the writer is. Empty before the pool is initialised.
+    #[serde(default)]
+    pub site: String,
+    /// Whether it has failed over to that site, and is to come back from there some time.
+    #[serde(default)]
+    pub failed_over: bool,
 }
 
 /// A server as clients reach it.
@@ -328,4 +372,6 @@ pub mod close {
     pub const NOT_SIGNED_IN: u16 = 4003;
     /// A frame broke the protocol.
     pub const BAD_FRAME: u16 = 4004;
+    /// More than can wait here at once: a `come_back` frame said when, and where.
+    pub const COME_BACK: u16 = 4005;
 }

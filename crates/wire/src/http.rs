@@ -16,6 +16,9 @@ pub struct ErrorBody {
     pub code: RefusalCode,
     /// What failed, on what, why, and what to do.
     pub message: String,
+    /// With `overloaded`: come back after so many milliseconds; everybody is given another time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub come_back_ms: Option<u64>,
 }
 
 /// `POST /v1/sign-in`

@@ -72,6 +72,11 @@ pub enum ConnectorFrame {
         /// Its number.
         n: i64,
     },
+    /// So many clients wait at the sender to be let in: where they are few, others may be sent there.
+    Waiting {
+        /// How many.
+        clients: u64,
+    },
     /// Sent when nothing else was for a second.
     Alive,
 }

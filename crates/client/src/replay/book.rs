@@ -308,7 +308,12 @@ impl Book {
                 self.now.complaint = Some(format!("{user}: {message}"));
                 None
             }
-            Event::Waiting { .. } | Event::Moved { .. } | Event::TailReturned(_) => None,
+            Event::Waiting { .. }
+            | Event::Queued { .. }
+            | Event::ComesBack { .. }
+            | Event::PoolChanged { .. }
+            | Event::Moved { .. }
+            | Event::TailReturned(_) => None,
         };
         line.map_or(Ok(()), |line| self.write(&line))
     }

@@ -5,7 +5,7 @@ use crate::standing::Standing;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, RETRY_AFTER};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use rules::access::Refusal;
@@ -25,12 +25,18 @@ const WRITER_WAIT: Duration = Duration::from_secs(5);
 pub struct CallError {
     code: RefusalCode,
     message: String,
+    come_back_ms: Option<u64>,
 }
 
 impl CallError {
     /// Refuse with a reason and what to do.
     pub fn new(code: RefusalCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), come_back_ms: None }
+    }
+
+    /// Too many ask: come back after so many milliseconds.
+    pub fn come_back(after_ms: u64, message: impl Into<String>) -> Self {
+        Self { come_back_ms: Some(after_ms), ..Self::new(RefusalCode::Overloaded, message) }
     }
 }
 
@@ -47,7 +53,13 @@ impl IntoResponse for CallError {
             RefusalCode::Unavailable | RefusalCode::NotActive => StatusCode::SERVICE_UNAVAILABLE,
             RefusalCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        (status, axum::Json(ErrorBody { code: self.code, message: self.message })).into_response()
+        let come_back_ms = self.come_back_ms;
+        let body = axum::Json(ErrorBody { code: self.code, message: self.message, come_back_ms });
+        match come_back_ms {
+            // For clients that read headers alone; in whole seconds.
+            Some(ms) => (status, [(RETRY_AFTER, ms.div_ceil(1000).to_string())], body).into_response(),
+            None => (status, body).into_response(),
+        }
     }
 }
 
@@ -98,7 +110,7 @@ impl App {
             };
         }
         let reason = match &*self.standing.borrow() {
-            Standing::Waiting { reason } => reason.to_string(),
+            Standing::Waiting { reason, .. } => reason.to_string(),
             Standing::Ready { .. } | Standing::Leaving { .. } | Standing::Away => "it has just changed".to_owned(),
         };
         let message = format!("no writer at the moment: {reason}; try again, here or at another server");
@@ -228,6 +240,7 @@ pub async fn no_such_method() -> Response {
     let body = ErrorBody {
         code: RefusalCode::BadRequest,
         message: "this path does not offer that method; /openapi.json lists what it offers".to_owned(),
+        come_back_ms: None,
     };
     (StatusCode::METHOD_NOT_ALLOWED, axum::Json(body)).into_response()
 }

@@ -28,6 +28,10 @@ fn page(app: &App) -> Page {
     page.add_truth(&c::SERVER_ACTIVE, &[], view.record.as_ref().is_some_and(|r| r.is_active(&app.name)));
     page.add_known(&c::SERVER_WRITES_AS, &[], app.standing.borrow().epoch().map(|e| e.0 as f64));
     page.add(&c::SERVER_SESSIONS, &[], app.sessions() as f64);
+    page.add(&c::SERVER_QUEUE, &[], app.reception.waiting() as f64);
+    for (outcome, count) in app.reception.counts.by_outcome() {
+        page.add(&c::SERVER_ARRIVALS, &[outcome], count as f64);
+    }
     page.add(&c::SERVER_WAITING, &[], app.poster.waiting() as f64);
     page.add(&c::SERVER_LINKS, &[], app.links.count_up() as f64);
     for (outcome, count) in app.counts.outcomes() {

@@ -13,6 +13,7 @@ mod tails;
 mod users;
 
 pub use self::call::CallError;
+pub use self::sign_in::SignIns;
 use crate::app::App;
 use crate::{session, socket};
 use axum::Router;
@@ -24,8 +25,8 @@ use wire::chat::RefusalCode;
 
 /// Largest body of a call: a thousand names of the longest kind, escaped.
 const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Clients connected to one server: the reference's most for a whole pool, so that one server can take them all.
-const SESSIONS_MAX: u64 = 80_000;
+/// Connections beyond those that a server takes, to be told when to come back, and where.
+const CONNECTIONS_MAX: u64 = 90_000;
 
 /// All routes.
 pub fn router(app: Arc<App>) -> Router {
@@ -56,10 +57,10 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 async fn chat(State(app): State<Arc<App>>, request: Request) -> Response {
-    if app.sessions() >= SESSIONS_MAX {
-        let message = format!("{SESSIONS_MAX} clients are connected already; connect to another server");
+    if app.sessions() >= CONNECTIONS_MAX {
+        let message = format!("{CONNECTIONS_MAX} clients are connected already; connect to another server");
         return CallError::new(RefusalCode::Overloaded, message).into_response();
     }
-    let outbox = app.writers.outbox();
-    socket::upgrade(request, outbox, move |socket| session::serve(app, socket))
+    let (outbox, runtime) = (app.writers.outbox(), app.runtime.clone());
+    socket::upgrade(request, outbox, runtime, move |socket| session::serve(app, socket))
 }

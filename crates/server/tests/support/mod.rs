@@ -176,10 +176,15 @@ impl World {
 
     /// Connect and say hello, without waiting for the answer.
     pub async fn dial(&self, server: usize, token: &str) -> Person {
+        self.dial_with(server, token, None).await
+    }
+
+    /// The same with a ticket.
+    pub async fn dial_with(&self, server: usize, token: &str, ticket: Option<String>) -> Person {
         let url = format!("ws://{}/v1/chat", self.addresses[server]);
         let (socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
         let mut person = Person { socket, next_id: 1 };
-        person.send(&ClientFrame::Hello { token: token.to_owned() }).await;
+        person.send(&ClientFrame::Hello { token: token.to_owned(), ticket }).await;
         person
     }
 }

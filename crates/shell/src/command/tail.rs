@@ -7,10 +7,11 @@ use crate::folder::Context;
 use crate::output;
 use crate::signed_in::User;
 use client::{Event, Http, Identity, Proof, Session};
+use rules::id::Epoch;
 use serde_json::json;
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use wire::chat::{Content, Entry, Late, RefusedEntry, ReturnedRoom, TailReturned};
+use wire::chat::{Content, Entry, Late, PoolStands, RefusedEntry, ReturnedRoom, TailReturned};
 
 /// Events that may wait to be shown.
 const EVENTS_MAX: usize = 1024;
@@ -175,12 +176,33 @@ pub fn harmless(text: &str) -> String {
     text.chars().map(picture).collect()
 }
 
+fn waiting(reason: &str, since_us: i64) -> String {
+    let since = jiff::Timestamp::from_microsecond(since_us).ok().filter(|_| since_us > 0);
+    let since = since.map(|at| format!(" since {}", at.strftime("%H:%M:%SZ"))).unwrap_or_default();
+    format!("-- waiting{since}: {}", harmless(reason))
+}
+
+fn pool_changed(epoch: Epoch, now: &PoolStands, was_failed_over: bool) -> String {
+    let site = harmless(&now.site);
+    match (now.failed_over, was_failed_over) {
+        (true, false) => format!("-- the pool has failed over to {site} (epoch {epoch})"),
+        (false, true) => format!("-- the pool is back at {site} (epoch {epoch})"),
+        (true, true) | (false, false) => format!("-- the pool has another writer, at {site} (epoch {epoch})"),
+    }
+}
+
 /// What a person should know of an event, if anything.
 pub fn note(event: &Event) -> Option<String> {
     Some(match event {
         Event::Connected { .. } | Event::Acknowledged { .. } | Event::Entry(_) => return None,
         Event::Disconnected { reason } => format!("-- connection lost ({reason}); looking for a server"),
-        Event::Waiting { reason } => format!("-- waiting: {reason}"),
+        Event::Waiting { reason, since_us } => waiting(reason, *since_us),
+        Event::Queued { ahead, about } => {
+            format!("-- many sign in at the moment: {ahead} before you, about {} s", about.as_secs() + 1)
+        }
+        Event::ComesBack { after, .. } if after.is_zero() => "-- going to a server with more room".to_owned(),
+        Event::ComesBack { after, reason } => format!("-- {reason}: coming back in {:.1} s", after.as_secs_f64()),
+        Event::PoolChanged { epoch, now, was_failed_over } => pool_changed(*epoch, now, *was_failed_over),
         Event::Ready { .. } => "-- going on".to_owned(),
         Event::Moved { reason } => format!("-- moving: {reason}"),
         Event::Joined { name, after: None, .. } => format!("-- in {}", harmless(name)),

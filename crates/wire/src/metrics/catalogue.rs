@@ -322,6 +322,22 @@ pub const SERVER_WRITES_AS: Metric = metric(
 /// Clients connected.
 pub const SERVER_SESSIONS: Metric =
     metric(By::Server, Kind::Gauge, "standfast_server_sessions", &[], "Clients connected.");
+/// Clients that are connected and wait for their turn to be let in.
+pub const SERVER_QUEUE: Metric = metric(
+    By::Server,
+    Kind::Gauge,
+    "standfast_server_waiting_clients",
+    &[],
+    "Clients that are connected and wait for their turn to be let in.",
+);
+/// Clients by what became of them at the door: let-in, queued (told to wait for the turn), come-back (told when), elsewhere (sent to a server with more room).
+pub const SERVER_ARRIVALS: Metric = metric(
+    By::Server,
+    Kind::Counter,
+    "standfast_server_arrivals_total",
+    &["outcome"],
+    "Clients by what became of them at the door: let-in, queued (told to wait for the turn), come-back (told when), elsewhere (sent to a server with more room).",
+);
 /// Posts that wait to be durable.
 pub const SERVER_WAITING: Metric =
     metric(By::Server, Kind::Gauge, "standfast_server_waiting_posts", &[], "Posts that wait to be durable.");
@@ -533,6 +549,8 @@ pub const ALL: &[Metric] = &[
     SERVER_ACTIVE,
     SERVER_WRITES_AS,
     SERVER_SESSIONS,
+    SERVER_QUEUE,
+    SERVER_ARRIVALS,
     SERVER_WAITING,
     SERVER_LINKS,
     SERVER_POSTS,
