@@ -11,6 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
+use cluster::backup::{AskBackup, Backup};
 use cluster::drill::{DrillReport, Drills, StartDrill};
 use cluster::job_history::JobRun;
 use cluster::name::{DatabaseName, HostName, ServerName};
@@ -54,6 +55,7 @@ pub fn router(host: Arc<Host>, beside: crate::Beside) -> Router {
         .route("/v1/tails", get(tails))
         .route("/v1/tails/{database}/{id}", get(tail_lines))
         .route("/v1/drills", get(drills).post(begin_drill))
+        .route("/v1/backups", get(backups).post(begin_backup))
         .route("/v1/without-peer", post(without_peer))
         .route("/v1/sessions/{database}", get(sessions))
         .route("/v1/sessions/{database}/{spid}", delete(end_session))
@@ -122,6 +124,7 @@ pub async fn host_report(host: &Host) -> HostReport {
         waiting_for,
         tails,
         last_drill: host.drills.last(),
+        backups: host.backups.report(),
     }
 }
 
@@ -284,6 +287,14 @@ async fn begin_drill(
     Json(wanted): Json<StartDrill>,
 ) -> Result<Json<DrillReport>, Error> {
     crate::drill::begin(&host, wanted).await.map(Json)
+}
+
+async fn backups(State(host): State<Arc<Host>>) -> Json<Vec<Backup>> {
+    Json(host.backups.all())
+}
+
+async fn begin_backup(State(host): State<Arc<Host>>, Json(asked): Json<AskBackup>) -> Result<Json<DrillReport>, Error> {
+    crate::backup::begin(&host, asked).await.map(Json)
 }
 
 async fn without_peer(State(host): State<Arc<Host>>) -> Result<StatusCode, Error> {

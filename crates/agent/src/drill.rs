@@ -3,14 +3,15 @@
 //! [`sandbox`] is what a drill does. It never touches the database's own instance beyond copying it online, has a folder, ports
 //! and a secret of its own, archives nothing, and gives way to every run of the pool.
 
-mod client;
-mod sandbox;
+pub(crate) mod client;
+pub(crate) mod sandbox;
 
 use crate::error::Error;
 use crate::files;
 use crate::host::Host;
+use crate::one_host;
 use crate::postgres::process::{anybody_in, kill_those_in, running};
-use cluster::drill::{Before, DrillReport, DrillStep, Drills, StartDrill, refusal};
+use cluster::drill::{Before, DrillReport, DrillStep, Drills, StartDrill, Work, refusal};
 use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -23,6 +24,11 @@ const GONE: Duration = Duration::from_secs(20);
 
 /// The folder of a drill, in the host's.
 const FOLDER: &str = "drill";
+
+/// Where a throwaway pool lies.
+pub fn folder_of(host: &Host) -> PathBuf {
+    host.folder.join(FOLDER)
+}
 
 /// The drills of a host, with their file.
 pub struct DrillBook {
@@ -58,9 +64,10 @@ impl DrillBook {
         drills
     }
 
-    /// The last one that is over.
+    /// The last rehearsal that is over.
     pub fn last(&self) -> Option<DrillReport> {
-        self.drills.lock().expect("nothing panics while it holds the drills").0.past.last().cloned()
+        let held = self.drills.lock().expect("nothing panics while it holds the drills");
+        held.0.past.iter().rfind(|d| d.work == Work::Sandbox).cloned()
     }
 
     /// Begin one, unless another is under way.
@@ -81,13 +88,13 @@ impl DrillBook {
     }
 
     /// It is over.
-    fn end(&self, failed: Option<String>) {
+    fn end(&self, came_of_it: Result<Option<String>, String>) {
         self.change(|drills, since| {
             let Some(mut report) = drills.under_way.take() else { return };
             report.took_ms = since.elapsed().as_millis() as u64;
             report.doing = None;
             report.over = true;
-            report.failed = failed;
+            (report.said, report.failed) = came_of_it.map_or_else(|why| (None, Some(why)), |said| (said, None));
             drills.past.push(report);
             let too_many = drills.past.len().saturating_sub(KEPT);
             drills.past.drain(..too_many);
@@ -97,11 +104,11 @@ impl DrillBook {
 
 /// What a drill was killed in is cleared away, and it counts as failed.
 pub async fn end_of_killed(host: &Host) {
-    if let Err(error) = clear_away(&host.folder.join(FOLDER)).await {
+    if let Err(error) = clear_away(&folder_of(host)).await {
         tracing::error!(%error, "what a killed drill has left cannot be cleared away");
     }
     if host.drills.all().under_way.is_some() {
-        host.drills.end(Some("the agent was ended meanwhile; what the drill had left is cleared away".into()));
+        host.drills.end(Err("the agent was ended meanwhile; what it had left is cleared away".into()));
     }
 }
 
@@ -116,7 +123,7 @@ async fn clear_away(folder: &Path) -> Result<(), Error> {
         let servers = program.as_deref().map(|name| running(name, folder)).unwrap_or_default();
         let copying = running("pg_basebackup", &sandbox::fresh_data(folder));
         servers.iter().chain(&copying).for_each(|process| process.signal(Signal::SIGKILL));
-        let data = sandbox::data(folder);
+        let data = one_host::data(folder);
         kill_those_in(&data);
         if servers.is_empty() && copying.is_empty() && !anybody_in(&data) {
             break;
@@ -145,41 +152,60 @@ pub async fn begin(host: &Arc<Host>, wanted: StartDrill) -> Result<DrillReport, 
     let instance = database.report(host).await;
     let data = database.instance.data();
     let data_bytes = tokio::task::spawn_blocking(move || files::bytes_in(&data)).await.unwrap_or(u64::MAX);
-    let under_way = host.drills.all().under_way.is_some();
+    let under_way = host.drills.all().under_way;
+    let under_way = under_way.as_ref();
     if let Some(why) = refusal(&Before { record: &record, instance: &instance, data_bytes, under_way }) {
         return Err(unfit(why));
     }
-    let now = jiff::Timestamp::now();
-    let id = format!("sandbox-{}", now.strftime("%Y%m%dT%H%M%SZ"));
-    let report = DrillReport::begun(id, &wanted, host.name.clone(), now.as_millisecond());
-    if !host.drills.begin(&report) {
-        return Err(unfit("a drill is under way here; watch it with standfast drill list".into()));
+    go(host, Work::Sandbox, &wanted, async move |host, report| {
+        sandbox::rehearse(&host, &database, &folder_of(&host), &report.id).await.map(|()| None)
+    })
+}
+
+/// Begin some work; it goes on by itself, and what it leaves in the folder of drills is cleared away, whatever came of it.
+///
+/// # Errors
+/// When something is under way here, or in the pool.
+pub fn go<W, F>(host: &Arc<Host>, work: Work, wanted: &StartDrill, does: W) -> Result<DrillReport, Error>
+where
+    W: FnOnce(Arc<Host>, DrillReport) -> F + Send + 'static,
+    F: Future<Output = Result<Option<String>, Error>> + Send,
+{
+    let unfit = |why: String| Error::Unfit(format!("a {} on {} cannot begin: {why}", work.says(), host.name));
+    if let Some(run) = host.store.record().and_then(|r| r.run) {
+        return Err(unfit(format!("{} is under way in the pool; begin it when that is over", run.runbook)));
     }
-    tracing::info!(drill = report.id, by = wanted.by, "a drill begins");
-    let (host, id) = (host.clone(), report.id.clone());
+    let now = jiff::Timestamp::now();
+    let id = format!("{}-{}", work.word(), now.strftime("%Y%m%dT%H%M%SZ"));
+    let report = DrillReport::begun(id, work, wanted, host.name.clone(), now.as_millisecond());
+    if !host.drills.begin(&report) {
+        let under_way = host.drills.all().under_way.map(|d| d.id).unwrap_or_default();
+        return Err(unfit(format!("{under_way} is under way here; begin it when that is over")));
+    }
+    tracing::info!(id = report.id, by = wanted.by, "begun");
+    let (host, begun) = (host.clone(), report.clone());
     tokio::spawn(async move {
-        let folder = host.folder.join(FOLDER);
-        let rehearsed = Box::pin(sandbox::rehearse(&host, &database, &folder, &id)).await;
-        let mut failed = rehearsed.err().map(|e| e.to_string());
-        if let Err(error) = clear_away(&folder).await {
-            let before = failed.map(|f| format!("{f}; then: ")).unwrap_or_default();
-            failed = Some(format!("{before}{error}"));
+        let mut came_of_it = Box::pin(does(host.clone(), begun)).await.map_err(|e| e.to_string());
+        if let Err(error) = clear_away(&folder_of(&host)).await {
+            let before = came_of_it.err().map(|f| format!("{f}; then: ")).unwrap_or_default();
+            came_of_it = Err(format!("{before}{error}"));
         }
-        tracing::info!(drill = id, ?failed, "a drill is over");
-        host.drills.end(failed);
+        tracing::info!(?came_of_it, "over");
+        host.drills.end(came_of_it);
         host.changed();
     });
     Ok(report)
 }
 
 /// The steps of the drill under way: each is told when it begins, and kept with its time when it is done.
-struct Steps<'a> {
-    host: &'a Host,
+pub struct Steps<'a> {
+    /// Whose book they are written into.
+    pub host: &'a Host,
 }
 
 impl Steps<'_> {
     /// Do one. A run that has begun in the pool comes first: the drill ends.
-    async fn step<T>(&self, says: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    pub async fn step<T>(&self, says: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         self.host.drills.note(|report| report.doing = Some(says.to_owned()));
         let began = Instant::now();
         let done = tokio::select! {
@@ -199,6 +225,6 @@ impl Steps<'_> {
         let mut record = self.host.store.watch_record();
         let run = record.wait_for(|r| r.as_ref().is_some_and(|r| r.run.is_some())).await;
         let runbook = run.ok().and_then(|r| Some(r.as_ref()?.run.as_ref()?.runbook.clone())).unwrap_or_default();
-        format!("{runbook} began in the pool, and the drill made way for it; begin it again when that is over")
+        format!("{runbook} began in the pool, and this made way for it; begin it again when that is over")
     }
 }

@@ -1,5 +1,6 @@
 //! The agent's world: this host, its databases, the other hosts, and what they have said.
 
+use crate::backup::Shelf;
 use crate::database::Database;
 use crate::drill::DrillBook;
 use crate::error::Error;
@@ -46,6 +47,8 @@ pub struct Host {
     answered: Mutex<BTreeMap<HostName, Instant>>,
     /// Drills on this host.
     pub drills: DrillBook,
+    /// Backups on this host.
+    pub backups: Shelf,
     began: Instant,
     /// What a witness that lost its disk waits for.
     hearsay: Mutex<Option<String>>,
@@ -75,8 +78,10 @@ impl Host {
             .build()
             .map_err(|error| Error::Unfit(format!("set up the HTTP client: {error}")))?;
         let drills = DrillBook::open(&folder)?;
+        let backups = Shelf::open(&folder)?;
         Ok(Self {
             drills,
+            backups,
             name,
             folder,
             secret,

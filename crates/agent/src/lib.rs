@@ -2,6 +2,7 @@
 //! out the orders of runbooks. The only crate that starts, stops or promotes a database; it gives no orders itself.
 
 pub mod api;
+pub mod backup;
 pub mod bucket;
 mod canaries;
 pub mod database;
@@ -16,6 +17,7 @@ mod jobs;
 pub mod lookout;
 pub mod management_store;
 mod metrics;
+pub mod one_host;
 pub mod order;
 pub mod pair;
 pub mod postgres;

@@ -55,6 +55,17 @@ fn own(page: &mut Page, report: &HostReport) {
         page.add_known(&c::DRILL_RPO_ENTRIES, &[], drill.rpo_entries.map(|n| n as f64));
         page.add_known(&c::DRILL_RPO, &[], drill.rpo_ms.map(seconds));
     }
+    if let Some(backups) = &report.backups {
+        page.add(&c::BACKUP_AT, &[], backups.newest.done_at_ms as f64 / 1000.0);
+        page.add(&c::BACKUP_BYTES, &[], backups.newest.bytes as f64);
+        if let Some(proof) = &backups.newest.proof {
+            page.add_truth(&c::BACKUP_PROVEN, &[], proof.failed.is_none());
+        }
+        if let Some(proof) = backups.proven.as_ref().and_then(|b| b.proof.as_ref()) {
+            page.add(&c::BACKUP_PROVEN_AT, &[], proof.at_ms as f64 / 1000.0);
+            page.add(&c::BACKUP_PROOF_SECONDS, &[], seconds(proof.took_ms));
+        }
+    }
     if let Some(record) = &report.record {
         of_record(page, report, record);
     }

@@ -17,6 +17,43 @@ pub struct StartDrill {
     pub by: String,
 }
 
+/// What an agent does beside what the record asks of it, one at a time on a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// A rehearsal on a throwaway copy.
+    #[default]
+    Sandbox,
+    /// A backup is made.
+    Backup,
+    /// A backup is restored into a throwaway instance.
+    Proof,
+    /// A backup is restored.
+    Restore,
+}
+
+impl Work {
+    /// What its ids begin with.
+    pub fn word(self) -> &'static str {
+        match self {
+            Work::Sandbox => "sandbox",
+            Work::Backup => "backup",
+            Work::Proof => "proof",
+            Work::Restore => "restore",
+        }
+    }
+
+    /// Its name for people.
+    pub fn says(self) -> &'static str {
+        match self {
+            Work::Sandbox => "drill",
+            Work::Backup => "backup",
+            Work::Proof => "proof of a backup",
+            Work::Restore => "restore",
+        }
+    }
+}
+
 /// One part of a drill that is over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrillStep {
@@ -31,6 +68,9 @@ pub struct DrillStep {
 pub struct DrillReport {
     /// `sandbox-20261126T220000Z`.
     pub id: String,
+    /// What it is.
+    #[serde(default)]
+    pub work: Work,
     /// Who began it.
     pub by: String,
     /// Of which database.
@@ -55,6 +95,9 @@ pub struct DrillReport {
     pub rooms: u64,
     /// Entries that were read and checked against their rooms' chains, every one.
     pub entries: u64,
+    /// What came of it, where that is no rehearsal.
+    #[serde(default)]
+    pub said: Option<String>,
     /// Why it failed; `None` while it is under way, and when it succeeded.
     pub failed: Option<String>,
     /// Whether it is over.
@@ -63,9 +106,10 @@ pub struct DrillReport {
 
 impl DrillReport {
     /// A drill that has just begun.
-    pub fn begun(id: String, asked: &StartDrill, host: HostName, began_at_ms: i64) -> Self {
+    pub fn begun(id: String, work: Work, asked: &StartDrill, host: HostName, began_at_ms: i64) -> Self {
         Self {
             id,
+            work,
             by: asked.by.clone(),
             database: asked.database.clone(),
             host,
@@ -78,6 +122,7 @@ impl DrillReport {
             rpo_ms: None,
             rooms: 0,
             entries: 0,
+            said: None,
             failed: None,
             over: false,
         }
@@ -87,6 +132,9 @@ impl DrillReport {
     pub fn says(&self) -> String {
         if let Some(why) = &self.failed {
             return format!("FAILED: {why}");
+        }
+        if let Some(said) = &self.said {
+            return said.clone();
         }
         let known = |n: Option<u64>, unit: &str| {
             n.map_or_else(|| format!("an unknown number of {unit}"), |n| format!("{n} {unit}"))
@@ -121,15 +169,15 @@ pub struct Before<'a> {
     pub instance: &'a InstanceReport,
     /// Bytes of its data, log included.
     pub data_bytes: u64,
-    /// Whether a drill is under way on the host.
-    pub under_way: bool,
+    /// What is under way on the host.
+    pub under_way: Option<&'a DrillReport>,
 }
 
 /// Why a drill may not begin, and what to do; `None` when it may.
 pub fn refusal(before: &Before<'_>) -> Option<String> {
     let Before { record, instance, data_bytes, under_way } = *before;
-    if under_way {
-        return Some("a drill is under way here; watch it with standfast drill list".into());
+    if let Some(drill) = under_way {
+        return Some(format!("{} is under way here; begin the drill when it is over", drill.id));
     }
     if let Some(run) = &record.run {
         return Some(format!("{} is under way in the pool; begin the drill when it is over", run.runbook));
@@ -157,7 +205,12 @@ mod tests {
     use crate::record::{PoolState, RunRef};
     use rules::id::Epoch;
 
+    fn asked() -> StartDrill {
+        StartDrill { database: "mgc".into(), by: "ines".into() }
+    }
+
     fn check(change: impl FnOnce(&mut PoolRecord, &mut InstanceReport), under_way: bool, expect: Option<&str>) {
+        let other = DrillReport::begun("proof-1".into(), Work::Proof, &asked(), "s2a".into(), 0);
         let mut record = PoolRecord {
             version: 1,
             epoch: Epoch::FIRST,
@@ -171,7 +224,12 @@ mod tests {
         let mut instance =
             InstanceReport { free_bytes: 10 << 30, ..InstanceReport::unmeasured(InstanceState::Standby) };
         change(&mut record, &mut instance);
-        let before = Before { record: &record, instance: &instance, data_bytes: 1 << 30, under_way };
+        let before = Before {
+            record: &record,
+            instance: &instance,
+            data_bytes: 1 << 30,
+            under_way: under_way.then_some(&other),
+        };
         let said = refusal(&before);
         assert_eq!(said.is_some(), expect.is_some(), "{said:?}");
         let said = said.unwrap_or_default();
@@ -181,7 +239,7 @@ mod tests {
     #[test]
     fn a_drill_disturbs_nobody() {
         check(|_, _| {}, false, None);
-        check(|_, _| {}, true, Some("a drill is under way"));
+        check(|_, _| {}, true, Some("proof-1 is under way here"));
         check(|_, i| i.state = InstanceState::Online, false, Some("never a writer"));
         check(
             |_, i| i.free_bytes = 1 << 30,
@@ -199,8 +257,8 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_not_said_to_be_nothing() {
-        let asked = StartDrill { database: "mgc".into(), by: "ines".into() };
-        let begun = DrillReport::begun("sandbox-1".into(), &asked, "s2a".into(), 0);
+        let asked = asked();
+        let begun = DrillReport::begun("sandbox-1".into(), Work::Sandbox, &asked, "s2a".into(), 0);
         let report = DrillReport { rto_ms: Some(420), rooms: 2, entries: 7, ..begun };
         assert_eq!(report.says(), "RTO 0.42 s, RPO an unknown number of posts, ?; 7 entries in 2 rooms read, all fit");
         let failed = DrillReport { failed: Some("no room".into()), ..report };

@@ -7,6 +7,7 @@
 pub mod abort;
 pub mod active_servers;
 pub mod alert;
+pub mod backup;
 pub mod canary;
 pub mod drill;
 pub mod existing;

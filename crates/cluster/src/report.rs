@@ -1,5 +1,6 @@
 //! Reports: what an agent sees on its host. Measured, never assumed; what could not be measured is `None`.
 
+use crate::backup::BackupsReport;
 use crate::canary::{AppliedCanary, ServerCanaries};
 use crate::drill::DrillReport;
 use crate::name::{DatabaseName, HostName, ServerName, SiteName};
@@ -43,6 +44,9 @@ pub struct HostReport {
     /// The last drill that was over on this host.
     #[serde(default)]
     pub last_drill: Option<DrillReport>,
+    /// The backups on this host; `None` when there are none.
+    #[serde(default)]
+    pub backups: Option<BackupsReport>,
     /// The tails that lie on this host, whether the present principal has them or not.
     #[serde(default)]
     pub tails: Vec<TailReport>,
@@ -322,6 +326,7 @@ impl HostReport {
             waiting_for: Vec::new(),
             tails: Vec::new(),
             last_drill: None,
+            backups: None,
         }
     }
 }

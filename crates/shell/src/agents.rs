@@ -3,6 +3,7 @@
 use crate::failure::{Failure, Outcome};
 use crate::folder::Folder;
 use crate::output;
+use cluster::backup::{AskBackup, Backup};
 use cluster::drill::{DrillReport, Drills, StartDrill};
 use cluster::job_history::JobRun;
 use cluster::name::{DatabaseName, HostName, ServerName, SiteName};
@@ -511,8 +512,28 @@ async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, Troub
     Err(Trouble::Said(said))
 }
 
-/// Drills.
+/// Drills and backups.
 impl Agents {
+    /// Begin something with a backup on a host.
+    ///
+    /// # Errors
+    /// When its agent does not answer, or says why it may not begin.
+    pub async fn begin_backup(&self, host: &HostName, asked: &AskBackup) -> Result<DrillReport, Failure> {
+        let said = answer(self.post(host, "/v1/backups").json(asked)).await;
+        said.map_err(|trouble| match trouble {
+            Trouble::Said(why) => Failure::Refused(why),
+            silent @ Trouble::Silent(_) => silent.failure("begin this", host),
+        })
+    }
+
+    /// The backups of a host.
+    ///
+    /// # Errors
+    /// How the host was silent, or what it said instead.
+    pub async fn backups(&self, host: &HostName) -> Result<Vec<Backup>, Trouble> {
+        answer(self.get(host, "/v1/backups").timeout(REPORT)).await
+    }
+
     /// Begin a drill on a host.
     ///
     /// # Errors

@@ -1,12 +1,12 @@
 //! Somebody who chats on the copy, over HTTP as anybody does.
 
 use crate::error::Error;
-use rules::id::{PrincipalId, RoomId};
+use rules::id::RoomId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
-use store::{NewUserRow, Store, StoreError, Token};
+use store::Token;
 use wire::chat::Content;
 use wire::http::{NewCategory, NewPost, NewRoom, Page, Posted, Room};
 
@@ -35,15 +35,6 @@ impl Client {
         let http = http.map_err(|e| failed("set up", e))?;
         let (base, name) = (format!("http://{at}"), name.to_owned());
         Ok(Self { http, base, name, message: uuid::Uuid::now_v7(), token: Mutex::default() })
-    }
-
-    /// An administrator of the copy, and a token.
-    pub async fn user(&self, store: &Store) -> Result<Token, StoreError> {
-        let user = NewUserRow { name: self.name.clone(), password_hash: None, administrator: true };
-        let id = store.create_user(&user, PrincipalId(1)).await?;
-        let token = Token::new();
-        store.add_token(id, &token.hash()).await?;
-        Ok(token)
     }
 
     async fn post_to<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {

@@ -39,6 +39,17 @@ pub enum ArchiveTo {
     Marks(PathBuf),
 }
 
+/// Where the recovery of a backup ends; it is a writer's from there on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecoverTo {
+    /// Where it is consistent.
+    Consistent,
+    /// The last transaction that was committed by this time.
+    Time(String),
+    /// The end of the log that there is.
+    End,
+}
+
 /// Everything that varies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conf {
@@ -80,6 +91,8 @@ pub struct Conf {
     /// A standby without a source, started only to be read: it keeps to its own timeline, and throws none of its log away,
     /// which a rewind needs back to the last checkpoint that it has in common with its source.
     pub only_read: bool,
+    /// Of a backup that is restored: where its recovery ends.
+    pub recover_to: Option<RecoverTo>,
 }
 
 impl Conf {
@@ -139,6 +152,14 @@ impl Conf {
         setting(&mut text, "primary_conninfo", &self.stream_from.as_ref().map(patience).unwrap_or_default());
         let restore = restore_command(self.files_from.as_deref(), self.archive.as_ref(), &self.asked, &self.left_in);
         setting(&mut text, "restore_command", &restore);
+        match &self.recover_to {
+            None | Some(RecoverTo::End) => {}
+            Some(RecoverTo::Consistent) => setting(&mut text, "recovery_target", "immediate"),
+            Some(RecoverTo::Time(at)) => setting(&mut text, "recovery_target_time", at),
+        }
+        if self.recover_to.is_some() {
+            setting(&mut text, "recovery_target_action", "promote");
+        }
         // Before it replays, PostgreSQL flushes what a writer that was killed has written: file by file, or all at once.
         setting(&mut text, "recovery_init_sync_method", if self.only_read { "syncfs" } else { "fsync" });
         let archive = self.archive_to.as_ref().map_or("true".to_owned(), archive_command);
@@ -252,6 +273,7 @@ mod tests {
             compression: Compression::Lz4,
             volume_mb: 100_000,
             only_read: false,
+            recover_to: None,
         };
         let text = conf.text();
         assert!(text.contains("synchronous_standby_names = 'FIRST 1 (\"b\")'"));

@@ -93,6 +93,20 @@ impl Instance {
         self.programs.give(&signal)
     }
 
+    /// Make the data that of a backup to be recovered, at the next start.
+    pub fn become_restored(&self) -> Result<(), Error> {
+        let signal = self.data().join("recovery.signal");
+        files::replace(&signal, b"", 0o600).map_err(Error::file(format!("write {}", signal.display())))?;
+        let standby = self.data().join("standby.signal");
+        match fs::remove_file(&standby) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::file(format!("remove {}", standby.display()))(error));
+            }
+            _ => {}
+        }
+        self.programs.give(&signal)
+    }
+
     /// Folders with the right owner and mode.
     pub fn prepare_folders(&self) -> Result<(), Error> {
         fs::create_dir_all(&self.folder).map_err(Error::file(format!("create {}", self.folder.display())))?;
@@ -161,6 +175,7 @@ impl Instance {
             compression: cluster::shipping_settings::Compression::default(),
             volume_mb: volume(&self.folder).map_or(10_000, |v| v.0 / 1024 / 1024),
             only_read: false,
+            recover_to: None,
         }
     }
 

@@ -4,7 +4,7 @@ use crate::agents::Agents;
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
 use crate::output;
-use cluster::drill::{DrillReport, StartDrill};
+use cluster::drill::{DrillReport, StartDrill, Work};
 use cluster::name::{DatabaseName, HostName};
 use cluster::topology_file::CONTENT_DATABASE;
 use std::time::Duration;
@@ -62,15 +62,25 @@ async fn sandbox(context: &Context, agents: &Agents, on: Option<HostName>) -> Ou
         return Err(Failure::Usage(format!("the topology has no host '{host}'; standfast topology show names them")));
     }
     let begun = agents.begin_drill(&host, &StartDrill { database, by: super::run::who() }).await?;
+    let report = watch(agents, &host, &begun).await?;
+    end(context, &report)
+}
+
+/// Say what is done on a host until it is over. Ctrl-C stops watching; what was begun goes on.
+///
+/// # Errors
+/// When the host does not answer any more.
+pub async fn watch(agents: &Agents, host: &HostName, begun: &DrillReport) -> Result<DrillReport, Failure> {
     output::say(&format!("{} begun on {host}", begun.id));
     let mut told = 0;
     let mut unanswered = 0;
     loop {
-        let Ok(drills) = agents.drills(&host).await else {
+        let Ok(drills) = agents.drills(host).await else {
             unanswered += 1;
             if unanswered > LOOKS_MAX {
                 return Err(Failure::Failed(format!(
-                    "{host} does not answer any more; when its agent is back it has cleared the drill away: standfast drill list"
+                    "{host} does not answer any more; when its agent is back it has cleared away what {} had left",
+                    begun.id
                 )));
             }
             tokio::time::sleep(AGAIN).await;
@@ -79,23 +89,24 @@ async fn sandbox(context: &Context, agents: &Agents, on: Option<HostName>) -> Ou
         unanswered = 0;
         let all = drills.under_way.iter().chain(&drills.past);
         let Some(report) = all.into_iter().find(|d| d.id == begun.id) else {
-            return Err(Failure::Failed(format!(
-                "{host} does not know {} any more; see standfast drill list",
-                begun.id
-            )));
+            return Err(Failure::Failed(format!("{host} does not know {} any more", begun.id)));
         };
         for step in &report.steps[told.min(report.steps.len())..] {
             output::say(&format!("  {:>8.2} s  {}", step.took_ms as f64 / 1000.0, step.says));
         }
         told = report.steps.len();
         if report.over {
-            return end(context, report);
+            return Ok(report.clone());
         }
         tokio::time::sleep(AGAIN).await;
     }
 }
 
-fn end(context: &Context, report: &DrillReport) -> Outcome {
+/// Tell how it ended.
+///
+/// # Errors
+/// When it failed.
+pub fn end(context: &Context, report: &DrillReport) -> Outcome {
     if context.json {
         output::json(report)?;
     } else if report.failed.is_none() {
@@ -116,6 +127,7 @@ async fn list(context: &Context, agents: &Agents) -> Outcome {
             Err(_) => silent.push(host.to_string()),
         }
     }
+    all.retain(|d| d.work == Work::Sandbox);
     all.sort_by_key(|d| std::cmp::Reverse(d.began_at_ms));
     if !silent.is_empty() {
         output::say(&format!("no answer from {}; theirs are not listed", silent.join(", ")));

@@ -2,6 +2,7 @@
 
 pub mod active_servers;
 pub mod audit;
+pub mod backup;
 pub mod bench;
 mod canary;
 pub mod category;
@@ -56,6 +57,8 @@ pub enum Command {
     Mirror(mirror::Args),
     /// Turn log shipping to the backup off and on, or show its state and its history
     LogShipping(log_shipping::Args),
+    /// Make, list, prove and restore backups of the pool
+    Backup(backup::Args),
     /// Rehearse a failover on a throwaway copy of the backup, and see what earlier rehearsals found
     Drill(drill::Args),
     /// Let Prometheus read metrics of agents and chat servers
@@ -114,6 +117,7 @@ impl Command {
             Command::Database(args) => database::run(context, args).await,
             Command::Mirror(args) => mirror::run(context, args).await,
             Command::LogShipping(args) => log_shipping::run(context, args).await,
+            Command::Backup(args) => backup::run(context, args).await,
             Command::Drill(args) => drill::run(context, args).await,
             Command::Metrics(args) => metrics::run(context, args),
             Command::Notify(args) => notify::run(context, args).await,

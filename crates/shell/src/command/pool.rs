@@ -177,6 +177,7 @@ fn show(status: &Status, record: &PoolRecord) -> Outcome {
         output::line("")?;
         output::line("last drill: never (standfast drill sandbox)")?;
     }
+    backups(view)?;
     attention(status)
 }
 
@@ -334,6 +335,23 @@ pub fn exposed(exposure: &Exposure) -> String {
 }
 
 /// What a person should look at.
+/// The newest backup, and the last that was proven.
+fn backups(view: &PoolView) -> Outcome {
+    let told = view.reports.iter().filter_map(|r| r.backups.as_ref());
+    let Some(newest) = told.clone().map(|r| &r.newest).max_by_key(|b| b.began_at_ms) else {
+        return output::line("last backup: never (standfast backup create)");
+    };
+    let now = jiff::Timestamp::now().as_millisecond();
+    let ago = |at_ms: i64| seconds(u64::try_from((now - at_ms) / 1000).unwrap_or(0));
+    let proven = told.filter_map(|r| r.proven.as_ref()).filter_map(|b| Some((b, b.proof.as_ref()?)));
+    let proven = match proven.max_by_key(|(_, proof)| proof.at_ms) {
+        Some((backup, proof)) if backup.id == newest.id => format!("proven {} ago, {}", ago(proof.at_ms), proof.says()),
+        Some((backup, proof)) => format!("last proven: {}, {} ago", backup.id, ago(proof.at_ms)),
+        None => "none has been proven (standfast backup prove)".to_owned(),
+    };
+    output::line(&format!("last backup: {} on {}, {} ago; {proven}", newest.id, newest.host, ago(newest.done_at_ms)))
+}
+
 fn attention(Status { look, untold, .. }: &Status) -> Outcome {
     let view = &look.view;
     let mut lines: Vec<String> = Vec::new();
@@ -352,6 +370,8 @@ fn attention(Status { look, untold, .. }: &Status) -> Outcome {
     if let Some(record) = &view.record {
         lines.extend(super::canary::overdue(view, record).iter().map(ToString::to_string));
     }
+    let told = view.reports.iter().filter_map(|r| r.backups.as_ref());
+    lines.extend(cluster::backup::alarm(told, jiff::Timestamp::now().as_millisecond()));
     lines.extend_from_slice(untold);
     if lines.is_empty() {
         return Ok(());

@@ -1,5 +1,8 @@
 //! Every metric there is: the one list from which the pages, the documentation and the checks are made.
 
+mod rehearsal;
+
+pub use self::rehearsal::*;
 use super::{By, Kind, Metric};
 
 const fn metric(by: By, kind: Kind, name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
@@ -432,41 +435,6 @@ pub const CANARIES_OVERDUE: Metric = metric(
     &[],
     "Canaries that somebody has not seen for three intervals and 5 s, counted.",
 );
-/// When the last drill that is over was begun on the host; absent when there was none.
-pub const DRILL_AT: Metric = metric(
-    By::Agent,
-    Kind::Gauge,
-    "standfast_drill_last_timestamp_seconds",
-    &[],
-    "When the last drill that is over was begun on the host; absent when there was none.",
-);
-/// 1 when that drill succeeded.
-pub const DRILL_SUCCEEDED: Metric =
-    metric(By::Agent, Kind::Gauge, "standfast_drill_last_succeeded", &[], "1 when that drill succeeded.");
-/// From what counted as the loss to the first acknowledged post on its copy.
-pub const DRILL_RTO: Metric = metric(
-    By::Agent,
-    Kind::Gauge,
-    "standfast_drill_last_rto_seconds",
-    &[],
-    "From what counted as the loss to the first acknowledged post on its copy.",
-);
-/// Entries that the principal had at that moment and its copy lacked.
-pub const DRILL_RPO_ENTRIES: Metric = metric(
-    By::Agent,
-    Kind::Gauge,
-    "standfast_drill_last_rpo_entries",
-    &[],
-    "Entries that the principal had at that moment and its copy lacked.",
-);
-/// How much older than that moment the newest content of its copy was.
-pub const DRILL_RPO: Metric = metric(
-    By::Agent,
-    Kind::Gauge,
-    "standfast_drill_last_rpo_seconds",
-    &[],
-    "How much older than that moment the newest content of its copy was.",
-);
 /// 1 when the pool could be looked at.
 pub const PREFLIGHT_JUDGED: Metric = metric(
     By::Preflight,
@@ -569,6 +537,11 @@ pub const ALL: &[Metric] = &[
     DRILL_RTO,
     DRILL_RPO_ENTRIES,
     DRILL_RPO,
+    BACKUP_AT,
+    BACKUP_BYTES,
+    BACKUP_PROVEN_AT,
+    BACKUP_PROVEN,
+    BACKUP_PROOF_SECONDS,
     PREFLIGHT_JUDGED,
     PREFLIGHT_READY,
     PREFLIGHT_AT,
