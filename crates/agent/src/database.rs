@@ -100,6 +100,8 @@ pub struct Work {
     pub asking: bool,
     /// What is seen of a standby that cannot follow.
     pub rejoin: Rejoin,
+    /// Whether the chat servers have been let see the standbys of this writer, since it was last seen running.
+    pub standbys_seen: bool,
     /// The epoch whose folder in the share has been given what older writers may not have shipped.
     pub chain_begun: Option<Epoch>,
     /// The mirror that was last written into the configuration; PostgreSQL may need a moment to take it.
@@ -151,6 +153,7 @@ impl Database {
             unanswered: true,
             asking: false,
             rejoin: Rejoin::default(),
+            standbys_seen: false,
             chain_begun: None,
         };
         let mut state = StateFile::open(&host.folder, name)?;

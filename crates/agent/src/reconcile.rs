@@ -228,7 +228,7 @@ async fn principal(
     ships: shipper::Ships,
 ) -> Result<bool, Error> {
     if database.running().is_none() {
-        work.wait_for_set = None;
+        (work.wait_for_set, work.standbys_seen) = (None, false);
         return start_principal(host, database, record, work, mirror, ships).await;
     }
     work.asking = false;
@@ -239,6 +239,14 @@ async fn principal(
     }
     database.waits_for(None);
     database.copies_nothing();
+    if !work.standbys_seen {
+        match database.instance.let_chat_see_standbys().await {
+            Ok(()) => work.standbys_seen = true,
+            Err(error) => {
+                tracing::info!(database = %database.name, %error, "receipts can't say yet where posts are durable");
+            }
+        }
+    }
     let mut conf = database.instance.plain_conf();
     conf.wait_for = work.wait_for_set.clone().unwrap_or_else(|| probe.synchronous.first().cloned());
     let fault = shipper::round(host, database, record, work, &mut conf, ships, &probe).await;

@@ -1,10 +1,12 @@
 //! What a session tells its owner.
 
 use rules::id::{Epoch, RoomId, Seq};
+use rules::receipt::Durable;
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 use wire::chat::{Cursor, Entry, PoolStands, RefusalCode, TailReturned};
+use wire::receipt::Receipt;
 
 /// What a session tells its owner, in the order in which it happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,6 +120,10 @@ pub enum Event {
         took: Duration,
         /// Whether it had been acknowledged before, and was offered again because that may have been lost.
         again: bool,
+        /// Where it was durable by then, as far as the server knew.
+        durable: Durable,
+        /// The receipt, if the session asks for them.
+        receipt: Option<Box<Receipt>>,
     },
     /// An own post was given up: the server will not take it.
     GivenUp {

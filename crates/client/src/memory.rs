@@ -8,11 +8,13 @@
 use crate::event::Event;
 use rules::id::{Epoch, RoomId, Seq};
 use rules::limit::HISTORY_DEFAULT;
+use rules::receipt::Durable;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 use wire::chat::{ClientFrame, Cursor, Entry, PoolStands, RefusalCode, ServerFrame};
+use wire::receipt::{Receipt, Signed};
 
 /// Own acknowledged posts that are remembered, to be offered again should a failover have lost them.
 const OWN_MAX: usize = 10_000;
@@ -69,9 +71,21 @@ struct Own {
     confirmed: Epoch,
 }
 
+/// What an acknowledgement says of a post.
+struct Told {
+    room: RoomId,
+    seq: Seq,
+    epoch: Epoch,
+    at_us: i64,
+    durable: Durable,
+    receipt: Option<Box<Signed>>,
+}
+
 /// What a session remembers.
 #[derive(Debug)]
 pub struct Memory {
+    /// The pool's name, as the server told it.
+    pool_name: String,
     epoch: Epoch,
     /// Where the pool stood when that epoch was heard of.
     pool: PoolStands,
@@ -88,6 +102,7 @@ pub struct Memory {
 impl Default for Memory {
     fn default() -> Self {
         Self {
+            pool_name: String::new(),
             epoch: Epoch(0),
             pool: PoolStands::default(),
             rooms: BTreeMap::new(),
@@ -247,7 +262,8 @@ impl Memory {
     /// Take a frame in. Events are appended to `out`; an error says why the connection is to be given up.
     pub fn hear(&mut self, frame: ServerFrame, now: Instant, out: &mut Vec<Event>) -> Result<(), String> {
         match frame {
-            ServerFrame::Welcome { server, epoch, pool, .. } => {
+            ServerFrame::Welcome { server, epoch, pool_name, pool, .. } => {
+                self.pool_name = pool_name;
                 (self.let_in, self.errands) = (true, true);
                 out.push(Event::Connected { server, epoch });
                 self.pool_stands(epoch, pool, out);
@@ -257,8 +273,8 @@ impl Memory {
                 self.joined(id, room, name, head, rewound_from, now, out);
             }
             ServerFrame::Left { id, room } => self.left(id, room, out),
-            ServerFrame::Ack { id, room, client_id, seq, epoch, at_us, .. } => {
-                self.acknowledged(id, client_id, (room, seq, epoch, at_us), now, out);
+            ServerFrame::Ack { id, room, client_id, seq, epoch, at_us, repeated: _, durable, receipt } => {
+                self.acknowledged(id, client_id, Told { room, seq, epoch, at_us, durable, receipt }, now, out);
             }
             ServerFrame::Refused { id, code, message } => return self.refused(id, code, message, now, out),
             ServerFrame::Entry(entry) => return self.entry(entry, out),
@@ -395,14 +411,8 @@ impl Memory {
         }
     }
 
-    fn acknowledged(
-        &mut self,
-        id: u64,
-        client_id: Uuid,
-        (room, seq, epoch, at_us): (RoomId, Seq, Epoch, i64),
-        now: Instant,
-        out: &mut Vec<Event>,
-    ) {
+    fn acknowledged(&mut self, id: u64, client_id: Uuid, told: Told, now: Instant, out: &mut Vec<Event>) {
+        let Told { room, seq, epoch, at_us, durable, receipt } = told;
         let Some(at) = self.outgoing.iter().position(|p| p.request == Some(id) && p.client_id == client_id) else {
             return;
         };
@@ -413,7 +423,12 @@ impl Memory {
         }
         self.own.push_back(Own { room, client_id, text: post.text.clone(), seq, confirmed });
         let took = now.saturating_duration_since(post.since);
-        out.push(Event::Acknowledged { room, client_id, text: post.text, seq, epoch, at_us, took, again: post.again });
+        let (pool, text, again) = (&self.pool_name, post.text, post.again);
+        let receipt = receipt.map(|signed| {
+            let (pool, signed) = (pool.clone(), *signed);
+            Box::new(Receipt { pool, room, seq, epoch, at_us, client_id, durable, signed })
+        });
+        out.push(Event::Acknowledged { room, client_id, text, seq, epoch, at_us, took, again, durable, receipt });
     }
 
     fn refused(

@@ -22,6 +22,7 @@ impl World {
         let welcome = ServerFrame::Welcome {
             user: "ada".into(),
             server: "server-1".into(),
+            pool_name: "north".into(),
             epoch: Epoch(epoch),
             servers: Vec::new(),
             post_bytes_max: 1,
@@ -90,7 +91,18 @@ impl World {
     fn ack(&mut self, client_id: Uuid, epoch: i64, seq: i64) {
         let id = self.request_of(client_id);
         let (seq, epoch) = (Seq(seq), Epoch(epoch));
-        self.hear(ServerFrame::Ack { id, room: ROOM, client_id, seq, epoch, at_us: 0, repeated: false }).unwrap();
+        self.hear(ServerFrame::Ack {
+            id,
+            room: ROOM,
+            client_id,
+            seq,
+            epoch,
+            at_us: 0,
+            repeated: false,
+            durable: Durable::Disk,
+            receipt: None,
+        })
+        .unwrap();
     }
 
     fn refuse(&mut self, client_id: Uuid, code: RefusalCode) {

@@ -51,6 +51,8 @@ pub struct Identity {
     pub token: String,
     /// What to do when it is not valid any more.
     pub proof: Proof,
+    /// Whether acknowledgements are to carry receipts.
+    pub receipts: bool,
 }
 
 impl Identity {
@@ -231,7 +233,8 @@ impl Life {
 
     /// Find a server and say hello, taking the owner's wishes meanwhile. `None` when the owner is done.
     async fn connect(&mut self) -> Option<(Arc<str>, Connection)> {
-        let hello = ClientFrame::Hello { token: self.identity.token.clone(), ticket: self.ticket.clone() };
+        let (token, ticket, receipts) = (self.identity.token.clone(), self.ticket.clone(), self.identity.receipts);
+        let hello = ClientFrame::Hello { token, ticket, receipts };
         let dial = dial(self.directory.clone(), hello, self.appointment.take());
         tokio::pin!(dial);
         loop {

@@ -35,7 +35,7 @@ fn administrator(world: &World) -> Arc<Http> {
 impl Client {
     async fn new(world: &World, user: &str) -> Self {
         let token = world.users(&[user]).await.remove(0);
-        let identity = Identity { user: user.to_owned(), token, proof: Proof::TokenOnly };
+        let identity = Identity { user: user.to_owned(), token, proof: Proof::TokenOnly, receipts: true };
         let (sender, events) = mpsc::channel(1024);
         let session = Session::open(directory(world), identity, 0, sender);
         Self { session, events, told: Vec::new() }
@@ -214,7 +214,7 @@ async fn a_replay_is_audited_clean_and_a_ledger_that_was_tampered_with_is_not() 
     drop(stop);
     assert_eq!((summary.acknowledged, summary.given_up), (plan.posts() as u64, 0));
 
-    let verdict = audit(&http, &mut LedgerFile::open(&ledger).unwrap()).await.unwrap();
+    let verdict = audit(&http, &mut LedgerFile::open(&ledger).unwrap(), vec![World::key()]).await.unwrap();
     assert!(verdict.is_clean(), "{verdict:#?}");
     assert_eq!(verdict.acknowledged, plan.posts() as u64);
     assert!(verdict.seen >= 3 * verdict.acknowledged, "everybody in the room saw it: {}", verdict.seen);
@@ -225,6 +225,6 @@ async fn a_replay_is_audited_clean_and_a_ledger_that_was_tampered_with_is_not() 
     invented["client_id"] = "01890000-0000-7000-8000-000000000000".into();
     invented["seq"] = 999_999.into();
     std::fs::write(&ledger, format!("{text}{invented}\n")).unwrap();
-    let verdict = audit(&http, &mut LedgerFile::open(&ledger).unwrap()).await.unwrap();
+    let verdict = audit(&http, &mut LedgerFile::open(&ledger).unwrap(), vec![World::key()]).await.unwrap();
     assert_eq!((verdict.lost, verdict.duplicated, verdict.out_of_order), (1, 0, 0), "{verdict:#?}");
 }

@@ -10,6 +10,7 @@ pub mod alert;
 pub mod backup;
 pub mod canary;
 pub mod drill;
+pub mod durable;
 pub mod existing;
 pub mod exposure;
 pub mod failback;

@@ -4,6 +4,8 @@
 //! link (agent API, server link, PostgreSQL role) is derived from it, so that nothing else has to be kept or sent.
 
 use hmac::{Hmac, Mac};
+use rules::chain::{Bytes, Hash};
+use rules::signature::SigningKey;
 use sha2::Sha256;
 
 /// The pool's secret. Never shown: `Debug` prints dots.
@@ -35,6 +37,8 @@ pub enum Purpose {
     Metrics,
     /// Key of the tickets with which clients come back to their place in the row.
     Ticket,
+    /// Seed of the key with which the pool signs receipts and exports.
+    Signatures,
 }
 
 /// Name of the PostgreSQL superuser that agents use.
@@ -70,6 +74,16 @@ impl PoolSecret {
 
     /// The key for a purpose, as 64 hexadecimal digits.
     pub fn derive(&self, purpose: Purpose) -> String {
+        self.derive_bytes(purpose).to_string()
+    }
+
+    /// The key with which the pool signs receipts and exports. Every server of both sites has the same one, and nobody else can
+    /// sign; whoever has the public half can check.
+    pub fn signing_key(&self) -> SigningKey {
+        SigningKey::from_seed(&self.derive_bytes(Purpose::Signatures))
+    }
+
+    fn derive_bytes(&self, purpose: Purpose) -> Hash {
         let label = match purpose {
             Purpose::AgentApi => "standfast agent api",
             Purpose::ServerLink => "standfast server link",
@@ -79,10 +93,11 @@ impl PoolSecret {
             Purpose::FirstAdministrator => "standfast first administrator",
             Purpose::Metrics => "standfast metrics",
             Purpose::Ticket => "standfast ticket",
+            Purpose::Signatures => "standfast signatures",
         };
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
         mac.update(label.as_bytes());
-        mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect()
+        Bytes(mac.finalize().into_bytes().into())
     }
 }
 

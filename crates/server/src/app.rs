@@ -19,6 +19,7 @@ use cluster::name::ServerName;
 use cluster::record::PoolRecord;
 use cluster::secret::{PoolSecret, Purpose, ROLE_CHAT};
 use cluster::topology::Topology;
+use rules::signature::SigningKey;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -64,6 +65,8 @@ pub struct App {
     pub dir: PathBuf,
     /// The pool's secret.
     pub secret: PoolSecret,
+    /// Signs receipts.
+    pub signing_key: SigningKey,
     /// Topology and record.
     pub view: watch::Sender<Arc<View>>,
     /// How the server stands.
@@ -121,6 +124,7 @@ impl App {
             name: config.server,
             clients_at: folder.me.clients.at.clone(),
             dir: config.dir,
+            signing_key: folder.secret.signing_key(),
             secret: folder.secret,
             view: watch::Sender::new(Arc::new(folder.view)),
             standing: watch::Sender::new(Standing::waiting("the server has just started")),

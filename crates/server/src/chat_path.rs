@@ -5,21 +5,23 @@
 //! is run again, as it stands, before anything newer: the client message ids make that exact. Nothing is shown or acknowledged before the commit
 //! has returned without a warning (promise 1).
 
+use crate::answer::{Answer, Outcome, Written, answer_all};
 use crate::app::App;
 use crate::canary::Turn;
+use crate::durable;
 use crate::forward::Answers;
 use crate::frame::{self, Frame};
-use crate::outbox::Outbox;
 use crate::room::{Need, Offer};
 use crate::standing::Standing;
 use rules::access::{Deed, Refusal, decide};
 use rules::id::{Epoch, PrincipalId, RoomId, Seq};
+use rules::receipt::{Durable, Grounds};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
-use store::{Appended, Attempt, Batch, EntryKind, NewEntry, Store, StoreError};
-use tokio::sync::{mpsc, oneshot};
+use store::{Appended, Attempt, Batch, EntryKind, Evidence, NewEntry, Store, StoreError};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use uuid::Uuid;
 use wire::chat::{Content, Entry, RefusalCode, ServerFrame};
@@ -66,55 +68,10 @@ pub struct Post {
     pub text: String,
     /// When it arrived.
     pub arrived: Instant,
+    /// Whether its author wants a receipt.
+    pub receipt: bool,
     /// Who waits for the outcome.
     pub answer: Answer,
-}
-
-/// Who waits for the outcome of a post.
-pub enum Answer {
-    /// A session's request.
-    Session {
-        /// The request's id.
-        id: u64,
-        /// Where the answer goes.
-        outbox: Outbox,
-    },
-    /// A call over HTTP.
-    Call(oneshot::Sender<Outcome>),
-    /// Another server, which has forwarded the post.
-    Server {
-        /// Its name.
-        server: Arc<str>,
-        /// Its run.
-        run: u64,
-        /// Its number for the post.
-        number: u64,
-    },
-}
-
-/// What became of a post.
-#[derive(Clone, Debug)]
-pub enum Outcome {
-    /// Durable.
-    Written {
-        /// The room that holds it.
-        room: RoomId,
-        /// Its number.
-        seq: Seq,
-        /// The epoch in which it was written.
-        epoch: Epoch,
-        /// Microseconds since the Unix epoch.
-        at_us: i64,
-        /// Whether it was there already.
-        repeated: bool,
-    },
-    /// Not written.
-    Refused {
-        /// Machine-readable reason.
-        code: RefusalCode,
-        /// For people.
-        message: String,
-    },
 }
 
 /// Takes posts, up to a bound.
@@ -156,7 +113,7 @@ impl Poster {
     }
 
     /// The post waits no more.
-    fn resolved(&self, post: &Post) {
+    pub fn resolved(&self, post: &Post) {
         self.bytes.fetch_sub(post.text.len(), Ordering::Relaxed);
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         self.slowest_us.fetch_max(post.arrived.elapsed().as_micros() as u64, Ordering::Relaxed);
@@ -278,7 +235,8 @@ fn not_active(app: &App, posts: Vec<Post>) {
             // elsewhere, and offers what was not answered.
             Answer::Session { outbox, .. } => outbox.resume(),
             Answer::Call(call) => {
-                let _ = call.send(Outcome::Refused { code: RefusalCode::NotActive, message: message.clone() });
+                let refused = Outcome::Refused { code: RefusalCode::NotActive, message: message.clone() };
+                let _ = call.send((refused, None));
             }
             Answer::Server { server, run, number } => {
                 app.forward.decline(&server, run);
@@ -351,7 +309,7 @@ async fn attempt(
     }
     answer_all(app, refused);
     let versions: Vec<i64> = entries.iter().map(|e| e.access_version).collect();
-    let (posts_in_it, began) = (entries.len(), Instant::now());
+    let (posts_in_it, began, mut waited) = (entries.len(), Instant::now(), false);
     let results = match store.append(&Batch::new(entries), attempt).await {
         Ok(results) => {
             app.counts.committed(posts_in_it, began.elapsed());
@@ -363,10 +321,10 @@ async fn attempt(
         }
     };
     let mut shown = Shown::default();
-    let mut answers = Vec::with_capacity(taken.len());
+    let mut written = Vec::with_capacity(taken.len());
     for ((post, result), version) in taken.into_iter().zip(results).zip(versions) {
         match result {
-            Appended::At { room, seq, epoch, at_us, repeated, .. } => {
+            Appended::At { room, seq, epoch, at_us, repeated, evidence } => {
                 if repeated {
                     // It may be of an attempt whose end was not seen, with no one told; its text is the first one's.
                     hint(app, room, seq);
@@ -374,7 +332,10 @@ async fn attempt(
                     let epoch = store.epoch();
                     shown.show(app, (room, seq, epoch), version, || entry_of(&post, seq, epoch, at_us));
                 }
-                answers.push((post, Outcome::Written { room, seq, epoch, at_us, repeated }));
+                let Evidence { chain, content, nonce, waited_for_standby } = evidence;
+                waited |= waited_for_standby;
+                let (durable, grounds) = (Durable::Disk, Some(Grounds { chain, content, nonce }));
+                written.push((post, Written { room, seq, epoch, at_us, repeated, durable, grounds }));
             }
             Appended::Stale => {
                 decisions.forget(post.room);
@@ -385,7 +346,9 @@ async fn attempt(
     }
     // Before the answers: a server shows what it has forwarded before it acknowledges it.
     shown.tell(app);
-    answer_all(app, answers);
+    let durable = durable::find_out(app, store, waited).await;
+    let answer = |(post, written)| (post, Outcome::Written(Written { durable, ..written }));
+    answer_all(app, written.into_iter().map(answer).collect());
     Ok(())
 }
 
@@ -458,34 +421,6 @@ pub fn hint(app: &App, room: RoomId, seq: Seq) {
         let need: Need = live.lock().hint(seq, 0);
         app.mender.ask(room, need);
     }
-}
-
-/// Tell everybody what became of their posts, which wait no more.
-pub fn answer_all(app: &App, answers: Vec<(Post, Outcome)>) {
-    let mut to_servers = Answers::default();
-    for (post, outcome) in answers {
-        app.poster.resolved(&post);
-        if !matches!(post.answer, Answer::Server { .. }) {
-            app.counts.answered(&outcome, post.arrived.elapsed());
-        }
-        match post.answer {
-            Answer::Session { id, outbox } => {
-                let frame = match outcome {
-                    Outcome::Written { room, seq, epoch, at_us, repeated } => {
-                        ServerFrame::Ack { id, room, client_id: post.client_id, seq, epoch, at_us, repeated }
-                    }
-                    Outcome::Refused { code, message } => ServerFrame::Refused { id, code, message },
-                };
-                outbox.push(frame::encode(&frame));
-            }
-            Answer::Call(call) => {
-                // Who does not wait any more finds the outcome by the client message id.
-                let _ = call.send(outcome);
-            }
-            Answer::Server { server, number, .. } => to_servers.add(server, number, post.client_id, outcome.into()),
-        }
-    }
-    to_servers.send(app);
 }
 
 /// Decisions on posting, kept with the access version on which they rest. A wrong one does no harm: the transaction

@@ -1,6 +1,6 @@
 //! What a server counts on its chat path, for metrics. Each count is one atomic addition; a page reads them as they are.
 
-use crate::chat_path::Outcome;
+use crate::answer::{Outcome, Written};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use wire::metrics::Histogram;
@@ -40,12 +40,12 @@ impl Counts {
     /// A post of this server's own clients has its outcome, so long after it arrived.
     pub fn answered(&self, outcome: &Outcome, after: Duration) {
         let count = match outcome {
-            Outcome::Written { repeated: false, .. } => &self.written,
-            Outcome::Written { repeated: true, .. } => &self.repeated,
+            Outcome::Written(Written { repeated: false, .. }) => &self.written,
+            Outcome::Written(Written { repeated: true, .. }) => &self.repeated,
             Outcome::Refused { .. } => &self.refused,
         };
         count.fetch_add(1, Ordering::Relaxed);
-        if matches!(outcome, Outcome::Written { .. }) {
+        if matches!(outcome, Outcome::Written(_)) {
             self.acknowledgements.observe_time(after);
         }
     }

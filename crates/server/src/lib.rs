@@ -4,10 +4,12 @@
 //! writer is ([`follow`], [`writer`]); the database holds the rooms' logs; a server gathers posts into transactions
 //! ([`chat_path`]) and shows every session each room's log without gap, in order, once ([`room`], [`session`]).
 
+mod answer;
 mod app;
 mod canary;
 mod chat_path;
 mod counts;
+mod durable;
 mod ending;
 mod error;
 mod follow;

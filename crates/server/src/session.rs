@@ -4,8 +4,9 @@
 //! server stands, the word to resume. It never waits for the database: joins are tasks of their own, posts go to the chat
 //! path. What others have for the client passes it by ([`crate::outbox`]).
 
+use crate::answer::Answer;
 use crate::app::App;
-use crate::chat_path::{Answer, Author, Post};
+use crate::chat_path::{Author, Post};
 use crate::frame::encode;
 use crate::join;
 use crate::notices::Listening;
@@ -69,11 +70,20 @@ pub struct Who {
     pub outbox: Outbox,
 }
 
+/// What the first frame came to.
+struct Hello {
+    author: Author,
+    token: TokenHash,
+    receipts: bool,
+}
+
 struct Session {
     app: Arc<App>,
     socket: Socket,
     who: Who,
     token: TokenHash,
+    /// Whether its acknowledgements carry receipts.
+    receipts: bool,
     rooms: HashMap<RoomId, tokio::task::JoinHandle<()>>,
     bad_frames: u32,
     heard: Instant,
@@ -85,13 +95,13 @@ struct Session {
 pub async fn serve(app: Arc<App>, mut socket: Socket) {
     let _count = app.count_session();
     let ending = match hello(&app, &mut socket).await {
-        Ok((author, token)) => {
+        Ok(Hello { author, token, receipts }) => {
             let outbox = socket.outbox().clone();
             let who = Who { session: NEXT.fetch_add(1, Ordering::Relaxed), author, outbox };
             let _listening = Listening::begin(&app, &who);
             let heard = Instant::now();
             let (rooms, checking) = (HashMap::new(), None);
-            let mut session = Session { app, socket, who, token, rooms, bad_frames: 0, heard, checking };
+            let mut session = Session { app, socket, who, token, receipts, rooms, bad_frames: 0, heard, checking };
             let ending = session.run().await;
             session.leave_all().await;
             socket = session.socket;
@@ -106,14 +116,14 @@ pub async fn serve(app: Arc<App>, mut socket: Socket) {
 }
 
 /// Hear the token, wait for a writer and for the turn if need be, and find out whose it is.
-async fn hello(app: &Arc<App>, socket: &mut Socket) -> Result<(Author, TokenHash), Ending> {
+async fn hello(app: &Arc<App>, socket: &mut Socket) -> Result<Hello, Ending> {
     let first = tokio::time::timeout(HELLO_WAIT, next_text(socket)).await;
     let text = match first {
         Ok(Some(text)) => text,
         Ok(None) => return Err(Ending::Gone),
         Err(_) => return Err(Ending::Closed(close::BAD_FRAME, "no hello came in time")),
     };
-    let Ok(ClientFrame::Hello { token, ticket }) = serde_json::from_str(&text) else {
+    let Ok(ClientFrame::Hello { token, ticket, receipts }) = serde_json::from_str(&text) else {
         let message = "the first frame is to be {\"type\":\"hello\",\"token\":\"…\"}".to_owned();
         send(socket, &ServerFrame::Refused { id: 0, code: RefusalCode::BadRequest, message });
         return Err(Ending::Closed(close::BAD_FRAME, "the first frame is to be hello"));
@@ -140,10 +150,11 @@ async fn hello(app: &Arc<App>, socket: &mut Socket) -> Result<(Author, TokenHash
                 epoch,
                 servers: addresses(&view),
                 post_bytes_max: POST_BYTES_MAX,
+                pool_name: view.topology.pool.clone(),
                 pool: pool_stands(&view),
             };
             send(socket, &welcome);
-            Ok((author, hash))
+            Ok(Hello { author, token: hash, receipts })
         }
         Ok(Owner { user: None, .. }) => Err(not_signed_in(socket)),
         Err(Failed) => Err(failed(socket)),
@@ -436,9 +447,8 @@ impl Session {
         }
         let answer = Answer::Session { id, outbox: self.who.outbox.clone() };
         let arrived = tokio::time::Instant::now();
-        self.app
-            .poster
-            .post(&self.app, Post { room, author: self.who.author.clone(), client_id, text, arrived, answer });
+        let (author, receipt) = (self.who.author.clone(), self.receipts);
+        self.app.poster.post(&self.app, Post { room, author, client_id, text, arrived, receipt, answer });
     }
 }
 

@@ -4,7 +4,9 @@
 //! so it can be checked offline, by this program or another one (`docs/receipts.md`).
 
 use rules::chain::{First, Hash, Nonce};
+use rules::head::Head;
 use rules::id::{Epoch, PrincipalId, RoomId, Seq};
+use rules::signature::{KeyId, Signature, SigningKey};
 use rules::verify::Logged;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -66,6 +68,32 @@ pub struct ChainPage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub chain: Option<Hash>,
+    /// The head, signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<SignedHead>,
+}
+
+/// Who vouches for a room's head.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SignedHead {
+    /// The pool's name.
+    pub pool: String,
+    /// When it was signed: microseconds since the Unix epoch.
+    pub at_us: i64,
+    /// The name of the key, 16 hexadecimal digits.
+    #[schema(value_type = String)]
+    pub key: KeyId,
+    /// The signature, 64 bytes in base64.
+    #[serde(with = "crate::receipt::base64_bytes")]
+    #[schema(value_type = String)]
+    pub signature: Signature,
+}
+
+impl SignedHead {
+    /// Sign a head.
+    pub fn new(head: &Head, key: &SigningKey) -> Self {
+        Self { pool: head.pool.clone(), at_us: head.at_us, key: key.id(), signature: key.sign(&head.message()) }
+    }
 }
 
 /// A line of an export.
@@ -90,6 +118,9 @@ pub enum ExportLine {
         /// The running hash at it; none of a room without entries.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         chain: Option<Hash>,
+        /// The same, signed by the pool.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signed: Option<SignedHead>,
     },
 }
 

@@ -4,7 +4,9 @@
 //! time. A request carries an `id` of the client's choice, and exactly one answer (`joined`, `left`, `ack` or `refused`)
 //! carries it back. A client that resumes joins each room with the cursor of the last entry that it has.
 
+use crate::receipt::Signed;
 use rules::id::{Epoch, RoomId, Seq};
+use rules::receipt::Durable;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -30,6 +32,9 @@ pub enum ClientFrame {
         /// The ticket of the last `come_back`, if there was one: it keeps the place.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ticket: Option<String>,
+        /// Whether acknowledgements are to carry receipts.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        receipts: bool,
     },
     /// Join a room: from now on its entries are delivered. Joining again moves the cursor.
     Join {
@@ -74,6 +79,9 @@ pub enum ServerFrame {
         user: String,
         /// The server's name.
         server: String,
+        /// The pool's name, which receipts state.
+        #[serde(default)]
+        pool_name: String,
         /// The epoch that the server writes as.
         epoch: Epoch,
         /// Where clients can connect now.
@@ -146,6 +154,12 @@ pub enum ServerFrame {
         /// Whether this was a repetition of a post that was there already.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         repeated: bool,
+        /// Where it is durable by now, as far as that is known: it may be durable in more places.
+        #[serde(default)]
+        durable: Durable,
+        /// The receipt, if `hello` asked for them. A repetition gets a fresh one of the same entry.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        receipt: Option<Box<Signed>>,
     },
     /// A request that was not carried out; nothing was changed by it.
     Refused {

@@ -4,8 +4,10 @@
 //! `ErrorBody`. Lists of members are principals' names: users or groups.
 
 use crate::chat::{Entry, RefusalCode, ServerAddress};
+use crate::receipt::Receipt;
 use rules::access::{Privacy, Role, RoomKind};
 use rules::id::{CategoryId, Epoch, RoomId, Seq};
+use rules::receipt::Durable;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -274,7 +276,7 @@ pub struct NewPost {
     pub text: String,
 }
 
-/// Answer to a post: the same as the `ack` frame.
+/// Answer to a post: the same as the `ack` frame, with its receipt.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Posted {
     /// The client message id.
@@ -289,6 +291,12 @@ pub struct Posted {
     pub at_us: i64,
     /// Whether it was there already.
     pub repeated: bool,
+    /// Where it is durable by now, as far as that is known: `disk`, `mirror` or `site`.
+    #[schema(value_type = String)]
+    pub durable: Durable,
+    /// The receipt. None when a server of an earlier version wrote the post.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Receipt>,
 }
 
 /// `GET /v1/health`: a real write was done (503 with the reason when it was not).

@@ -1,6 +1,7 @@
 //! The ledger: what clients were told and what they saw, one JSON object a line, so that anybody can audit it.
 //! `docs/ledger.md` describes it for people who write their own auditor.
 
+use crate::receipt::Receipt;
 use rules::id::{Epoch, RoomId, Seq};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -45,6 +46,9 @@ pub enum LedgerLine {
         at_ms: i64,
         /// Milliseconds from the first sending to the acknowledgement.
         took_ms: u64,
+        /// The receipt that came with it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        receipt: Option<Box<Receipt>>,
     },
     /// A client saw an entry.
     Seen {

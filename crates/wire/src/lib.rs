@@ -4,11 +4,13 @@
 pub mod agent;
 pub mod chain;
 pub mod chat;
+pub mod heads;
 pub mod http;
 pub mod ledger;
 pub mod link;
 pub mod metrics;
 pub mod notification;
+pub mod receipt;
 pub mod run;
 pub mod run_report;
 pub mod tail;

@@ -5,6 +5,7 @@
 
 use crate::chat::RefusalCode;
 use rules::id::{Epoch, PrincipalId, RoomId, Seq};
+use rules::receipt::{Durable, Grounds};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -96,6 +97,9 @@ pub struct Forwarded {
     pub client_id: Uuid,
     /// The text, checked.
     pub text: String,
+    /// Whether its author wants a receipt.
+    #[serde(default)]
+    pub receipt: bool,
 }
 
 /// What became of a forwarded post.
@@ -125,6 +129,12 @@ pub enum ForwardOutcome {
         at_us: i64,
         /// Whether it was there already.
         repeated: bool,
+        /// Where it is durable.
+        #[serde(default)]
+        durable: Durable,
+        /// What its receipt rests on, if one is wanted. The server that answers the author signs it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        grounds: Option<Grounds>,
     },
     /// Not written.
     Refused {

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// How long an immediate stop may take before it is insisted on.
 const INSIST: Duration = Duration::from_secs(2);
+/// Longest time for giving the chat servers a right.
+const GRANT: Duration = Duration::from_secs(2);
 
 /// Longest path of a Unix socket's folder: the socket's own name and the limit of the system leave this much.
 const SOCKET_FOLDER_BYTES_MAX: usize = 80;
@@ -264,6 +266,24 @@ impl Instance {
             Err(Error::Sql { cause, .. }) if cause.contains("42P04") => Ok(()),
             created => created,
         }
+    }
+
+    /// Let the chat servers see which standbys have flushed the log. May be repeated. Nobody is waited for: the mirror may be away,
+    /// and what is lost with this host is granted again by the next principal.
+    pub async fn let_chat_see_standbys(&self) -> Result<(), Error> {
+        let statement = format!(
+            "DO $$ BEGIN IF NOT pg_has_role('{ROLE_CHAT}', 'pg_read_all_stats', 'MEMBER') THEN \
+             SET LOCAL synchronous_commit = local; GRANT pg_read_all_stats TO {ROLE_CHAT}; END IF; END $$"
+        );
+        let what = "let the chat servers see the standbys";
+        let statements = [statement.as_str()];
+        let grant = self.sql.run_apart(what, self.database.as_str(), &statements);
+        let late = |_| Error::Late {
+            what: format!("{}: {what}", self.database),
+            seconds: GRANT.as_secs(),
+            hint: "it is tried again".to_owned(),
+        };
+        tokio::time::timeout(GRANT, grant).await.map_err(late)?
     }
 
     /// Start the postmaster and return it; does not wait until it takes connections.

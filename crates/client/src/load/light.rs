@@ -45,7 +45,8 @@ impl Light {
         let listen = tokio::spawn(listen(events, since.clone(), epochs));
         let mut people = Vec::with_capacity(crowd.seats.len());
         for (n, seat) in crowd.seats.into_iter().enumerate() {
-            let identity = Identity { user: seat.user, token: seat.token, proof: Proof::IssuedBy(http.clone()) };
+            let identity =
+                Identity { user: seat.user, token: seat.token, proof: Proof::IssuedBy(http.clone()), receipts: false };
             let session = Session::open(http.directory().clone(), identity, n as u32, sender.clone());
             session.join(seat.room, Some(0)).await;
             people.push((session, seat.room));

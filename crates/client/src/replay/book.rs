@@ -267,13 +267,13 @@ impl Book {
                 self.summary.disorders += 1;
                 Some(seen(entry, user, at_ms))
             }
-            Event::Acknowledged { room, client_id, text, seq, epoch, took, again, .. } => {
+            Event::Acknowledged { room, client_id, text, seq, epoch, took, again, receipt, .. } => {
                 let hash = hash_of(&text);
                 self.acknowledged(client_id, again, took, at_ms);
                 self.raise_head(room, seq);
                 self.heard_epoch(epoch);
                 let took_ms = took.as_millis() as u64;
-                Some(LedgerLine::Ack { room, seq, epoch, client_id, user, hash, at_ms, took_ms })
+                Some(LedgerLine::Ack { room, seq, epoch, client_id, user, hash, at_ms, took_ms, receipt })
             }
             Event::GivenUp { client_id, message, again, .. } => {
                 self.given_up(client_id, again);

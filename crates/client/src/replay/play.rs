@@ -89,7 +89,8 @@ pub async fn play(
     let (events, to_book) = mpsc::channel(EVENTS_MAX);
     let book = tokio::spawn(book.keep(to_book));
     let rooms = rooms.into_iter().map(|(id, _)| id).collect();
-    let stage = Stage { http, plan, rooms, tokens, sessions: HashMap::new(), events, shared };
+    let receipts = options.ledger.is_some();
+    let stage = Stage { http, plan, rooms, tokens, sessions: HashMap::new(), events, shared, receipts };
     perform(stage, options, stop, seen, book).await
 }
 
@@ -185,6 +186,8 @@ struct Stage<'a> {
     sessions: HashMap<usize, Session>,
     events: mpsc::Sender<(u32, Event)>,
     shared: Arc<Shared>,
+    /// A ledger keeps them.
+    receipts: bool,
 }
 
 impl Stage<'_> {
@@ -238,6 +241,7 @@ impl Stage<'_> {
                 user: signed_in.user.clone(),
                 token: signed_in.token.clone(),
                 proof: Proof::IssuedBy(self.http.clone()),
+                receipts: self.receipts,
             };
             Session::open(self.http.directory().clone(), identity, who as u32, self.events.clone())
         })

@@ -12,8 +12,9 @@ mod away;
 mod simulation;
 
 use self::away::{Away, Identified, Trust};
+use crate::answer::{Answer, Outcome, Written, answer_all};
 use crate::app::App;
-use crate::chat_path::{Answer, Author, Outcome, Post, answer_all};
+use crate::chat_path::{Author, Post};
 use crate::standing::Standing;
 use cluster::name::{DatabaseName, ServerName};
 use std::collections::BTreeMap;
@@ -132,8 +133,8 @@ impl Forward {
                     self.away().declined(now);
                     continue;
                 }
-                ForwardOutcome::Written { room, seq, epoch, at_us, repeated } => {
-                    Outcome::Written { room, seq, epoch, at_us, repeated }
+                ForwardOutcome::Written { room, seq, epoch, at_us, repeated, durable, grounds } => {
+                    Outcome::Written(Written { room, seq, epoch, at_us, repeated, durable, grounds })
                 }
                 ForwardOutcome::Refused { code, message } => Outcome::Refused { code, message },
             };
@@ -173,6 +174,7 @@ fn forwarded(post: &Post) -> Forwarded {
         author_name: post.author.name.to_string(),
         client_id: post.client_id,
         text: post.text.clone(),
+        receipt: post.receipt,
     }
 }
 
@@ -187,6 +189,7 @@ pub fn gather(app: &App, server: &Arc<str>, run: u64, posts: Vec<Forwarded>) {
                 client_id: post.client_id,
                 text: post.text,
                 arrived: tokio::time::Instant::now(),
+                receipt: post.receipt,
                 answer: Answer::Server { server: server.clone(), run, number: post.number },
             },
         );
@@ -209,17 +212,6 @@ impl Answers {
     pub fn send(self, app: &App) {
         for (server, answers) in self.servers {
             app.links.answer(&server, answers);
-        }
-    }
-}
-
-impl From<Outcome> for ForwardOutcome {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Written { room, seq, epoch, at_us, repeated } => {
-                ForwardOutcome::Written { room, seq, epoch, at_us, repeated }
-            }
-            Outcome::Refused { code, message } => ForwardOutcome::Refused { code, message },
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What describes the API: an OpenAPI document generated from the code, and a page on the WebSocket frames.
 
-use super::{categories, chain, entries, pool, rooms, sign_in, tails, users};
+use super::{categories, chain, entries, keys, pool, rooms, sign_in, tails, users};
 use axum::Json;
 use axum::response::Html;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -11,7 +11,7 @@ use utoipa::{Modify, OpenApi};
     info(title = "Standfast chat server", description = "Chat over HTTP; live delivery over the WebSocket at \
         /v1/chat, whose frames /docs/frames describes."),
     paths(
-        sign_in::sign_in, sign_in::sign_out, pool::servers, pool::health, users::create_user, users::create_users,
+        sign_in::sign_in, sign_in::sign_out, pool::servers, pool::health, keys::keys, users::create_user, users::create_users,
         users::create_group, categories::list, categories::create, categories::change, rooms::list, rooms::create,
         rooms::change, entries::page, entries::post, chain::page, tails::list, tails::page,
     ),

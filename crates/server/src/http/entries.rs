@@ -2,8 +2,9 @@
 
 use super::call::{Body, CallError, Caller, Id, Parameters};
 use super::rooms::may_know;
+use crate::answer::{Answer, Outcome, Written};
 use crate::app::App;
-use crate::chat_path::{Answer, Author, Outcome, Post};
+use crate::chat_path::{Author, Post};
 use crate::frame::entry_of;
 use crate::session::check_text;
 use axum::Json;
@@ -16,6 +17,7 @@ use store::Bound;
 use tokio::sync::oneshot;
 use wire::chat::RefusalCode;
 use wire::http::{EpochStart, ErrorBody, NewPost, Page, Posted};
+use wire::receipt::Receipt;
 
 /// Which page: both bounds are exclusive; without either the latest page.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
@@ -108,14 +110,19 @@ pub async fn post(
             client_id: body.client_id,
             text: body.text,
             arrived: tokio::time::Instant::now(),
+            receipt: true,
             answer: Answer::Call(sender),
         },
     );
     match outcome.await {
-        Ok(Outcome::Written { room: _, seq, epoch, at_us, repeated }) => {
-            Ok(Json(Posted { client_id: body.client_id, seq, epoch, at_us, repeated }))
+        Ok((Outcome::Written(written), signed)) => {
+            let Written { room, seq, epoch, at_us, repeated, durable, grounds: _ } = written;
+            let (pool, client_id) = (app.view().topology.pool.clone(), body.client_id);
+            let receipt = |signed| Receipt { pool, room, seq, epoch, at_us, client_id, durable, signed };
+            let receipt = signed.map(|signed| receipt(*signed));
+            Ok(Json(Posted { client_id, seq, epoch, at_us, repeated, durable, receipt }))
         }
-        Ok(Outcome::Refused { code, message }) => Err(CallError::new(code, message)),
+        Ok((Outcome::Refused { code, message }, _)) => Err(CallError::new(code, message)),
         Err(_) => Err(CallError::new(RefusalCode::Unavailable, "the server ends; post it again at another one")),
     }
 }

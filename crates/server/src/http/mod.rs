@@ -5,6 +5,7 @@ mod categories;
 mod chain;
 mod docs;
 mod entries;
+mod keys;
 mod metrics;
 mod pool;
 mod rooms;
@@ -36,6 +37,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/sign-out", post(sign_in::sign_out))
         .route("/v1/servers", get(pool::servers))
         .route("/v1/health", get(pool::health))
+        .route("/v1/keys", get(keys::keys))
         .route("/v1/users", post(users::create_user))
         .route("/v1/users/batch", post(users::create_users))
         .route("/v1/groups", post(users::create_group))

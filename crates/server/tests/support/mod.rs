@@ -107,6 +107,11 @@ impl World {
         world
     }
 
+    /// The key that checks the pool's receipts.
+    pub fn key() -> rules::signature::PublicKey {
+        PoolSecret::from_text(SECRET).unwrap().signing_key().public()
+    }
+
     /// Wait until a server writes.
     pub async fn healthy(&self, server: usize) {
         let url = format!("http://{}/v1/health", self.addresses[server]);
@@ -181,10 +186,15 @@ impl World {
 
     /// The same with a ticket.
     pub async fn dial_with(&self, server: usize, token: &str, ticket: Option<String>) -> Person {
+        self.dial_saying(server, &ClientFrame::Hello { token: token.to_owned(), ticket, receipts: true }).await
+    }
+
+    /// Connect and say this first.
+    pub async fn dial_saying(&self, server: usize, hello: &ClientFrame) -> Person {
         let url = format!("ws://{}/v1/chat", self.addresses[server]);
         let (socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
         let mut person = Person { socket, next_id: 1 };
-        person.send(&ClientFrame::Hello { token: token.to_owned(), ticket }).await;
+        person.send(hello).await;
         person
     }
 }

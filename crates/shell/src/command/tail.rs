@@ -77,7 +77,8 @@ async fn follow_room(context: &Context, args: Follow) -> Outcome {
 
 /// A session of the signed-in user.
 pub fn open(http: &Arc<Http>) -> (Session, mpsc::Receiver<(u32, Event)>) {
-    let identity = Identity { user: http.user().to_owned(), token: http.token(), proof: Proof::SignIn(http.clone()) };
+    let proof = Proof::SignIn(http.clone());
+    let identity = Identity { user: http.user().to_owned(), token: http.token(), proof, receipts: false };
     let (sender, events) = mpsc::channel(EVENTS_MAX);
     (Session::open(http.directory().clone(), identity, 0, sender), events)
 }

@@ -1,0 +1,32 @@
+//! Who holds the log: asking after a commit whose standbys have flushed it.
+
+use crate::connection::Store;
+use crate::error::StoreError;
+
+/// Who had flushed the log up to a place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flushed {
+    /// The place, as PostgreSQL writes it.
+    pub lsn: String,
+    /// What the standbys that had flushed it call themselves.
+    pub by: Vec<String>,
+}
+
+/// The place is where this server's own disk is, unless one is given; it is found before the standbys are looked at or after,
+/// and either way is past what had been committed before. Without the right to see other sessions nobody is found.
+const FLUSHED: &str =
+    "SELECT l.lsn::text, coalesce(array_agg(a.application_name) FILTER (WHERE w.flush_lsn >= l.lsn), '{}')
+    FROM (SELECT coalesce($1::text::pg_lsn, pg_current_wal_flush_lsn()) AS lsn) l
+    LEFT JOIN (pg_stat_get_wal_senders() w CROSS JOIN LATERAL pg_stat_get_activity(w.pid) a) ON true GROUP BY l.lsn";
+
+impl Store {
+    /// Who has flushed everything that was committed before this call, or what lies before `lsn`. Asked between two batches,
+    /// so that nobody's reading holds it up.
+    pub async fn flushed(&self, lsn: Option<&str>) -> Result<Flushed, StoreError> {
+        let connection = self.appender.lock().await;
+        let rows = connection.read("ask which standbys have flushed the log", FLUSHED, &[&lsn]).await?;
+        let row =
+            rows.first().ok_or_else(|| StoreError::Invalid("the database knows no place in its log".to_owned()))?;
+        Ok(Flushed { lsn: row.get(0), by: row.get(1) })
+    }
+}
