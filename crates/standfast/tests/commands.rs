@@ -125,3 +125,56 @@ fn a_topology_that_init_writes_passes_and_is_not_overwritten() {
     assert_eq!(again.code, Some(3), "{}", again.all());
     assert_eq!(piped.code, Some(2), "{}", piped.all());
 }
+
+/// What a lab's replay has left: the ledger's path and the pool's key.
+fn ledger_and_key(lab: &Lab) -> (String, String) {
+    let ledger = lab.dir.join("ledger.jsonl").to_str().expect("paths of a lab are UTF-8").to_owned();
+    let file = sample();
+    lab.ok(&["replay", file.to_str().expect("paths of a lab are UTF-8"), "--speed", "max", "--ledger", &ledger]);
+    (ledger, lab.ok(&["verify", "key"]).trim().to_owned())
+}
+
+#[test]
+fn receipts_are_evidence_without_the_pool() {
+    let lab = Lab::up_with(&["--single"]);
+    let (ledger, key) = ledger_and_key(&lab);
+    let audit = lab.audit(std::path::Path::new(&ledger));
+    let (acknowledged, _) = assert_clean(&audit);
+    let said = format!("receipts {acknowledged}, of those 0 about what a failover took, 0 do not fit");
+    assert!(audit.stdout.contains(&said), "{}", audit.all());
+    let said = plain(&["verify", "receipt", &ledger, "--key", &key]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert!(said.stdout.contains(&format!("verified {acknowledged} receipts, 0 do not fit")), "{}", said.all());
+
+    // One post by hand, with a file that is not written over.
+    let receipt = lab.dir.join("receipt.json").to_str().unwrap().to_owned();
+    let room = lab.sql("s1a", "SELECT name FROM standfast.rooms ORDER BY id LIMIT 1");
+    let post = ["post", "--user", "admin", "--room", &room, "--receipt", &receipt, "all is well"];
+    let said = lab.cli(&post);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert!(said.stderr.contains("durable on: "), "{}", said.all());
+    assert_eq!(lab.cli(&post).code, Some(2), "the file is there already");
+    assert_eq!(plain(&["verify", "receipt", &receipt, "--key", &key]).code, Some(0));
+    let text = std::fs::read_to_string(&receipt).unwrap();
+    let at = text.find("\"at_us\":").unwrap() + 8;
+    std::fs::write(&receipt, format!("{}1{}", &text[..at], &text[at..])).unwrap();
+    let said = plain(&["verify", "receipt", &receipt, "--key", &key]);
+    assert_eq!(said.code, Some(3), "{}", said.all());
+    assert!(said.stdout.contains("line 1: "), "{}", said.all());
+    let said = plain(&["verify", "receipt", &receipt, "--key", "abc"]);
+    assert_eq!(said.code, Some(2), "{}", said.all());
+
+    let export = lab.dir.join("export.jsonl").to_str().unwrap().to_owned();
+    lab.ok(&["verify", "export", &room, "--to", &export]);
+    assert_eq!(plain(&["verify", "file", &export, "--key", &key]).code, Some(0));
+    let said = plain(&["verify", "file", &export, "--key", &"0".repeat(64)]);
+    assert_eq!(said.code, Some(3), "{}", said.all());
+    assert!(said.stdout.contains("the head is signed with none of the keys"), "{}", said.all());
+
+    // A room that was written anew, with a chain that fits, is not what the receipts say.
+    let anew = "UPDATE standfast.entries SET chain = sha256(chain) WHERE seq = 3";
+    lab.sql("s1a", anew);
+    let audit = lab.audit(std::path::Path::new(&ledger));
+    assert_eq!(audit.code, Some(3), "{}", audit.all());
+    assert!(audit.stdout.contains("another running hash at this number"), "{}", audit.all());
+}

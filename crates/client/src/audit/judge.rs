@@ -5,12 +5,15 @@
 
 use super::clients::Clients;
 use super::log::{Hash, LogEntry, RoomLog};
+use crate::receipts::{self, BESIDE};
 use rules::id::{Epoch, RoomId, Seq};
+use rules::receipt::{Checker, Durable};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
 use wire::ledger::LedgerLine;
+use wire::receipt::Receipt;
 
 /// Findings that are kept word for word; the others are counted.
 const FINDINGS_MAX: usize = 200;
@@ -25,6 +28,8 @@ pub enum Kind {
     Duplicated,
     /// Numbers with a gap, or in another order.
     OutOfOrder,
+    /// A receipt that no trusted key has signed, or that the room's log contradicts.
+    Unproved,
 }
 
 /// A defect.
@@ -72,6 +77,12 @@ pub struct Verdict {
     pub re_offered: u64,
     /// Posts that a failover took with it, and that were entered again from the lost site's disk.
     pub late: u64,
+    /// Receipts that were checked.
+    pub receipts: u64,
+    /// Those of them that are about what a failover took.
+    pub receipts_rewound: u64,
+    /// Receipts that no trusted key has signed, or that the room's log contradicts.
+    pub unproved: u64,
     /// Deliveries that were compared.
     pub seen: u64,
     /// Connections that were lost or moved.
@@ -85,7 +96,12 @@ pub struct Verdict {
 impl Verdict {
     /// Whether everything that was promised was kept.
     pub fn is_clean(&self) -> bool {
-        (self.lost, self.duplicated, self.out_of_order) == (0, 0, 0)
+        self.broken() == 0
+    }
+
+    /// Defects, of all kinds.
+    pub fn broken(&self) -> u64 {
+        self.lost + self.duplicated + self.out_of_order + self.unproved
     }
 
     /// The last line of an audit.
@@ -101,6 +117,7 @@ impl Verdict {
             Kind::Lost => self.lost += 1,
             Kind::Duplicated => self.duplicated += 1,
             Kind::OutOfOrder => self.out_of_order += 1,
+            Kind::Unproved => self.unproved += 1,
         }
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(Finding { kind, what });
@@ -109,8 +126,12 @@ impl Verdict {
 }
 
 /// Judge a ledger.
-pub fn judge(lines: impl IntoIterator<Item = LedgerLine>, logs: &BTreeMap<RoomId, RoomLog>) -> Verdict {
-    let mut judge = Judge::new(logs);
+pub fn judge(
+    lines: impl IntoIterator<Item = LedgerLine>,
+    logs: &BTreeMap<RoomId, RoomLog>,
+    checker: Checker,
+) -> Verdict {
+    let mut judge = Judge::new(logs, checker);
     for line in lines {
         judge.take(line);
     }
@@ -133,6 +154,7 @@ struct Told {
 #[derive(Debug)]
 pub struct Judge<'a> {
     logs: &'a BTreeMap<RoomId, RoomLog>,
+    checker: Checker,
     told: HashMap<Uuid, Told>,
     users: HashSet<Arc<str>>,
     clients: Clients,
@@ -141,8 +163,8 @@ pub struct Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
-    /// Begin with the logs, which are judged first.
-    pub fn new(logs: &'a BTreeMap<RoomId, RoomLog>) -> Self {
+    /// Begin with the logs, which are judged first. `checker`: whose receipts are taken for true.
+    pub fn new(logs: &'a BTreeMap<RoomId, RoomLog>, checker: Checker) -> Self {
         let mut verdict = Verdict::default();
         let mut homes: HashMap<&Uuid, &RoomLog> = HashMap::new();
         for log in logs.values() {
@@ -159,11 +181,14 @@ impl<'a> Judge<'a> {
             }
         }
         let (told, users, clients, missed) = Default::default();
-        Self { logs, told, users, clients, missed, verdict }
+        Self { logs, checker, told, users, clients, missed, verdict }
     }
 
     /// Take a line.
     pub fn take(&mut self, line: LedgerLine) {
+        if let LedgerLine::Ack { receipt: Some(receipt), .. } = &line {
+            self.receipt(receipt, receipts::is_about(&line, receipt));
+        }
         match line {
             LedgerLine::Ack { room, seq, epoch, client_id, user, hash, at_ms, .. } => {
                 let (user, hash) = (self.user(&user), Hash::from_hex(&hash));
@@ -216,6 +241,28 @@ impl<'a> Judge<'a> {
             }
         }
         self.told.insert(client_id, now);
+    }
+
+    /// A receipt is signed, and states the room's running hash at its number; or what it is about was lost to a failover.
+    fn receipt(&mut self, receipt: &Receipt, is_beside: bool) {
+        self.verdict.receipts += 1;
+        let log = self.logs.get(&receipt.room);
+        let why = if let Err(why) = receipts::check(&mut self.checker, receipt) {
+            why.to_string()
+        } else if !is_beside {
+            BESIDE.to_owned()
+        } else if log.and_then(|log| log.chain_at(receipt.seq)) == Some(receipt.signed.chain) {
+            return;
+        } else if log.is_some_and(|log| log.voids(receipt.epoch, receipt.seq)) {
+            self.verdict.receipts_rewound += 1;
+            if receipt.durable != Durable::Site {
+                return;
+            }
+            "a failover took what was durable at the other site".to_owned()
+        } else {
+            "the room's log has another running hash at this number, or none".to_owned()
+        };
+        self.verdict.add(Kind::Unproved, format!("{}: {why}", receipts::named(receipt)));
     }
 
     /// What a client saw is what the log has, or a rewind explains it.

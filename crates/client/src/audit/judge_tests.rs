@@ -1,6 +1,12 @@
 use super::*;
+use rules::chain::Bytes;
+use rules::id::PrincipalId;
+use rules::merkle::Tree;
+use rules::receipt::signed_root;
+use rules::signature::SigningKey;
 use wire::chat::{Content, Entry, Late};
 use wire::http::EpochStart;
+use wire::receipt::Signed;
 
 const ROOM: RoomId = RoomId(1);
 
@@ -56,7 +62,7 @@ fn line(text: &str) -> LedgerLine {
     match words[0] {
         "ack" => {
             let ((seq, epoch), (client_id, hash), user) = (place(), post(), "ada".to_owned());
-            LedgerLine::Ack { room, seq, epoch, client_id, user, hash, at_ms, took_ms: 1 }
+            LedgerLine::Ack { room, seq, epoch, client_id, user, hash, at_ms, took_ms: 1, receipt: None }
         }
         "seen" => {
             let ((seq, epoch), (client_id, hash)) = (place(), post());
@@ -72,7 +78,7 @@ fn line(text: &str) -> LedgerLine {
 
 /// Expect `acknowledged lost duplicated out-of-order rewound re-offered`.
 fn check(lines: &[&str], logs: &BTreeMap<RoomId, RoomLog>, expect: [u64; 6]) {
-    let v = judge(lines.iter().map(|l| line(l)), logs);
+    let v = judge(lines.iter().map(|l| line(l)), logs, Checker::default());
     let found = [v.acknowledged, v.lost, v.duplicated, v.out_of_order, v.rewound, v.re_offered];
     assert_eq!(found, expect, "{lines:?}: {v:#?}");
 }
@@ -84,7 +90,7 @@ fn what_was_kept_is_clean() {
     check(&["ack 1/1 a", "ack 2/1 b", "ack 2/1 b"], &logs, [2, 0, 0, 0, 0, 0]);
     check(&["joined", "seen 2/1 b", "seen 3/1 c", "left", "joined", "seen 1/1 a"], &logs, [0; 6]);
     check(&["joined", "seen 1/1 a", "disconnected", "joined 1", "seen 2/1 b"], &logs, [0; 6]);
-    let verdict = judge([line("ack 1/1 a")], &logs);
+    let verdict = judge([line("ack 1/1 a")], &logs, Checker::default());
     assert!(verdict.is_clean());
     assert_eq!(verdict.line(), "acknowledged 1, lost 0, duplicated 0, out of order 0, rewound 0");
 }
@@ -136,14 +142,14 @@ fn what_a_failover_took_with_it_is_rewound_or_re_offered() {
     check(&["ack 2/1 b"], &logs, [1, 0, 0, 0, 0, 1]);
     // Told in the new epoch, and gone all the same.
     check(&["ack 2/1 x", "ack 4/2 x"], &logs, [1, 1, 0, 0, 0, 0]);
-    let verdict = judge([line("ack 2/1 x")], &logs);
+    let verdict = judge([line("ack 2/1 x")], &logs, Checker::default());
     assert_eq!((verdict.rewound_posts[0].seq, verdict.rewound_posts[0].author.as_str()), (Seq(2), "ada"));
 }
 
 #[test]
 fn a_late_arrival_is_the_post_that_was_acknowledged() {
     let logs = log(&["1/1 a", "2/2 c", "3/2 late b", "4/2 late d"], &[(2, 1)]);
-    let late = |lines: &[&str]| judge(lines.iter().map(|l| line(l)), &logs).late;
+    let late = |lines: &[&str]| judge(lines.iter().map(|l| line(l)), &logs, Checker::default()).late;
     // Its author was away, or offered it again and was told its new number.
     let lines = ["ack 1/1 a", "ack 2/1 b", "ack 3/1 d", "ack 4/2 d"];
     check(&lines, &logs, [3, 0, 0, 0, 0, 0]);
@@ -201,4 +207,68 @@ fn what_was_shown_and_is_not_in_the_log_is_lost_once() {
 fn what_an_administrator_changed_is_not_lost() {
     let logs = log(&["1/1 a", "2/1 removes 1"], &[]);
     check(&["ack 1/1 a=before", "joined", "seen 1/1 a=before"], &logs, [1, 0, 0, 0, 0, 0]);
+}
+
+/// An acknowledgement, as [`line`] has it, with a receipt that states this running hash and is changed after it was signed.
+fn receipted(text: &str, chain: u8, change: impl FnOnce(&mut Receipt)) -> LedgerLine {
+    let mut line = line(text);
+    let LedgerLine::Ack { room, seq, epoch, client_id, receipt, .. } = &mut line else { panic!("{text}") };
+    let key = SigningKey::from_seed(&Bytes([3; 32]));
+    let (author, digest, chain, key_id) = (PrincipalId(11), Bytes([1; 32]), Bytes([chain; 32]), key.id());
+    let signed = Signed {
+        author,
+        digest,
+        nonce: None,
+        chain,
+        key: key_id,
+        index: 0,
+        size: 1,
+        path: Vec::new(),
+        signature: Bytes([0; 64]),
+    };
+    let (room, seq, epoch, client_id) = (*room, *seq, *epoch, *client_id);
+    let (pool, at_us, durable) = ("north".to_owned(), 0, Durable::Mirror);
+    let mut made = Receipt { pool, room, seq, epoch, at_us, client_id, durable, signed };
+    let tree = Tree::over(vec![made.statement().leaf()]).unwrap();
+    made.signed.signature = key.sign(&signed_root(1, &tree.root()));
+    change(&mut made);
+    *receipt = Some(Box::new(made));
+    line
+}
+
+/// Expect `receipts receipts-rewound unproved` and a word of the finding, if there is one.
+fn check_receipt(line: LedgerLine, logs: &BTreeMap<RoomId, RoomLog>, expect: [u64; 3], word: &str) {
+    let ours = Checker::trusting(vec![SigningKey::from_seed(&Bytes([3; 32])).public()]);
+    let v = judge([line], logs, ours);
+    assert_eq!([v.receipts, v.receipts_rewound, v.unproved], expect, "{v:#?}");
+    assert_eq!(v.is_clean(), expect[2] == 0, "{v:#?}");
+    assert!(v.findings.iter().all(|finding| finding.what.contains(word)), "{v:#?}");
+}
+
+#[test]
+fn a_receipt_that_the_log_contradicts_or_nobody_signed_is_found() {
+    let mut logs = log(&["1/1 a", "2/2 c"], &[(2, 1)]);
+    let room = logs.get_mut(&ROOM).unwrap();
+    room.push_chain(Bytes([1; 32]));
+    room.push_chain(Bytes([2; 32]));
+    check_receipt(receipted("ack 1/1 a", 1, |_| ()), &logs, [1, 0, 0], "");
+    check_receipt(receipted("ack 1/1 a", 9, |_| ()), &logs, [1, 0, 1], "another running hash");
+    check_receipt(receipted("ack 1/1 a", 1, |r| r.durable = Durable::Site), &logs, [1, 0, 1], "not what was signed");
+    check_receipt(receipted("ack 1/1 a", 1, |r| r.signed.key.0[0] ^= 1), &logs, [1, 0, 1], "none of those");
+    // What a failover took, it took with its place in the chain.
+    check_receipt(receipted("ack 2/1 b", 7, |_| ()), &logs, [1, 1, 0], "");
+    let at_the_other_site = |r: &mut Receipt| {
+        r.durable = Durable::Site;
+        let tree = Tree::over(vec![r.statement().leaf()]).unwrap();
+        let key = SigningKey::from_seed(&Bytes([3; 32]));
+        r.signed.signature = key.sign(&signed_root(1, &tree.root()));
+    };
+    check_receipt(receipted("ack 2/1 b", 7, at_the_other_site), &logs, [1, 1, 1], "durable at the other site");
+    // A receipt of one post beside the acknowledgement of another.
+    let LedgerLine::Ack { receipt, .. } = receipted("ack 1/1 a", 1, |_| ()) else { panic!() };
+    let mut other = line("ack 2/2 c");
+    if let LedgerLine::Ack { receipt: of_other, .. } = &mut other {
+        *of_other = receipt;
+    }
+    check_receipt(other, &logs, [1, 0, 1], "another place");
 }

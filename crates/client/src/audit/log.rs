@@ -1,5 +1,6 @@
 //! A room's log as the auditor keeps it: everything but the texts, of which a hash is enough.
 
+use rules::chain::Hash as ChainHash;
 use rules::id::{Epoch, Seq};
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
@@ -86,6 +87,8 @@ pub struct RoomLog {
     authors: HashSet<Arc<str>>,
     changed: HashSet<Seq>,
     epochs: Vec<EpochStart>,
+    /// The running hash at each entry, by number; empty when no receipt is about this room.
+    chains: Vec<ChainHash>,
     /// What is wrong with the log itself: numbers.
     pub disorders: Vec<String>,
     /// What is wrong with the log itself: posts that are there twice.
@@ -116,6 +119,16 @@ impl RoomLog {
     /// Where later epochs began, as the newest page has it.
     pub fn set_epochs(&mut self, epochs: Vec<EpochStart>) {
         self.epochs = epochs;
+    }
+
+    /// Take the running hash at the next entry.
+    pub fn push_chain(&mut self, chain: ChainHash) {
+        self.chains.push(chain);
+    }
+
+    /// The running hash at an entry.
+    pub fn chain_at(&self, seq: Seq) -> Option<ChainHash> {
+        usize::try_from(seq.0 - 1).ok().and_then(|at| self.chains.get(at)).copied()
     }
 
     /// Take the entry that the pool gave next.

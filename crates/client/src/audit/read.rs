@@ -4,11 +4,15 @@ use super::judge::{Judge, Verdict};
 use super::log::RoomLog;
 use crate::error::ClientError;
 use crate::http::{Http, Which};
+use crate::verify::read_chain;
 use rules::id::{RoomId, Seq};
-use std::collections::BTreeMap;
+use rules::receipt::Checker;
+use rules::signature::PublicKey;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use wire::chain::ChainedEntry;
 use wire::chat::RefusalCode;
 use wire::ledger::LedgerLine;
 
@@ -74,6 +78,20 @@ impl LedgerFile {
         Ok(())
     }
 
+    /// The rooms that its receipts are about.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn rooms_of_receipts(&mut self) -> Result<BTreeSet<RoomId>, ClientError> {
+        let mut rooms = BTreeSet::new();
+        self.lines(|line| {
+            if let LedgerLine::Ack { receipt: Some(receipt), .. } = line {
+                rooms.insert(receipt.room);
+            }
+        })?;
+        Ok(rooms)
+    }
+
     /// The rooms that it is about, with their names where it has them.
     ///
     /// # Errors
@@ -127,21 +145,30 @@ pub async fn read_log(http: &Http, room: RoomId, name: &str) -> Result<Option<Ro
     }
 }
 
-/// Audit a ledger against the pool, with the pool's logs read after the ledger's last line was written.
+/// Audit a ledger against the pool, with the pool's logs read after the ledger's last line was written. `keys`: whose receipts
+/// are taken for true.
 ///
 /// # Errors
 /// When the ledger or a log cannot be read.
-pub async fn audit(http: &Http, ledger: &mut LedgerFile) -> Result<Verdict, ClientError> {
+pub async fn audit(http: &Http, ledger: &mut LedgerFile, keys: Vec<PublicKey>) -> Result<Verdict, ClientError> {
     let mut logs = BTreeMap::new();
+    let with_receipts = ledger.rooms_of_receipts()?;
     for (room, name) in ledger.rooms()? {
         match read_log(http, room, &name).await? {
-            Some(log) => {
+            Some(mut log) => {
+                if with_receipts.contains(&room) {
+                    let push = |entry: ChainedEntry| {
+                        log.push_chain(entry.chain);
+                        Ok::<(), ClientError>(())
+                    };
+                    read_chain(http, room, push).await?;
+                }
                 logs.insert(room, log);
             }
             None => ledger.notes.push(format!("the pool has no room {room} ('{name}')")),
         }
     }
-    let mut judge = Judge::new(&logs);
+    let mut judge = Judge::new(&logs, Checker::trusting(keys));
     let notes = std::mem::take(&mut ledger.notes);
     ledger.lines(|line| judge.take(line))?;
     let of_rooms = notes.into_iter().filter(|note| note.starts_with("the pool"));

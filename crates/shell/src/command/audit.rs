@@ -1,11 +1,13 @@
 //! `standfast audit`: the ledger against the pool.
 
+use super::verify::public_key;
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
 use crate::output;
 use crate::signed_in::administrator;
 use client::audit::read::{LedgerFile, audit};
 use client::audit::{RewoundPost, Verdict};
+use rules::signature::PublicKey;
 use std::path::PathBuf;
 
 /// Arguments.
@@ -16,6 +18,10 @@ pub struct Args {
     /// The ledger that standfast replay wrote
     #[arg(long, value_name = "FILE")]
     ledger: PathBuf,
+    /// A key that receipts may be signed with beside that of the pool's folder, as standfast verify key printed it; may be given
+    /// several times
+    #[arg(long, value_name = "KEY", value_parser = public_key)]
+    key: Vec<PublicKey>,
 }
 
 /// Compare, print what was found, and end with the sum.
@@ -24,8 +30,9 @@ pub struct Args {
 /// When the ledger or a log cannot be read; `Refused` when a promise was broken.
 pub async fn run(context: &Context, args: Args) -> Outcome {
     let mut ledger = LedgerFile::open(&args.ledger).map_err(|e| Failure::Usage(e.to_string()))?;
-    let (_, http) = administrator(context).await?;
-    let verdict = audit(&http, &mut ledger).await?;
+    let (folder, http) = administrator(context).await?;
+    let keys = [folder.secret.signing_key().public()].into_iter().chain(args.key).collect();
+    let verdict = audit(&http, &mut ledger, keys).await?;
     ledger.notes.iter().for_each(|note| output::say(note));
     if context.json {
         output::json(&verdict)?;
@@ -39,7 +46,7 @@ fn print(verdict: &Verdict) -> Outcome {
     for finding in &verdict.findings {
         output::line(&finding.what)?;
     }
-    let more = verdict.lost + verdict.duplicated + verdict.out_of_order - verdict.findings.len() as u64;
+    let more = verdict.broken() - verdict.findings.len() as u64;
     if more > 0 {
         output::line(&format!("… and {more} more"))?;
     }
@@ -55,6 +62,12 @@ fn print(verdict: &Verdict) -> Outcome {
         let count = verdict.late;
         output::line(&format!(
             "late arrivals {count}: a failover took them, and they came back from the lost site's disk"
+        ))?;
+    }
+    if verdict.receipts > 0 {
+        let Verdict { receipts, receipts_rewound, unproved, .. } = verdict;
+        output::line(&format!(
+            "receipts {receipts}, of those {receipts_rewound} about what a failover took, {unproved} do not fit"
         ))?;
     }
     output::line(&verdict.line())

@@ -5,8 +5,11 @@ use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
 use crate::output;
 use crate::signed_in::User;
-use std::io::Read;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 use uuid::Uuid;
+use wire::http::Posted;
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -20,6 +23,9 @@ pub struct Args {
     /// The message's own id; given again, the message is not posted twice
     #[arg(long, value_name = "UUID")]
     client_id: Option<Uuid>,
+    /// Put the receipt into this file, which must not be there yet; standfast verify receipt checks it
+    #[arg(long, value_name = "FILE")]
+    receipt: Option<PathBuf>,
     /// The message; read from standard input when left out
     text: Option<String>,
 }
@@ -33,13 +39,49 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         Some(text) => text,
         None => from_standard_input()?,
     };
-    let http = args.user.sign_in(context).await?;
-    let room = http.room(&args.room).await?;
-    let posted = http.post(room.id, args.client_id.unwrap_or_else(Uuid::now_v7), &text).await?;
+    // Before anything is posted: a receipt that cannot be kept is no evidence.
+    let mut file = args.receipt.as_deref().map(create).transpose()?;
+    let posted = async {
+        let http = args.user.sign_in(context).await?;
+        let room = http.room(&args.room).await?;
+        Ok::<Posted, Failure>(http.post(room.id, args.client_id.unwrap_or_else(Uuid::now_v7), &text).await?)
+    }
+    .await;
+    if let (Err(_), Some((_, path))) = (&posted, &file) {
+        let _ = std::fs::remove_file(path);
+    }
+    let posted = posted?;
+    if let Some((file, path)) = &mut file {
+        keep(&posted, file, path)?;
+    }
     if context.json {
         return object(&posted);
     }
-    output::line(&posted.seq.to_string())
+    output::line(&posted.seq.to_string())?;
+    output::say(&format!("durable on: {}", posted.durable));
+    Ok(())
+}
+
+fn create(path: &Path) -> Result<(File, &Path), Failure> {
+    let opened = OpenOptions::new().write(true).create_new(true).open(path);
+    let failed = |e| Failure::Usage(format!("{}: {e}; give a name that is not taken", path.display()));
+    opened.map(|file| (file, path)).map_err(failed)
+}
+
+/// The post is durable whatever becomes of its receipt.
+fn keep(posted: &Posted, file: &mut File, path: &Path) -> Outcome {
+    let failed = |why: &dyn std::fmt::Display| {
+        let (seq, id) = (posted.seq, posted.client_id);
+        Failure::Failed(format!(
+            "the message is durable as number {seq}, and its receipt is not in {}: {why}; post it again with --client-id {id} \
+             and another file to get one",
+            path.display()
+        ))
+    };
+    let receipt = posted.receipt.as_ref().ok_or_else(|| failed(&"the server gave none"))?;
+    let mut line = serde_json::to_vec(receipt).map_err(|e| failed(&e))?;
+    line.push(b'\n');
+    file.write_all(&line).and_then(|()| file.sync_all()).map_err(|e| failed(&e))
 }
 
 fn from_standard_input() -> Result<String, Failure> {

@@ -79,8 +79,9 @@ async fn audited(world: &World, ledger: &Path) -> Result<Verdict, String> {
     let began = Instant::now();
     loop {
         let mut file = LedgerFile::open(ledger).map_err(|e| e.to_string())?;
-        let (_, http) = administrator(&world.context).await.map_err(|e| e.to_string())?;
-        let verdict = audit(&http, &mut file).await.map_err(|e| e.to_string())?;
+        let (folder, http) = administrator(&world.context).await.map_err(|e| e.to_string())?;
+        let keys = vec![folder.secret.signing_key().public()];
+        let verdict = audit(&http, &mut file, keys).await.map_err(|e| e.to_string())?;
         if verdict.rewound == 0 || began.elapsed() > COMES_HOME {
             return Ok(verdict);
         }
