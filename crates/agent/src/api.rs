@@ -54,6 +54,7 @@ pub fn router(host: Arc<Host>, beside: crate::Beside) -> Router {
         .route("/v1/jobs/{database}", get(jobs))
         .route("/v1/tails", get(tails))
         .route("/v1/tails/{database}/{id}", get(tail_lines))
+        .route("/v1/heads/{database}", get(heads))
         .route("/v1/drills", get(drills).post(begin_drill))
         .route("/v1/backups", get(backups).post(begin_backup))
         .route("/v1/without-peer", post(without_peer))
@@ -274,6 +275,30 @@ async fn tail_lines(
     let file = tokio::fs::File::open(&path).await.map_err(Error::file(what))?;
     let pieces = futures_util::stream::try_unfold(file, async |mut file| {
         Ok::<_, std::io::Error>(tail::bring::chunk_of(&mut file).await?.map(|piece| (piece, file)))
+    });
+    Ok(axum::body::Body::from_stream(pieces))
+}
+
+/// What has been countersigned here, oldest first, a piece at a time.
+async fn heads(State(host): State<Arc<Host>>, Path(name): Path<String>) -> Result<axum::body::Body, Error> {
+    let database = database_here(&host, name)?;
+    let mut files = Vec::new();
+    for path in crate::heads::files_of(&host.folder, &database.name) {
+        match tokio::fs::File::open(&path).await {
+            Ok(file) => files.push(file),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::file(format!("read {}", path.display()))(error)),
+        }
+    }
+    files.reverse();
+    let pieces = futures_util::stream::try_unfold(files, async |mut files| {
+        while let Some(file) = files.last_mut() {
+            if let Some(piece) = tail::bring::chunk_of(file).await? {
+                return Ok::<_, std::io::Error>(Some((piece, files)));
+            }
+            files.pop();
+        }
+        Ok(None)
     });
     Ok(axum::body::Body::from_stream(pieces))
 }

@@ -11,6 +11,7 @@ pub mod error;
 pub mod feed;
 pub mod files;
 pub mod gossip;
+pub mod heads;
 pub mod hearsay;
 pub mod host;
 mod jobs;
@@ -97,6 +98,7 @@ pub async fn run(config: Config, beside: Beside) -> Result<(), Error> {
     drill::end_of_killed(&host).await;
     tokio::spawn(gossip::run(host.clone()));
     tokio::spawn(hearsay::run(host.clone()));
+    tokio::spawn(heads::run(host.clone()));
     tokio::spawn(tail::bring::run(host.clone()));
     tokio::spawn(follow_topology(host.clone(), topology));
     tracing::info!(host = %host.name, %at, "agent is ready");

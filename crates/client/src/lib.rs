@@ -3,12 +3,14 @@
 
 pub mod audit;
 pub mod connection;
+pub mod countersigned;
 pub mod directory;
 pub mod error;
 pub mod event;
 pub mod http;
 pub mod load;
 pub mod memory;
+pub mod receipts;
 pub mod replay;
 pub mod session;
 pub mod verify;

@@ -1,13 +1,16 @@
 //! Checking rooms' logs against their chains: as a server tells them, or as an export has them.
 
+use crate::countersigned::OfRoom;
 use crate::error::ClientError;
-use crate::http::Http;
+use crate::http::{Http, Which};
 use rules::chain::Hash;
+use rules::head::Head;
 use rules::id::{RoomId, Seq};
 use rules::limit::HISTORY_PAGE_MAX;
+use rules::signature::PublicKey;
 use rules::verify::{Fault, Verifier};
 use std::io::BufRead;
-use wire::chain::{ChainedEntry, ExportLine};
+use wire::chain::{ChainedEntry, ExportLine, SignedHead};
 
 /// The version of the export's format that this program writes and reads.
 pub const FORMAT: u32 = 1;
@@ -44,6 +47,17 @@ impl From<Fault> for Named {
     }
 }
 
+/// The head of a room, as a server tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomHead {
+    /// Number of its newest entry.
+    pub last_seq: Seq,
+    /// The running hash at it; none of a room without entries.
+    pub chain: Option<Hash>,
+    /// The same, signed.
+    pub signed: Option<SignedHead>,
+}
+
 /// Why an export cannot be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
@@ -75,7 +89,7 @@ pub async fn read_chain<E: From<ClientError>>(
     http: &Http,
     room: RoomId,
     mut each: impl FnMut(ChainedEntry) -> Result<(), E>,
-) -> Result<(Seq, Option<Hash>), E> {
+) -> Result<RoomHead, E> {
     let mut after = Seq::START;
     loop {
         let page = http.chain_page(room, after).await?;
@@ -85,44 +99,51 @@ pub async fn read_chain<E: From<ClientError>>(
             each(entry)?;
         }
         if is_last {
-            return Ok((page.last_seq, page.chain));
+            return Ok(RoomHead { last_seq: page.last_seq, chain: page.chain, signed: page.signed });
         }
     }
 }
 
-/// Check a room's log as the pool has it.
+/// Check a room's log as the pool has it, and that it still has the heads that were countersigned.
 ///
 /// # Errors
 /// When it is refused, or nobody answers. An entry that does not fit is no error: it is in the answer.
-pub async fn verify_room(http: &Http, room: RoomId, name: &str) -> Result<Checked, ClientError> {
-    let checked = verify_once(http, room, name).await?;
+pub async fn verify_room(http: &Http, room: RoomId, name: &str, heads: &OfRoom) -> Result<Checked, ClientError> {
+    let checked = verify_once(http, room, name, heads).await?;
     if checked.fault.is_none() {
         return Ok(checked);
     }
     // A change of writer may have come between two pages, and they belong to two lines of history: what does not fit does
     // not fit again.
-    verify_once(http, room, name).await
+    verify_once(http, room, name, heads).await
 }
 
-async fn verify_once(http: &Http, room: RoomId, name: &str) -> Result<Checked, ClientError> {
+async fn verify_once(http: &Http, room: RoomId, name: &str, heads: &OfRoom) -> Result<Checked, ClientError> {
     let mut verifier = Verifier::new(room);
     let mut fault = None;
+    let mut heads = heads.clone();
     let read = |entry: ChainedEntry| {
+        heads.entry(entry.seq, entry.chain);
         if fault.is_none() {
             fault = verifier.entry(entry.into()).err();
         }
         Ok::<(), ClientError>(())
     };
-    let (last_seq, chain) = read_chain(http, room, read).await?;
-    let fault = fault.or_else(|| verifier.head(last_seq, chain).err()).map(Into::into);
+    let RoomHead { last_seq, chain, signed: _ } = read_chain(http, room, read).await?;
+    let mut fault: Option<Named> = fault.or_else(|| verifier.head(last_seq, chain).err()).map(Into::into);
+    if heads.differs() {
+        let epochs = http.page(room, Which::Latest, 1).await?.epochs;
+        let unexplained = heads.first_unexplained(&epochs).map(|(seq, differs)| Named { seq, differs });
+        fault = [fault, unexplained].into_iter().flatten().min_by_key(|named| named.seq);
+    }
     Ok(Checked { room, name: name.to_owned(), last_seq, chain, fault })
 }
 
-/// Check an export, offline.
+/// Check an export, offline. With keys given, one of them has to have signed its head.
 ///
 /// # Errors
 /// When it cannot be read, or is none. An entry that does not fit is no error: it is in the answer.
-pub fn verify_export(mut from: impl BufRead) -> Result<Checked, ExportError> {
+pub fn verify_export(mut from: impl BufRead, keys: &[PublicKey]) -> Result<Checked, ExportError> {
     let mut lines = 0;
     let (room, name) = match next_line(&mut from, &mut lines)? {
         Some(ExportLine::Room { room, name, format: FORMAT }) => (room, name),
@@ -141,17 +162,40 @@ pub fn verify_export(mut from: impl BufRead) -> Result<Checked, ExportError> {
                     fault = verifier.entry(entry.into()).err();
                 }
             }
-            Some(ExportLine::End { last_seq, chain }) => {
+            Some(ExportLine::End { last_seq, chain, signed }) => {
                 if next_line(&mut from, &mut lines)?.is_some() {
                     return Err(wrong(lines, "nothing comes after an export's end".to_owned()));
                 }
                 let fault = fault.or_else(|| verifier.head(last_seq, chain).err()).map(Into::into);
+                let fault = fault.or_else(|| unsigned(room, last_seq, chain, signed, keys));
                 return Ok(Checked { room, name, last_seq, chain, fault });
             }
             Some(ExportLine::Room { .. }) => return Err(wrong(lines, "an export has one room".to_owned())),
             None => return Err(ExportError::BreaksOff { lines }),
         }
     }
+}
+
+/// What is wrong with the signature of a head, when keys are given.
+fn unsigned(
+    room: RoomId,
+    seq: Seq,
+    chain: Option<Hash>,
+    signed: Option<SignedHead>,
+    keys: &[PublicKey],
+) -> Option<Named> {
+    let differs = match signed {
+        _ if keys.is_empty() => return None,
+        None => "the head is not signed",
+        Some(SignedHead { pool, at_us, signature, key: _ }) => {
+            let head = Head { pool, room, seq, chain, at_us };
+            if head.is_signed_by(keys, &signature) {
+                return None;
+            }
+            "the head is signed with none of the keys that were given, or was changed since"
+        }
+    };
+    Some(Named { seq, differs: differs.to_owned() })
 }
 
 fn wrong(line: u64, why: String) -> ExportError {
@@ -173,73 +217,5 @@ fn next_line(from: &mut impl BufRead, lines: &mut u64) -> Result<Option<ExportLi
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rules::chain::{Bytes, content_digest};
-    use rules::id::{Epoch, PrincipalId};
-    use rules::verify::{Logged, chain_at};
-
-    /// An export of three posts.
-    fn export() -> Vec<String> {
-        let room = RoomId(5);
-        let mut chain = rules::chain::chain_start(room);
-        let mut lines = vec![ExportLine::Room { room, name: "tea".to_owned(), format: FORMAT }];
-        for n in 1..=3 {
-            let (nonce, text) = (Bytes([n as u8; 16]), format!("text {n}"));
-            let mut entry = Logged {
-                seq: Seq(n),
-                epoch: Epoch(1),
-                author: PrincipalId(11),
-                at_us: 1_000 * n,
-                kind: 0,
-                target: None,
-                client_id: Some([n as u8; 16]),
-                first: None,
-                content: content_digest(Some((nonce, &text))),
-                text: Some(text),
-                nonce: Some(nonce),
-                chain,
-            };
-            entry.chain = chain_at(room, &chain, &entry);
-            chain = entry.chain;
-            lines.push(ExportLine::Entry((entry, "ada".to_owned()).into()));
-        }
-        lines.push(ExportLine::End { last_seq: Seq(3), chain: Some(chain) });
-        lines.iter().map(|line| serde_json::to_string(line).unwrap() + "\n").collect()
-    }
-
-    fn check(change: impl FnOnce(&mut Vec<String>), expect: &str) {
-        let mut lines = export();
-        change(&mut lines);
-        let said = match verify_export(lines.concat().as_bytes()) {
-            Ok(Checked { fault: None, last_seq, .. }) => format!("{last_seq} fit"),
-            Ok(Checked { fault: Some(fault), .. }) => format!("{}: {}", fault.seq, fault.differs),
-            Err(error) => error.to_string(),
-        };
-        assert!(said.contains(expect), "{said}");
-    }
-
-    #[test]
-    fn an_export_is_checked_without_the_pool() {
-        check(|_| {}, "3 fit");
-        check(|lines| lines[2] = lines[2].replace("text 2", "text two"), "2: its text is not");
-        check(
-            |lines| lines[1] = lines[1].replace(r#""author":11"#, r#""author":12"#),
-            "1: its author was principal 11",
-        );
-        check(|lines| drop(lines.remove(2)), "2: it is missing");
-        check(|lines| lines.swap(1, 2), "1: it is missing");
-    }
-
-    #[test]
-    fn what_is_no_export_is_refused_with_the_line() {
-        check(Vec::clear, "breaks off after 0 lines");
-        check(|lines| lines.truncate(3), "breaks off after 3 lines");
-        check(|lines| assert!(lines[4].pop().is_some()), "breaks off after 4 lines");
-        check(|lines| drop(lines.remove(0)), "line 1 of the export");
-        check(|lines| lines[0] = lines[0].replace(r#""format":1"#, r#""format":2"#), "it has format 2");
-        check(|lines| lines[1] = "{}\n".to_owned(), "line 2 of the export");
-        check(|lines| lines.push(lines[1].clone()), "nothing comes after");
-        check(|lines| lines[1] = lines[1].replace(r#""chain":""#, r#""chain":"zz"#), "64 hexadecimal digits");
-    }
-}
+#[path = "verify_tests.rs"]
+mod tests;

@@ -113,7 +113,8 @@ async fn who_asks_for_no_receipts_gets_none() {
     let tokens = world.users(&["ada"]).await;
     world.category().await;
     let room = world.room("tea", "open", &[]).await;
-    let mut ada = world.dial_saying(0, &ClientFrame::Hello { token: tokens[0].clone(), ticket: None, receipts: false }).await;
+    let mut ada =
+        world.dial_saying(0, &ClientFrame::Hello { token: tokens[0].clone(), ticket: None, receipts: false }).await;
     let id = ada.post(room, Uuid::now_v7(), "plain").await;
     let plain = |frame: &ServerFrame| match frame {
         ServerFrame::Ack { id: i, durable, receipt, .. } if *i == id => Some((*durable, receipt.is_none())),

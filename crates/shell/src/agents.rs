@@ -405,11 +405,23 @@ impl Agents {
     ///
     /// # Errors
     /// When its agent does not answer or has no such tail, or `line` fails.
-    pub async fn tail_lines(&self, tail: &TailReport, mut line: impl FnMut(&str) -> Outcome) -> Outcome {
+    pub async fn tail_lines(&self, tail: &TailReport, line: impl FnMut(&str) -> Outcome) -> Outcome {
         let what = format!("read the tail {} on {}", tail.id, tail.host);
-        let failed = |e: &reqwest::Error| Trouble::Silent(silence(e)).failure(&what, &tail.host);
-        let path = format!("/v1/tails/{}/{}", tail.database, tail.id);
-        let mut response = self.get(&tail.host, &path).timeout(TAIL).send().await.map_err(|e| failed(&e))?;
+        self.lines(&tail.host, &format!("/v1/tails/{}/{}", tail.database, tail.id), &what, line).await
+    }
+
+    /// The rooms' heads that a host has countersigned, a line each time, oldest first.
+    ///
+    /// # Errors
+    /// When its agent does not answer or has no instance of the database, or `line` fails.
+    pub async fn heads(&self, host: &HostName, database: &DatabaseName, line: impl FnMut(&str) -> Outcome) -> Outcome {
+        let what = format!("read the rooms' heads that {host} has countersigned");
+        self.lines(host, &format!("/v1/heads/{database}"), &what, line).await
+    }
+
+    async fn lines(&self, host: &HostName, path: &str, what: &str, mut line: impl FnMut(&str) -> Outcome) -> Outcome {
+        let failed = |e: &reqwest::Error| Trouble::Silent(silence(e)).failure(what, host);
+        let mut response = self.get(host, path).timeout(TAIL).send().await.map_err(|e| failed(&e))?;
         if !response.status().is_success() {
             let said = response.json::<AgentError>().await.map_or_else(|e| e.to_string(), |e| e.message);
             return Err(Failure::Failed(format!("{what}: {said}")));

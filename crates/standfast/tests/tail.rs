@@ -26,6 +26,12 @@ fn lose_a_tail(lab: &Lab, more: impl FnOnce(&Lab)) -> (PathBuf, u64) {
     assert_eq!(said.code, Some(0), "{}", said.all());
     let (_, rewound) = assert_clean(&lab.audit(&ledger));
     assert!(rewound > 0, "nothing was lost with the site");
+    // What was lost was durable on the mirror, as its receipts say, and none of it at the other site.
+    let said = lab.audit(&ledger).stdout;
+    assert!(said.contains(&format!("of those {rewound} about what a failover took, 0 do not fit")), "{said}");
+    let receipts = std::fs::read_to_string(&ledger).unwrap();
+    assert!(receipts.contains(r#""durable":"mirror""#), "no receipt says that the mirror has the post");
+    lab.ok(&["verify", "receipt", ledger.to_str().unwrap()]);
     (ledger, rewound)
 }
 
@@ -63,6 +69,7 @@ fn assert_home(lab: &Lab, (before, lost): (PathBuf, u64), since: Replay) {
     let (_, rewound) = assert_clean(&audit);
     assert_eq!(rewound, 0, "{}", audit.all());
     assert!(audit.stdout.contains(&format!("late arrivals {lost}:")), "{}", audit.all());
+    lab.ok(&["verify", "pool"]);
     let doubled = "SELECT count(*) FROM (SELECT 1 FROM standfast.entries GROUP BY client_id HAVING count(*) > 1) d";
     assert_eq!(lab.sql("s1a", doubled), "0");
 }
