@@ -1,7 +1,7 @@
 //! Backups on this host: made from its own standby, kept in `backups`, proven and restored.
 //!
 //! Each has a folder: `data` as PostgreSQL's own program copied it, with its log; `pool` with topology, record and secret, all as
-//! they stood when the copy began; `backup.json`, which comes last and makes it one. [`make`] makes them, [`restore`] restores them.
+//! they stood when the copy began; `backup.json`, which tells of it. It has another name until it is whole. [`make`] makes them, [`restore`] restores them.
 
 mod make;
 mod restore;
@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 
 /// The folder of the backups, in the host's.
 const FOLDER: &str = "backups";
-/// What makes a folder a backup.
+/// What tells of a backup, in its folder.
 const DESCRIPTION: &str = "backup.json";
 
 /// The backups of a host.
@@ -31,23 +31,26 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    /// Take up what is there. Folders without a description were never finished, and go.
+    /// Take up what is there. What was being made or thrown away when an agent was killed goes; what else lies there is left
+    /// alone, a backup whose description cannot be read as well.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// When what an agent has left cannot be removed.
     pub fn open(host_folder: &Path) -> Result<Self, Error> {
         let folder = host_folder.join(FOLDER);
         let mut kept = Vec::new();
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let path = entry.path().join(DESCRIPTION);
-            let described = files::read_json(&path).map_err(Error::file(format!("read {}", path.display())))?;
-            if let Some(backup) = described {
-                kept.push(backup);
+            let path = entry.path();
+            if is_half(&entry.file_name().to_string_lossy()) {
+                let copying = running("pg_basebackup", &path.join("data"));
+                copying.iter().for_each(|process| process.signal(Signal::SIGKILL));
+                remove(&path)?;
                 continue;
             }
-            let copying = running("pg_basebackup", &entry.path().join("data"));
-            copying.iter().for_each(|process| process.signal(Signal::SIGKILL));
-            remove(&entry.path())?;
+            match files::read_json(&path.join(DESCRIPTION)) {
+                Ok(described) => kept.extend(described),
+                Err(error) => tracing::error!(path = %path.display(), %error, "a backup's description cannot be read"),
+            }
         }
         kept.sort_by_key(|b: &Backup| b.began_at_ms);
         Ok(Self { folder, kept: Mutex::new(kept) })
@@ -75,32 +78,61 @@ impl Shelf {
         self.change(|kept| kept.iter().find(|b| b.id == id).cloned())
     }
 
-    /// Write a backup's description: from then on it is one.
-    fn keep(&self, backup: Backup) -> Result<(), Error> {
-        let path = self.folder_of(&backup.id).join(DESCRIPTION);
-        files::replace_json(&path, &backup).map_err(Error::file(format!("write {}", path.display())))?;
+    /// Where a backup is made, until it is whole.
+    fn folder_of_half(&self, id: &str) -> PathBuf {
+        self.folder.join(half(id))
+    }
+
+    /// Put a backup that is whole into its place.
+    fn put(&self, backup: Backup) -> Result<(), Error> {
+        let (half, whole) = (self.folder_of_half(&backup.id), self.folder_of(&backup.id));
+        describe(&half, &backup)?;
+        std::fs::rename(&half, &whole).map_err(Error::file(format!("put {} in place", whole.display())))?;
+        self.take_up(backup);
+        Ok(())
+    }
+
+    fn take_up(&self, backup: Backup) {
         self.change(|kept| {
             kept.retain(|b| b.id != backup.id);
             kept.push(backup);
             kept.sort_by_key(|b| b.began_at_ms);
         });
-        Ok(())
     }
 
     /// Note what came of restoring one.
     fn prove(&self, id: &str, proof: Proof) -> Result<(), Error> {
         let Some(backup) = self.find(id) else { return Ok(()) };
-        self.keep(Backup { proof: Some(proof), ..backup })
+        let backup = Backup { proof: Some(proof), ..backup };
+        describe(&self.folder_of(id), &backup)?;
+        self.take_up(backup);
+        Ok(())
     }
 
-    /// Throw one away: the description goes first, so that half of one is none.
+    /// Throw one away: it loses its name first, so that half of one is none.
     fn throw_away(&self, id: &str) -> Result<(), Error> {
-        let folder = self.folder_of(id);
-        let path = folder.join(DESCRIPTION);
-        std::fs::remove_file(&path).map_err(Error::file(format!("remove {}", path.display())))?;
+        let (half, whole) = (self.folder_of_half(id), self.folder_of(id));
+        std::fs::rename(&whole, &half).map_err(Error::file(format!("throw {} away", whole.display())))?;
         self.change(|kept| kept.retain(|b| b.id != id));
-        remove(&folder)
+        remove(&half)
     }
+}
+
+/// What the names of folders begin with that hold half of a backup.
+const HALF: &str = ".half-";
+
+/// The name of a folder that holds half of a backup.
+fn half(id: &str) -> String {
+    format!("{HALF}{id}")
+}
+
+fn is_half(name: &str) -> bool {
+    name.starts_with(HALF)
+}
+
+fn describe(folder: &Path, backup: &Backup) -> Result<(), Error> {
+    let path = folder.join(DESCRIPTION);
+    files::replace_json(&path, backup).map_err(Error::file(format!("write {}", path.display())))
 }
 
 /// Begin what is asked for; it goes on by itself, and is watched as drills are.

@@ -168,11 +168,18 @@ fn a_damaged_backup_is_found_and_nothing_half_stays() {
     assert_ne!(made[0]["id"], *id);
     assert!(!shelf.join(&id).exists());
 
+    // What is no backup is left alone, whatever an agent finds when it starts.
+    std::fs::create_dir(shelf.join("by-hand")).unwrap();
+    std::fs::create_dir(shelf.join("damaged")).unwrap();
+    std::fs::write(shelf.join("damaged/backup.json"), "half a descr").unwrap();
+
     // The agent is killed amid the next one: nothing of it stays.
     let mut watching = lab.command(&["backup", "create"]).stderr(Stdio::null()).spawn().unwrap();
     let half = || {
         let folders = std::fs::read_dir(&shelf).unwrap().flatten();
-        folders.map(|f| f.path()).find(|f| f.join("data").exists() && !f.join("backup.json").exists())
+        folders
+            .map(|f| f.path())
+            .find(|f| f.file_name().unwrap().to_str().unwrap().starts_with(".half-") && f.join("data").exists())
     };
     lab.until("a copy is under way", |_| half().is_some() || watching.try_wait().unwrap().is_some());
     if half().is_some() {
@@ -182,4 +189,5 @@ fn a_damaged_backup_is_found_and_nothing_half_stays() {
     lab.until("whoever watched is told", |_| watching.try_wait().unwrap().is_some());
     lab.until("the agent is back", |lab| lab.cli(&["backup", "prove"]).code == Some(0));
     assert!(half().is_none());
+    assert!(shelf.join("by-hand").exists() && shelf.join("damaged/backup.json").exists());
 }

@@ -19,7 +19,7 @@ use std::path::Path;
 /// What failed; nothing of it stays then.
 pub async fn make(host: &Host, database: &Database, report: &DrillReport, keep: Option<u32>) -> Result<String, Error> {
     let shelf = &host.backups;
-    let folder = shelf.folder_of(&report.id);
+    let folder = shelf.folder_of_half(&report.id);
     let made = fill(host, database, report, &folder).await;
     let backup = match made {
         Ok(backup) => backup,
@@ -29,7 +29,7 @@ pub async fn make(host: &Host, database: &Database, report: &DrillReport, keep: 
         }
     };
     let says = format!("{} MB, consistent at {}", backup.bytes >> 20, backup.ends);
-    shelf.keep(backup)?;
+    shelf.put(backup)?;
     let gone = keep.map_or_else(Vec::new, |keep| superfluous(&shelf.all(), &database.name, keep));
     for id in &gone {
         shelf.throw_away(id)?;
