@@ -122,6 +122,7 @@ async fn restore(
     let has = probe.written.max(probe.applied);
     let seen = restore_job::Seen {
         paused: probe.paused,
+        by_schedule: database.state().paused_by_schedule,
         has,
         applied: probe.applied,
         streaming: probe.streaming,
@@ -132,14 +133,23 @@ async fn restore(
         Act::Rest => Ok(()),
         Act::Begin => {
             work.restores.run = Some((Instant::now(), has));
-            database.instance.sql.pause_applying(false).await
+            apply(database).await
         }
-        Act::End => database.instance.sql.pause_applying(true).await,
+        Act::End => {
+            database.remember(|s| s.paused_by_schedule = true)?;
+            database.instance.sql.pause_applying(true).await
+        }
         Act::GoOn => {
             work.restores.run = None;
-            database.instance.sql.pause_applying(false).await
+            apply(database).await
         }
     }
+}
+
+/// Let applying go on.
+pub async fn apply(database: &Database) -> Result<(), Error> {
+    database.instance.sql.pause_applying(false).await?;
+    database.remember(|s| s.paused_by_schedule = false)
 }
 
 /// Requests are only counted while the last log is applied; what was noted before is of no use.

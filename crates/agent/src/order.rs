@@ -213,8 +213,8 @@ async fn stop_log_shipping(host: &Host, database: &Database, work: &mut Work) ->
     database.remember(|s| s.shipping_stopped_in = Some(epoch))?;
     database.copies_nothing();
     if database.probe().await.is_some_and(|p| p.paused) {
-        // What the schedule of the restore job held back is applied from here on.
-        database.instance.sql.pause_applying(false).await?;
+        // What the schedule of the restore job, or a person, held back is applied from here on.
+        feed::apply(database).await?;
     }
     let mut conf = standby_conf(host, database, None);
     conf.files_from = Some(database.instance.copied());

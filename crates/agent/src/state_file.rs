@@ -29,6 +29,9 @@ pub struct State {
     /// The data runs as a standby only for its tail to be read; what it is when that is over.
     #[serde(default)]
     pub being_read: Option<Data>,
+    /// The schedule of the restore job has paused applying.
+    #[serde(default)]
+    pub paused_by_schedule: bool,
     /// A rewind was begun and its end was not seen: the data may be half of each history, and is copied anew.
     #[serde(default)]
     pub rewinding: bool,

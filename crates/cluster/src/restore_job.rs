@@ -15,6 +15,8 @@ pub const HELD_BYTES_MAX: u64 = 1_073_741_824;
 pub struct Seen {
     /// Applying is paused.
     pub paused: bool,
+    /// It was the schedule that paused it, and not a person.
+    pub by_schedule: bool,
     /// End of what it has.
     pub has: Lsn,
     /// End of what it has applied.
@@ -36,14 +38,14 @@ pub enum Act {
     Begin,
     /// The run is over: applying pauses.
     End,
-    /// There is no schedule, or it does not count now: applying goes on.
+    /// There is no schedule, or it does not count now: applying goes on, unless a person has paused it.
     GoOn,
 }
 
 /// The next deed, with a run every so many milliseconds; 0 applies all the time.
 pub fn act(every_ms: u64, seen: &Seen) -> Act {
     if every_ms == 0 || !seen.settled || !seen.streaming {
-        return if seen.paused { Act::GoOn } else { Act::Rest };
+        return if seen.paused && seen.by_schedule { Act::GoOn } else { Act::Rest };
     }
     match (seen.paused, seen.run) {
         // An agent that was away does not know since when.
@@ -70,7 +72,7 @@ mod tests {
 
     fn seen(paused: bool, has: u64, applied: u64, run: Option<(u64, u64)>) -> Seen {
         let run = run.map(|(ms, up_to)| (ms, Lsn(up_to)));
-        Seen { paused, has: Lsn(has), applied: Lsn(applied), streaming: true, settled: true, run }
+        Seen { paused, by_schedule: paused, has: Lsn(has), applied: Lsn(applied), streaming: true, settled: true, run }
     }
 
     #[test]
@@ -88,6 +90,8 @@ mod tests {
     fn nothing_is_held_back_without_a_schedule_or_a_stream_or_before_a_new_epoch_is_applied() {
         assert_eq!(act(0, &seen(true, 90, 50, Some((1, 50)))), Act::GoOn);
         assert_eq!(act(0, &seen(false, 90, 50, None)), Act::Rest);
+        // A person who looks at a standby that stands still is left alone.
+        assert_eq!(act(0, &Seen { by_schedule: false, ..seen(true, 90, 50, None) }), Act::Rest);
         let unsettled = Seen { settled: false, ..seen(true, 90, 50, Some((1, 50))) };
         assert_eq!(act(EVERY, &unsettled), Act::GoOn);
         assert_eq!(act(EVERY, &Seen { paused: false, ..unsettled }), Act::Rest);

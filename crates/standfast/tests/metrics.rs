@@ -103,6 +103,9 @@ fn prometheus_reads_what_a_pool_is_and_does() {
     assert_eq!(value(&all, "standfast_database_state", &["host=\"s2a\"", "state=\"standby\""]), Some(1.0));
     assert!(value(&all, "standfast_copy_lag_bytes", &["host=\"s1a\"", "copy=\"s2a\""]).is_some());
 
+    lab.ok(&["backup", "create"]);
+    lab.ok(&["backup", "prove"]);
+
     // The cron's file is of the same list.
     let file = lab.dir.join("standfast.prom");
     lab.cli(&["preflight", "failover", "--metrics", file.to_str().unwrap()]);
