@@ -55,7 +55,7 @@ async fn try_out(host: &Host, backup: &Backup, id: &str, began: Instant) -> Resu
     let roles = secret_of(host, backup)?.1;
     let pool = OneHost::prepare(host, &folder_of(host), names(), &new_secret(), &roles, next_epoch(host, backup))?;
     steps.step("Check the backup against its checksums, and lay it out.", lay_out(host, backup, &pool)).await?;
-    steps.step("Recover it to where it is consistent.", recover(&pool, RecoverTo::Consistent, None)).await?;
+    steps.step("Recover it to where it is consistent.", recover(&pool, RecoverTo::End, None)).await?;
     let _server = pool.start_server()?;
     let begin = async {
         pool.instance.sql.call_chat("begin_epoch", pool.epoch).await?;
@@ -92,7 +92,7 @@ pub async fn restore(host: &Host, backup: &Backup, into: &Path, to: &RestoreTo) 
     let pool = OneHost::prepare(host, &folder, names, &secret, &roles, next_epoch(host, backup))?;
     steps.step("Check the backup against its checksums, and lay it out.", lay_out(host, backup, &pool)).await?;
     let (recover_to, archive) = match to {
-        RestoreTo::Backup => (RecoverTo::Consistent, None),
+        RestoreTo::Backup => (RecoverTo::End, None),
         RestoreTo::Latest => (RecoverTo::End, Some(archive(host, backup)?)),
         RestoreTo::Time(at_ms) => {
             let at = jiff::Timestamp::from_millisecond(*at_ms)

@@ -42,11 +42,10 @@ pub enum ArchiveTo {
 /// Where the recovery of a backup ends; it is a writer's from there on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecoverTo {
-    /// Where it is consistent.
-    Consistent,
     /// The last transaction that was committed by this time.
     Time(String),
-    /// The end of the log that there is.
+    /// The end of the log that there is. Of a backup alone that is where it is consistent, or a moment later; PostgreSQL's own target
+    /// for that place, `immediate`, is never reached by a backup whose log ends there, as it does where nobody writes.
     End,
 }
 
@@ -152,12 +151,8 @@ impl Conf {
         setting(&mut text, "primary_conninfo", &self.stream_from.as_ref().map(patience).unwrap_or_default());
         let restore = restore_command(self.files_from.as_deref(), self.archive.as_ref(), &self.asked, &self.left_in);
         setting(&mut text, "restore_command", &restore);
-        match &self.recover_to {
-            None | Some(RecoverTo::End) => {}
-            Some(RecoverTo::Consistent) => setting(&mut text, "recovery_target", "immediate"),
-            Some(RecoverTo::Time(at)) => setting(&mut text, "recovery_target_time", at),
-        }
-        if self.recover_to.is_some() {
+        if let Some(RecoverTo::Time(at)) = &self.recover_to {
+            setting(&mut text, "recovery_target_time", at);
             setting(&mut text, "recovery_target_action", "promote");
         }
         // Before it replays, PostgreSQL flushes what a writer that was killed has written: file by file, or all at once.
