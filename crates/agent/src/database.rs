@@ -27,8 +27,8 @@ use cluster::record::PoolRecord;
 use cluster::report::{
     BackupReport, CleanStop, FollowsFrom, InstanceReport, InstanceState, ShippingReport, TailReport,
 };
-use cluster::shipping_settings::{LogShipping, Span};
-use cluster::topology::HoldBack;
+use cluster::shipping_settings::LogShipping;
+use cluster::topology::{HoldBack, PartnerTimeout};
 use cluster::wal::Lsn;
 use nix::sys::signal::Signal;
 use rules::id::Epoch;
@@ -418,9 +418,9 @@ impl Database {
     }
 
     /// How long a partner of the mirror pair may be silent.
-    pub fn partner_timeout(&self, host: &Host) -> Span {
+    pub fn partner_timeout(&self, host: &Host) -> PartnerTimeout {
         let topology = host.store.topology();
-        topology.database(&self.name).map(|d| d.partner_timeout).unwrap_or_default().0
+        topology.database(&self.name).map(|d| d.partner_timeout).unwrap_or_default()
     }
 
     /// How the instance stands, given what a look showed.

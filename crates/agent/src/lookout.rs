@@ -6,7 +6,7 @@
 use crate::database::Database;
 use crate::host::Host;
 use cluster::name::HostName;
-use cluster::witness::TakeOverRequest;
+use cluster::witness::{TakeOverRequest, asks_after};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wire::agent::{AgentError, TakeOverAnswer};
@@ -35,12 +35,14 @@ pub async fn run(host: Arc<Host>, database: Arc<Database>) {
             }
             continue;
         };
-        let timeout = database.partner_timeout(&host).duration();
-        let lost = match database.instance.sql.last_heard_ms().await {
+        let timeout = database.partner_timeout(&host);
+        let last_heard = database.instance.sql.last_heard_ms().await;
+        let connected = matches!(last_heard, Ok(Some(_)));
+        let lost = match last_heard {
             Ok(Some(ms)) => {
                 let age = Duration::from_millis(ms);
                 heard = Instant::now().checked_sub(age).unwrap_or(heard);
-                age >= timeout
+                age >= asks_after(timeout).duration()
             }
             Ok(None) => true,
             // A mirror that does not run itself cannot take over.
@@ -63,7 +65,9 @@ pub async fn run(host: Arc<Host>, database: Arc<Database>) {
             Ok(run) => format!("the witness {witness} has begun {run}"),
             Err(why) => format!("the principal is lost; {why}"),
         };
-        if says != said {
+        // Until the time-out has run out, a principal that is connected and silent may be busy.
+        let may_be_busy = connected && heard.elapsed() < timeout.0.duration();
+        if says != said && !may_be_busy {
             tracing::warn!(database = %database.name, "{says}");
             said.clone_from(&says);
             database.lookout(Some(format!("{}: {says}", database.name)));

@@ -103,7 +103,7 @@ async fn look(
         silent_ms: work.mirror_seen.map(|at| at.elapsed().as_millis() as u64),
         watched_ms: work.watching.as_ref().map_or(0, |(_, at)| at.elapsed().as_millis() as u64),
         evidently_dead,
-        timeout_ms: database.partner_timeout(host).ms,
+        timeout_ms: database.partner_timeout(host).0.ms,
         witness_silent_ms: host.witness().map(|witness| host.silent_ms(&witness)),
         mirror,
     }

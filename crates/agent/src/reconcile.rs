@@ -207,7 +207,7 @@ fn conf_of(host: &Host, database: &Database, record: &PoolRecord, part: Part, up
     let held_back = part == Part::Backup && database.state().shipping_stopped_in != Some(record.epoch);
     let delay = if held_back { database.hold_back(host).delay_ms } else { 0 };
     let conf = standby_conf(host, database, upstream);
-    let silence_ms = if part == Part::Mirror { database.partner_timeout(host).ms } else { conf.silence_ms };
+    let silence_ms = if part == Part::Mirror { database.partner_timeout(host).0.ms } else { conf.silence_ms };
     Conf { files_from, archive, apply_delay_ms: delay, silence_ms, ..conf }
 }
 

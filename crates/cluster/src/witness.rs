@@ -19,9 +19,13 @@ use crate::name::{DatabaseName, HostName};
 use crate::record::PoolRecord;
 use crate::report::{HostReport, InstanceReport, InstanceState};
 use crate::runbook::{Unmet, View};
-use crate::topology::Topology;
+use crate::shipping_settings::Span;
+use crate::topology::{PartnerTimeout, Topology};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// The witness's look takes no longer than this, however long a partner may be silent.
+const LOOK_MAX: Span = Span::ms(400);
 
 /// How an instance of PostgreSQL looks to somebody who has just tried to connect to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +46,7 @@ pub struct TakeOverRequest {
     pub database: DatabaseName,
     /// The mirror.
     pub mirror: HostName,
-    /// Milliseconds since the mirror last heard the principal.
+    /// Milliseconds since the mirror last heard the principal, when it asks; the time of the witness's own look comes to it.
     pub silent_ms: u64,
 }
 
@@ -102,6 +106,17 @@ pub fn agrees(
             Ok(TakeOver { database: database.clone(), witness: witness.clone(), seen, silent_ms: *silent_ms })
         }
     }
+}
+
+/// Longest time that the witness gives anybody to answer while clients wait: a part of what a partner's silence may last.
+pub fn look_within(timeout: PartnerTimeout) -> Span {
+    Span::ms((timeout.0.ms / 4).min(LOOK_MAX.ms))
+}
+
+/// After how much silence the mirror asks the witness. The witness's own look is a part of the partner time-out: when the
+/// principal is silent to it as well, the time-out has run out at the end of the look, and nobody has waited longer.
+pub fn asks_after(timeout: PartnerTimeout) -> Span {
+    Span::ms(timeout.0.ms - look_within(timeout).ms)
 }
 
 /// What speaks against an automatic failover, as the hosts report. Nothing of it can be forced.

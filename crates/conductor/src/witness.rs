@@ -9,15 +9,11 @@ use crate::observe::{all_hosts, ask};
 use crate::plan::{Situation, facts};
 use cluster::runbook::{Facts, Silence};
 use cluster::switching::FORCE_MIRROR;
-use cluster::topology::Topology;
-use cluster::witness::{Reach, TakeOverRequest, agrees};
+use cluster::witness::{Reach, TakeOverRequest, agrees, look_within};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 use wire::agent::TakeOverAnswer;
 use wire::run::{RunAnswer, StartRun};
-
-/// Longest time that the witness gives anybody to answer, while clients wait.
-const ANSWER_MAX: Duration = Duration::from_millis(400);
 
 /// A mirror has lost its principal.
 ///
@@ -36,12 +32,16 @@ pub async fn take_over(conductor: &Arc<Conductor>, request: &TakeOverRequest) ->
     let Some(principal) = record.databases.get(database).and_then(|d| d.principal.clone()) else {
         return refused(format!("{database} has no principal at the moment"));
     };
-    let limit = answer_within(&topology, request);
+    let limit = look_within(topology.database(database).map(|d| d.partner_timeout).unwrap_or_default()).duration();
+    let began = Instant::now();
     let known_silent = conductor.observer.silent();
     let hosts = all_hosts(&topology).into_iter().filter(|h| !known_silent.contains_key(h) || *h == principal);
     let (seen, mut look) =
         tokio::join!(agents.reach(&topology, database, &principal, limit), ask(agents, &topology, hosts, limit),);
-    let take_over = match agrees(&topology, &agents.host, &record, request, seen?) {
+    // A principal that was silent to the witness all the while was so to its mirror.
+    let silent_ms = request.silent_ms + began.elapsed().as_millis() as u64;
+    let request = TakeOverRequest { silent_ms, ..request.clone() };
+    let take_over = match agrees(&topology, &agents.host, &record, &request, seen?) {
         Ok(take_over) => take_over,
         Err(why) => return refused(why),
     };
@@ -76,10 +76,4 @@ pub async fn take_over(conductor: &Arc<Conductor>, request: &TakeOverRequest) ->
         RunAnswer::AlreadyThere { message } => refused(message),
         RunAnswer::Plan(_) => refused("a plan was made, and nothing else".into()),
     }
-}
-
-/// How long anybody may take to answer: a part of what a partner's silence may last.
-fn answer_within(topology: &Topology, request: &TakeOverRequest) -> Duration {
-    let timeout = topology.database(&request.database).map(|d| d.partner_timeout).unwrap_or_default().0;
-    (timeout.duration() / 4).min(ANSWER_MAX)
 }

@@ -69,6 +69,17 @@ fn a_synchronised_mirror_takes_over_from_a_principal_that_both_have_lost() {
 }
 
 #[test]
+fn the_witnesss_look_is_a_part_of_the_time_out() {
+    for timeout in [PartnerTimeout::MIN, PartnerTimeout::default().0, PartnerTimeout::MAX].map(PartnerTimeout) {
+        let (asks, looks) = (asks_after(timeout), look_within(timeout));
+        assert_eq!(asks.ms + looks.ms, timeout.0.ms);
+        assert!(looks.ms >= 125 && asks.ms >= 3 * looks.ms, "{timeout:?}");
+        // Silent to both until the end of the look: nobody waits any longer.
+        check(|w| (w.seen, w.silent_ms) = (Reach::Silent, (asks.ms + looks.ms).max(2_500)), "");
+    }
+}
+
+#[test]
 fn partners_that_are_cut_from_each_other_while_both_see_the_witness_stay_as_they_are() {
     check(|w| (w.seen, w.silent_ms) = (Reach::Answers, 60_000), "a answers w: it keeps serving");
 }
