@@ -7,6 +7,7 @@ use cluster::order::Order;
 use cluster::report::{InstanceState, TailReport};
 use cluster::secret::{PoolSecret, Purpose, ROLE_CHAT};
 use rules::access::{Privacy, RoomKind};
+use rules::durability::Rule;
 use rules::id::{Epoch, PrincipalId, RoomId, Seq};
 use store::{Attempt, Batch, CategoryLists, EntryKind, FirstAdministrator, NewEntry, NewRoomRow, Store, Target};
 use support::{Relay, World};
@@ -42,7 +43,7 @@ impl Chat {
         let store = open(&world, "a", 1).await;
         let admin = store.user("admin").await.unwrap().unwrap().id;
         let lists = CategoryLists { allowed: vec!["everyone".to_owned()], ..CategoryLists::default() };
-        store.create_category("Staff", "", &lists, admin).await.unwrap();
+        store.create_category("Staff", "", &lists, Rule::default(), admin).await.unwrap();
         relay.lead_to(world.postgres_port("a"));
         world.done("b", 1, Order::Seed { database: mgc(), from: "a".into() }).await;
         world.set_record("a", |r| r.databases.get_mut(&mgc()).unwrap().backup = Some("b".into())).await;

@@ -1,5 +1,6 @@
 //! What a session tells its owner.
 
+use rules::durability::Durability;
 use rules::id::{Epoch, RoomId, Seq};
 use rules::receipt::Durable;
 use std::sync::Arc;
@@ -122,8 +123,21 @@ pub enum Event {
         again: bool,
         /// Where it was durable by then, as far as the server knew.
         durable: Durable,
+        /// Set when that is less than the room's category asks for: what it asks for.
+        less_than: Option<Durability>,
         /// The receipt, if the session asks for them.
         receipt: Option<Box<Receipt>>,
+    },
+    /// An own post is written and not yet as durable as its room's category asks for: it is acknowledged by and by.
+    PostWaits {
+        /// The room that holds it.
+        room: RoomId,
+        /// The client message id.
+        client_id: Uuid,
+        /// What it waits for.
+        durability: Durability,
+        /// For people.
+        reason: String,
     },
     /// An own post was given up: the server will not take it.
     GivenUp {

@@ -6,6 +6,7 @@
 //! was rewound is offered again first.
 
 use crate::event::Event;
+use rules::durability::Durability;
 use rules::id::{Epoch, RoomId, Seq};
 use rules::limit::HISTORY_DEFAULT;
 use rules::receipt::Durable;
@@ -58,6 +59,8 @@ struct Outgoing {
     request: Option<u64>,
     again: bool,
     failures: u32,
+    /// It is written, and waits at the server to be durable enough: others need not wait for it.
+    held: bool,
 }
 
 /// An own post that was acknowledged.
@@ -78,6 +81,7 @@ struct Told {
     epoch: Epoch,
     at_us: i64,
     durable: Durable,
+    less_than: Option<Durability>,
     receipt: Option<Box<Signed>>,
 }
 
@@ -162,6 +166,7 @@ impl Memory {
             request: None,
             again: false,
             failures: 0,
+            held: false,
         });
         self.waiting += 1;
     }
@@ -181,7 +186,7 @@ impl Memory {
         self.let_in = false;
         self.pause_until = None;
         for post in &mut self.outgoing {
-            post.request = None;
+            (post.request, post.held) = (None, false);
         }
         self.waiting = self.outgoing.len();
         self.rooms.retain(|room, known| match (known.place, known.again.take()) {
@@ -237,8 +242,11 @@ impl Memory {
     }
 
     fn offer_posts(&mut self, frames: &mut Vec<ClientFrame>) {
-        let mut under_way = self.outgoing.len() - self.waiting;
-        if self.waiting == 0 || under_way >= UNDER_WAY_MAX {
+        if self.waiting == 0 {
+            return;
+        }
+        let mut under_way = self.outgoing.iter().filter(|p| p.request.is_some() && !p.held).count();
+        if under_way >= UNDER_WAY_MAX {
             return;
         }
         for post in self.outgoing.iter_mut().filter(|p| p.request.is_none()) {
@@ -273,8 +281,16 @@ impl Memory {
                 self.joined(id, room, name, head, rewound_from, now, out);
             }
             ServerFrame::Left { id, room } => self.left(id, room, out),
-            ServerFrame::Ack { id, room, client_id, seq, epoch, at_us, repeated: _, durable, receipt } => {
-                self.acknowledged(id, client_id, Told { room, seq, epoch, at_us, durable, receipt }, now, out);
+            ServerFrame::Ack { id, room, client_id, seq, epoch, at_us, repeated: _, durable, less_than, receipt } => {
+                let told = Told { room, seq, epoch, at_us, durable, less_than, receipt };
+                self.acknowledged(id, client_id, told, now, out);
+            }
+            ServerFrame::PostWaits { id, room, client_id, durability, reason } => {
+                if let Some(post) = self.outgoing.iter_mut().find(|p| p.request == Some(id) && p.client_id == client_id)
+                {
+                    post.held = true;
+                    out.push(Event::PostWaits { room, client_id, durability, reason });
+                }
             }
             ServerFrame::Refused { id, code, message } => return self.refused(id, code, message, now, out),
             ServerFrame::Entry(entry) => return self.entry(entry, out),
@@ -349,7 +365,8 @@ impl Memory {
             !offer
         });
         for (room, client_id, text) in again.iter().rev().cloned() {
-            let post = Outgoing { room, client_id, text, since: now, request: None, again: true, failures: 0 };
+            let post =
+                Outgoing { room, client_id, text, since: now, request: None, again: true, failures: 0, held: false };
             self.outgoing.push_front(post);
         }
         self.waiting += again.len();
@@ -412,7 +429,7 @@ impl Memory {
     }
 
     fn acknowledged(&mut self, id: u64, client_id: Uuid, told: Told, now: Instant, out: &mut Vec<Event>) {
-        let Told { room, seq, epoch, at_us, durable, receipt } = told;
+        let Told { room, seq, epoch, at_us, durable, less_than, receipt } = told;
         let Some(at) = self.outgoing.iter().position(|p| p.request == Some(id) && p.client_id == client_id) else {
             return;
         };
@@ -428,7 +445,9 @@ impl Memory {
             let (pool, signed) = (pool.clone(), *signed);
             Box::new(Receipt { pool, room, seq, epoch, at_us, client_id, durable, signed })
         });
-        out.push(Event::Acknowledged { room, client_id, text, seq, epoch, at_us, took, again, durable, receipt });
+        let told =
+            Event::Acknowledged { room, client_id, text, seq, epoch, at_us, took, again, durable, less_than, receipt };
+        out.push(told);
     }
 
     fn refused(
@@ -447,7 +466,7 @@ impl Memory {
             let post = &mut self.outgoing[at];
             post.failures += u32::from(code == RefusalCode::Internal);
             if passes || (code == RefusalCode::Internal && post.failures < INTERNAL_MAX) {
-                post.request = None;
+                (post.request, post.held) = (None, false);
                 self.waiting += 1;
                 self.pause_until = Some(now + PAUSE);
             } else if let Some(post) = self.outgoing.remove(at) {

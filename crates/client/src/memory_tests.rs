@@ -100,6 +100,7 @@ impl World {
             at_us: 0,
             repeated: false,
             durable: Durable::Disk,
+            less_than: None,
             receipt: None,
         })
         .unwrap();

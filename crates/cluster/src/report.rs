@@ -102,6 +102,9 @@ pub struct ServerReport {
     pub sessions: u64,
     /// Posts that wait for a writer.
     pub waiting_posts: u64,
+    /// Posts that are written and wait to be as durable as their categories ask for.
+    #[serde(default)]
+    pub held: Held,
     /// The record version that the server works from.
     pub record_version: u64,
     /// What it knows of canaries; `None` while it is not active, or none are written.
@@ -109,6 +112,19 @@ pub struct ServerReport {
     pub canaries: Option<ServerCanaries>,
     /// Age of this report in milliseconds when the host's report was made.
     pub age_ms: u64,
+}
+
+/// Posts that are written and wait to be as durable as their categories ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Those that wait for the mirror.
+    pub mirror: u64,
+    /// Those that wait for the other site.
+    pub both_sites: u64,
+    /// For how long the oldest has waited, in milliseconds; 0 when none does.
+    pub oldest_ms: u64,
+    /// What it waits for, for people; empty when none does.
+    pub reason: String,
 }
 
 /// How a database instance stands.

@@ -4,6 +4,7 @@
 //! lost site's change names the same thing in the present history, or something that it lacks.
 
 use crate::access::{Privacy, Role, RoomAccess, RoomKind, may_hold};
+use crate::durability::Rule;
 use crate::id::{CategoryId, PrincipalId, RoomId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,8 +64,11 @@ pub enum Change {
         description: String,
         /// Its lists.
         lists: Lists,
+        /// What acknowledgements in its rooms wait for.
+        #[serde(default, skip_serializing_if = "Rule::is_default")]
+        durability: Rule,
     },
-    /// A category's lists were changed.
+    /// A category's lists, or what acknowledgements in its rooms wait for, were changed.
     CategoryChanged {
         /// Which.
         category: Named<CategoryId>,
@@ -72,6 +76,9 @@ pub enum Change {
         add: Lists,
         /// Taken away.
         remove: Lists,
+        /// What acknowledgements wait for from then on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        durability: Option<Rule>,
     },
     /// A room was created.
     RoomCreated {
@@ -112,6 +119,8 @@ pub enum Change {
 pub enum Touched {
     /// Whether a principal is on a list of a category: allowed 0, denied 1, creators 2.
     OnList(CategoryId, u8, PrincipalId),
+    /// What acknowledgements in a category's rooms wait for.
+    Durability(CategoryId),
     /// Whether a principal has a role in a room.
     InRole(RoomId, Role, PrincipalId),
     /// Who finds and joins a room.
@@ -141,9 +150,11 @@ impl Change {
         match self {
             Change::UserCreated { .. } | Change::GroupCreated { .. } => BTreeSet::new(),
             Change::CategoryCreated { category, lists, .. } => lists.touched(category.id).collect(),
-            Change::CategoryChanged { category, add, remove } => {
-                add.touched(category.id).chain(remove.touched(category.id)).collect()
-            }
+            Change::CategoryChanged { category, add, remove, durability } => add
+                .touched(category.id)
+                .chain(remove.touched(category.id))
+                .chain(durability.map(|_| Touched::Durability(category.id)))
+                .collect(),
             Change::RoomCreated { room, roles, .. } => touched_roles(roles, room.id).collect(),
             Change::RoomChanged { room, privacy, disabled, add, remove } => touched_roles(add, room.id)
                 .chain(touched_roles(remove, room.id))
@@ -175,6 +186,8 @@ pub struct ChangeFacts {
     pub principals: BTreeMap<PrincipalId, BTreeSet<PrincipalId>>,
     /// Whether the category is there, and the principals on its lists: allowed, denied, creators.
     pub category: Option<[BTreeSet<PrincipalId>; 3]>,
+    /// What acknowledgements in the category's rooms wait for.
+    pub durability: Rule,
     /// The room, if it is there.
     pub room: Option<RoomAccess>,
     /// The name of what is to be created is somebody else's.
@@ -245,7 +258,7 @@ pub fn decide_change(change: &Change, facts: &ChangeFacts) -> Verdict {
             create(facts.principals.contains_key(&named.id))
         }
         Change::CategoryCreated { .. } => create(facts.category.is_some()),
-        Change::CategoryChanged { add, remove, .. } => {
+        Change::CategoryChanged { add, remove, durability, .. } => {
             let Some(lists) = &facts.category else { return Verdict::Refused(ChangeRefusal::NoCategory) };
             let holds = |names: &Lists, there: bool| {
                 names
@@ -254,7 +267,8 @@ pub fn decide_change(change: &Change, facts: &ChangeFacts) -> Verdict {
                     .zip(lists)
                     .all(|(names, list)| names.iter().all(|p| list.contains(&p.id) == there))
             };
-            let stands = holds(add, true) && holds(remove, false);
+            let stands =
+                holds(add, true) && holds(remove, false) && durability.is_none_or(|rule| rule == facts.durability);
             changed(change, facts, stands).unwrap_or_else(|| Verdict::Make { without: missing() })
         }
         Change::RoomCreated { privacy, room_kind, roles, .. } => {
@@ -412,12 +426,21 @@ mod tests {
     #[test]
     fn of_two_changes_of_the_same_the_later_stands() {
         let deny = Lists { denied: ines(), ..Lists::default() };
-        let change = Change::CategoryChanged { category: named(STAFF, "Staff"), add: deny, remove: Lists::default() };
+        let category = named(STAFF, "Staff");
+        let change = Change::CategoryChanged { category, add: deny, remove: Lists::default(), durability: None };
         check(&change, |_| (), &make());
         let since = |f: &mut ChangeFacts| f.since.extend([Touched::OnList(STAFF, 1, INES)]);
         check(&change, since, &Verdict::Refused(ChangeRefusal::ChangedSince));
         check(&change, |f| f.since.extend([Touched::OnList(STAFF, 0, INES)]), &make());
         check(&change, |f| f.category = Some([[EVERYONE].into(), [INES].into(), [].into()]), &Verdict::There);
+
+        let rule = Rule::of_code(3);
+        let (category, none) = (named(STAFF, "Staff"), Lists::default());
+        let change = Change::CategoryChanged { category, add: none.clone(), remove: none, durability: Some(rule) };
+        check(&change, |_| (), &make());
+        check(&change, |f| f.durability = rule, &Verdict::There);
+        let since = |f: &mut ChangeFacts| f.since.extend([Touched::Durability(STAFF)]);
+        check(&change, since, &Verdict::Refused(ChangeRefusal::ChangedSince));
 
         let join = [(Role::Member, ines())].into();
         let change = Change::RoomChanged {

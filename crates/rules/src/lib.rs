@@ -7,6 +7,7 @@ pub mod access;
 pub mod admission;
 pub mod chain;
 pub mod change;
+pub mod durability;
 pub mod head;
 pub mod history;
 pub mod id;

@@ -8,6 +8,7 @@ use crate::chat_path::Post;
 use crate::forward::Answers;
 use crate::frame;
 use crate::outbox::Outbox;
+use rules::durability::{Durability, Rule};
 use rules::id::{Epoch, RoomId, Seq};
 use rules::merkle::Tree;
 use rules::receipt::{Durable, Grounds, Statement, signed_root};
@@ -44,6 +45,8 @@ pub enum Answer {
 pub enum Outcome {
     /// Durable.
     Written(Written),
+    /// Written, and acknowledged when it is as durable as this rule asks for, by the writer of this epoch.
+    Committed(Written, Rule, Epoch),
     /// Not written.
     Refused {
         /// Machine-readable reason.
@@ -68,6 +71,8 @@ pub struct Written {
     pub repeated: bool,
     /// Where it is durable.
     pub durable: Durable,
+    /// Set when that is less than the room's category asks for: what it asks for.
+    pub less_than: Option<Durability>,
     /// What its receipt rests on; `None` when it was written by a server that does not say.
     pub grounds: Option<Grounds>,
 }
@@ -76,30 +81,73 @@ impl Outcome {
     /// As another server is told of it.
     fn forwarded(self, receipt: bool) -> ForwardOutcome {
         match self {
-            Outcome::Written(Written { room, seq, epoch, at_us, repeated, durable, grounds }) => {
+            Outcome::Written(Written { room, seq, epoch, at_us, repeated, durable, less_than: _, grounds }) => {
                 let grounds = grounds.filter(|_| receipt);
                 ForwardOutcome::Written { room, seq, epoch, at_us, repeated, durable, grounds }
+            }
+            Outcome::Committed(Written { room, seq, epoch, at_us, repeated, grounds, .. }, rule, writer) => {
+                let grounds = grounds.filter(|_| receipt);
+                ForwardOutcome::Committed { room, seq, epoch, at_us, repeated, grounds, rule, writer }
             }
             Outcome::Refused { code, message } => ForwardOutcome::Refused { code, message },
         }
     }
 }
 
-/// Tell everybody what became of their posts, which wait no more.
+/// More posts wait to be durable enough than can. `seq`: this one's number, if it is written.
+pub fn too_many_wait(rule: Rule, seq: Option<Seq>) -> Outcome {
+    let written =
+        seq.map(|seq| format!("the post is written as number {seq} and not acknowledged: ")).unwrap_or_default();
+    let message = format!(
+        "{written}too many posts wait already to be as durable as the room's category asks for ({}); post it again later with the \
+         same client_id",
+        rule.durability
+    );
+    Outcome::Refused { code: RefusalCode::Overloaded, message }
+}
+
+/// Tell everybody what became of their posts, which the chat path is done with. Who is to be told later is.
 pub fn answer_all(app: &App, answers: Vec<(Post, Outcome)>) {
+    answers.iter().for_each(|(post, _)| app.poster.resolved(post));
+    answer_released(app, answers);
+}
+
+/// The same for posts that the chat path was done with already.
+pub fn answer_released(app: &App, answers: Vec<(Post, Outcome)>) {
     let mut to_servers = Answers::default();
+    let mut later = Vec::new();
     let receipts = sign(app, &answers);
     for ((post, outcome), receipt) in answers.into_iter().zip(receipts) {
-        app.poster.resolved(&post);
-        if !matches!(post.answer, Answer::Server { .. }) {
+        let is_own = !matches!(post.answer, Answer::Server { .. });
+        let outcome = match outcome {
+            Outcome::Committed(written, rule, writer) if is_own && app.held.has_room() => {
+                later.push((post, written, rule, writer));
+                continue;
+            }
+            Outcome::Committed(written, rule, _) if is_own => too_many_wait(rule, Some(written.seq)),
+            outcome => outcome,
+        };
+        if is_own {
             app.counts.answered(&outcome, post.arrived.elapsed());
         }
         match post.answer {
             Answer::Session { id, outbox } => {
                 let frame = match outcome {
-                    Outcome::Written(Written { room, seq, epoch, at_us, repeated, durable, grounds: _ }) => {
+                    Outcome::Written(written) | Outcome::Committed(written, ..) => {
+                        let Written { room, seq, epoch, at_us, repeated, durable, less_than, grounds: _ } = written;
                         let client_id = post.client_id;
-                        ServerFrame::Ack { id, room, client_id, seq, epoch, at_us, repeated, durable, receipt }
+                        ServerFrame::Ack {
+                            id,
+                            room,
+                            client_id,
+                            seq,
+                            epoch,
+                            at_us,
+                            repeated,
+                            durable,
+                            less_than,
+                            receipt,
+                        }
                     }
                     Outcome::Refused { code, message } => ServerFrame::Refused { id, code, message },
                 };
@@ -115,6 +163,7 @@ pub fn answer_all(app: &App, answers: Vec<(Post, Outcome)>) {
         }
     }
     to_servers.send(app);
+    app.held.answer_later(later);
 }
 
 /// A receipt for each answer that is to have one, all signed together.
@@ -152,7 +201,7 @@ fn sign(app: &App, answers: &[(Post, Outcome)]) -> Vec<Option<Box<Signed>>> {
 
 /// What the receipt of an answer states; `None` when it gets none from this server.
 fn statement_of(pool: &str, post: &Post, outcome: &Outcome) -> Option<(Statement, Grounds)> {
-    let Outcome::Written(Written { room, seq, epoch, at_us, durable, grounds, repeated: _ }) = *outcome else {
+    let Outcome::Written(Written { room, seq, epoch, at_us, durable, grounds, .. }) = *outcome else {
         return None;
     };
     let grounds = grounds.filter(|_| post.receipt && !matches!(post.answer, Answer::Server { .. }))?;

@@ -5,6 +5,7 @@ use crate::chat_path::Poster;
 use crate::counts::Counts;
 use crate::error::Error;
 use crate::forward::Forward;
+use crate::held::Held;
 use crate::host_folder::HostFolder;
 use crate::http::SignIns;
 use crate::link::Links;
@@ -81,6 +82,8 @@ pub struct App {
     pub runtime: tokio::runtime::Handle,
     /// Takes posts.
     pub poster: Poster,
+    /// Posts that are written and not durable enough yet.
+    pub held: Held,
     /// Closes gaps and checks access again.
     pub mender: Mender,
     /// Links to other servers.
@@ -133,6 +136,7 @@ impl App {
             reception,
             runtime,
             poster,
+            held: Held::default(),
             mender,
             links: Links::default(),
             forward: Forward::default(),

@@ -5,18 +5,18 @@
 //! is run again, as it stands, before anything newer: the client message ids make that exact. Nothing is shown or acknowledged before the commit
 //! has returned without a warning (promise 1).
 
-use crate::answer::{Answer, Outcome, Written, answer_all};
+use crate::answer::{Answer, Outcome, Written, answer_all, too_many_wait};
 use crate::app::App;
 use crate::canary::Turn;
+use crate::decisions::Decisions;
 use crate::durable;
 use crate::forward::Answers;
 use crate::frame::{self, Frame};
 use crate::room::{Need, Offer};
 use crate::standing::Standing;
-use rules::access::{Deed, Refusal, decide};
+use rules::durability::Rule;
 use rules::id::{Epoch, PrincipalId, RoomId, Seq};
 use rules::receipt::{Durable, Grounds};
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -42,8 +42,8 @@ const FORWARD_PACE: Duration = Duration::from_millis(1);
 const BATCH_BUSY: usize = 4;
 /// A batch of so many posts does not wait for more.
 const BATCH_LARGE: usize = 200;
-/// Users and rooms whose decisions are kept.
-const DECISIONS_MAX: usize = 100_000;
+/// What is taken for a room's rule that is not known.
+const STRICTEST: Rule = Rule::ALL[Rule::ALL.len() - 1];
 /// A batch that PostgreSQL refuses so often for reasons that should pass is written post by post.
 const PASSING_REFUSALS_MAX: u32 = 20;
 
@@ -119,6 +119,12 @@ impl Poster {
         self.slowest_us.fetch_max(post.arrived.elapsed().as_micros() as u64, Ordering::Relaxed);
     }
 
+    /// A post that waited to be durable enough is to be written again.
+    pub fn taken_again(&self, post: &Post) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(post.text.len(), Ordering::Relaxed);
+    }
+
     /// A batch is under way whose oldest post arrived then; `None`: no more.
     fn under_way(&self, oldest: Option<Instant>) {
         let us = oldest.map_or(u64::MAX, |at| at.saturating_duration_since(self.began).as_micros() as u64);
@@ -155,6 +161,10 @@ pub async fn run(app: Arc<App>, mut posts: mpsc::Receiver<Post>, mut turns: mpsc
                 write_all(&app, &mut decisions, Attempt::Again, given_up).await;
                 continue;
             }
+            () = app.held.orphaned() => {
+                write_orphans(&app, &mut decisions).await;
+                continue;
+            }
             Some(turn) = turns.recv() => {
                 // Whoever does not wait any more needs no word.
                 let _ = turn.send(());
@@ -163,6 +173,8 @@ pub async fn run(app: Arc<App>, mut posts: mpsc::Receiver<Post>, mut turns: mpsc
             count = posts.recv_many(&mut batch, BATCH_MAX) => if count == 0 { return },
         }
         gather(&mut posts, &mut batch, earliest).await;
+        // Before anything newer, wherever that is written.
+        write_orphans(&app, &mut decisions).await;
         let busy = batch.len() >= BATCH_BUSY;
         let (forwarded_here, own): (Vec<_>, Vec<_>) =
             batch.drain(..).partition(|post| matches!(post.answer, Answer::Server { .. }));
@@ -187,6 +199,16 @@ pub async fn run(app: Arc<App>, mut posts: mpsc::Receiver<Post>, mut turns: mpsc
     }
 }
 
+/// Write again what an earlier writer has written and was not acknowledged.
+async fn write_orphans(app: &App, decisions: &mut Decisions) {
+    let present = app.standing.borrow().epoch();
+    let posts = present.map(|epoch| app.held.take_orphans(app, epoch)).unwrap_or_default();
+    if !posts.is_empty() {
+        tracing::info!(posts = posts.len(), "posts that waited to be durable enough are looked for at the new writer");
+        write_all(app, decisions, Attempt::Again, posts).await;
+    }
+}
+
 /// Let a batch grow until its time has come, unless it is large already.
 async fn gather(posts: &mut mpsc::Receiver<Post>, batch: &mut Vec<Post>, earliest: Instant) {
     while batch.len() < BATCH_LARGE {
@@ -206,6 +228,11 @@ async fn write_all(app: &App, decisions: &mut Decisions, mut attempt_is: Attempt
             // Its sessions are told where to go, and offer their posts there; calls are told the same.
             return not_active(app, posts);
         };
+        let orphans = app.held.take_orphans(app, store.epoch());
+        if !orphans.is_empty() {
+            attempt_is = Attempt::Again;
+            posts.splice(..0, orphans);
+        }
         match attempt(app, &store, decisions, attempt_is, &mut posts).await {
             Ok(()) => (refusals, attempt_is) = (0, Attempt::First),
             Err(error) if error.is_passing() => {
@@ -225,7 +252,8 @@ async fn write_all(app: &App, decisions: &mut Decisions, mut attempt_is: Attempt
     }
 }
 
-fn not_active(app: &App, posts: Vec<Post>) {
+/// Tell clients and servers that these posts are not written here.
+pub fn not_active(app: &App, posts: Vec<Post>) {
     let message = "this server is not active any more; post it again at an active one".to_owned();
     let mut declined = Answers::default();
     for post in posts {
@@ -298,10 +326,15 @@ async fn attempt(
     let mut refused = Vec::new();
     let mut taken = Vec::with_capacity(posts.len());
     let mut entries = Vec::with_capacity(posts.len());
+    let mut rules = Vec::with_capacity(posts.len());
     for post in std::mem::take(posts) {
         match decisions.of(&post) {
-            Ok(access_version) => {
+            Ok((_, rule)) if !rule.is_default() && !app.held.has_room() => {
+                refused.push((post, too_many_wait(rule, None)));
+            }
+            Ok((access_version, rule)) => {
                 entries.push(new_entry(&post, access_version));
+                rules.push(rule);
                 taken.push(post);
             }
             Err((code, message)) => refused.push((post, Outcome::Refused { code, message })),
@@ -322,9 +355,22 @@ async fn attempt(
     };
     let mut shown = Shown::default();
     let mut written = Vec::with_capacity(taken.len());
-    for ((post, result), version) in taken.into_iter().zip(results).zip(versions) {
+    let (mut later, mut shown_later) = (Vec::new(), Vec::new());
+    for (((post, result), version), rule) in taken.into_iter().zip(results).zip(versions).zip(rules) {
         match result {
             Appended::At { room, seq, epoch, at_us, repeated, evidence } => {
+                // Of another room's rule nothing is known here: it is looked up before the post is acknowledged.
+                let rule = if room == post.room { rule } else { STRICTEST };
+                if !rule.is_default() {
+                    let Evidence { chain, content, nonce, waited_for_standby: _ } = evidence;
+                    let (durable, less_than, grounds) = (Durable::Disk, None, Some(Grounds { chain, content, nonce }));
+                    if !repeated {
+                        shown_later.push((rule, version, entry_of(&post, seq, store.epoch(), at_us)));
+                    }
+                    let written = Written { room, seq, epoch, at_us, repeated, durable, less_than, grounds };
+                    later.push((post, Outcome::Committed(written, rule, store.epoch())));
+                    continue;
+                }
                 if repeated {
                     // It may be of an attempt whose end was not seen, with no one told; its text is the first one's.
                     hint(app, room, seq);
@@ -334,8 +380,8 @@ async fn attempt(
                 }
                 let Evidence { chain, content, nonce, waited_for_standby } = evidence;
                 waited |= waited_for_standby;
-                let (durable, grounds) = (Durable::Disk, Some(Grounds { chain, content, nonce }));
-                written.push((post, Written { room, seq, epoch, at_us, repeated, durable, grounds }));
+                let (durable, less_than, grounds) = (Durable::Disk, None, Some(Grounds { chain, content, nonce }));
+                written.push((post, Written { room, seq, epoch, at_us, repeated, durable, less_than, grounds }));
             }
             Appended::Stale => {
                 decisions.forget(post.room);
@@ -346,6 +392,11 @@ async fn attempt(
     }
     // Before the answers: a server shows what it has forwarded before it acknowledges it.
     shown.tell(app);
+    app.held.show_later(store.epoch(), shown_later);
+    answer_all(app, later);
+    if written.is_empty() {
+        return Ok(());
+    }
     let durable = durable::find_out(app, store, waited).await;
     let answer = |(post, written)| (post, Outcome::Written(Written { durable, ..written }));
     answer_all(app, written.into_iter().map(answer).collect());
@@ -420,107 +471,5 @@ pub fn hint(app: &App, room: RoomId, seq: Seq) {
     if let Some(live) = app.rooms.get(room) {
         let need: Need = live.lock().hint(seq, 0);
         app.mender.ask(room, need);
-    }
-}
-
-/// Decisions on posting, kept with the access version on which they rest. A wrong one does no harm: the transaction
-/// refuses a version that is not the room's own.
-#[derive(Default)]
-struct Decisions {
-    epoch: Option<Epoch>,
-    rooms: HashMap<RoomId, RoomDecisions>,
-    kept: usize,
-}
-
-struct RoomDecisions {
-    access_version: i64,
-    users: HashMap<PrincipalId, Verdict>,
-}
-
-#[derive(Clone, Copy)]
-enum Verdict {
-    May,
-    MayNot(Refusal),
-    MayNotKnow,
-}
-
-impl Decisions {
-    /// Versions of one epoch say nothing about another: a lost tail may have held some.
-    fn begin(&mut self, epoch: Epoch) {
-        if self.epoch != Some(epoch) {
-            *self = Self { epoch: Some(epoch), ..Self::default() };
-        }
-    }
-
-    /// Decide on every pair of author and room that is not known yet.
-    async fn learn(&mut self, store: &Store, posts: &[Post]) -> Result<(), StoreError> {
-        let missing: BTreeSet<(RoomId, PrincipalId)> = posts
-            .iter()
-            .filter(|p| self.rooms.get(&p.room).is_none_or(|room| !room.users.contains_key(&p.author.id)))
-            .map(|p| (p.room, p.author.id))
-            .collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        if self.kept + missing.len() > DECISIONS_MAX {
-            self.rooms.clear();
-            self.kept = 0;
-            return Box::pin(self.learn(store, posts)).await;
-        }
-        let rooms: BTreeSet<RoomId> = missing.iter().map(|(room, _)| *room).collect();
-        let users: BTreeSet<PrincipalId> = missing.iter().map(|(_, user)| *user).collect();
-        let facts = store.facts(&users.into_iter().collect::<Vec<_>>(), &rooms.into_iter().collect::<Vec<_>>()).await?;
-        for (room, user) in missing {
-            self.kept += 1;
-            let (version, verdict) = match (facts.rooms.get(&room), facts.askers.get(&user)) {
-                (Some(room), Some(asker)) => {
-                    let verdict = match decide(asker, &room.access, Deed::Post) {
-                        Ok(()) => Verdict::May,
-                        Err(_) if decide(asker, &room.access, Deed::Find).is_err() => Verdict::MayNotKnow,
-                        Err(refusal) => Verdict::MayNot(refusal),
-                    };
-                    (room.access_version, verdict)
-                }
-                _ => (0, Verdict::MayNotKnow),
-            };
-            let known = self
-                .rooms
-                .entry(room)
-                .or_insert_with(|| RoomDecisions { access_version: version, users: HashMap::new() });
-            if known.access_version != version {
-                *known = RoomDecisions { access_version: version, users: HashMap::new() };
-            }
-            known.users.insert(user, verdict);
-        }
-        Ok(())
-    }
-
-    /// The access version on which the post may be written, or why it is refused.
-    fn of(&mut self, post: &Post) -> Result<i64, (RefusalCode, String)> {
-        let room = post.room;
-        let known = self.rooms.get_mut(&room);
-        let verdict = known.as_ref().and_then(|known| known.users.get(&post.author.id).copied());
-        let verdict = match (known, verdict) {
-            (Some(known), Some(Verdict::May)) => return Ok(known.access_version),
-            // A refusal is not kept: the next attempt asks again.
-            (Some(known), Some(verdict)) => {
-                known.users.remove(&post.author.id);
-                verdict
-            }
-            // Pushed out by another pair's newer version in the same round: stale, so it is asked again.
-            _ => return Ok(-1),
-        };
-        match verdict {
-            Verdict::MayNot(refusal) => Err((RefusalCode::Forbidden, format!("post to room {room}: {refusal}"))),
-            Verdict::May | Verdict::MayNotKnow => {
-                Err((RefusalCode::NotFound, format!("there is no room {room} that you may post to")))
-            }
-        }
-    }
-
-    fn forget(&mut self, room: RoomId) {
-        if let Some(known) = self.rooms.remove(&room) {
-            self.kept = self.kept.saturating_sub(known.users.len());
-        }
     }
 }

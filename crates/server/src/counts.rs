@@ -42,6 +42,8 @@ impl Counts {
         let count = match outcome {
             Outcome::Written(Written { repeated: false, .. }) => &self.written,
             Outcome::Written(Written { repeated: true, .. }) => &self.repeated,
+            // It is counted when it is acknowledged.
+            Outcome::Committed(..) => return,
             Outcome::Refused { .. } => &self.refused,
         };
         count.fetch_add(1, Ordering::Relaxed);

@@ -99,6 +99,7 @@ pub async fn report(app: Arc<App>) {
                 writes_as,
                 sessions: app.sessions(),
                 waiting_posts: app.poster.waiting(),
+                held: app.held.report(),
                 record_version: app.view().record.as_ref().map_or(0, |r| r.version),
                 canaries: app.canaries.report(),
                 age_ms: 0,

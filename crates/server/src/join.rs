@@ -6,6 +6,7 @@ use crate::app::App;
 use crate::frame::{encode, encode_entry, entry_of};
 use crate::room::{Admission, Member, Need, Offer, Room};
 use crate::session::Who;
+use crate::visible;
 use rules::access::{Deed, Refusal, decide};
 use rules::id::{Epoch, RoomId, Seq};
 use std::sync::Arc;
@@ -95,7 +96,7 @@ async fn attempt(
     progress: &mut Progress,
 ) -> Result<(), Stop> {
     match progress.has {
-        None => answer(app, who, request, progress).await?,
+        None => answer(app, store, who, request, progress).await?,
         // Part was delivered under an epoch that is over: the client resumes from its cursor and hears of a rewind.
         Some((_, epoch)) if epoch != store.epoch() => {
             who.outbox.resume();
@@ -107,7 +108,7 @@ async fn attempt(
 }
 
 /// Decide and answer `joined`.
-async fn answer(app: &App, who: &Who, request: &Request, progress: &mut Progress) -> Result<(), Stop> {
+async fn answer(app: &App, store: &Store, who: &Who, request: &Request, progress: &mut Progress) -> Result<(), Stop> {
     let since = request.after.map(|cursor| cursor.epoch);
     let decided = app.reception.decide(who.author.id, request.room, since).await.map_err(|_| Stop::Failed(None))?;
     let facts = match decide_on(&decided.facts, who, request.room) {
@@ -117,7 +118,11 @@ async fn answer(app: &App, who: &Who, request: &Request, progress: &mut Progress
             return Err(Stop::Told);
         }
     };
-    let head = facts.last_seq;
+    let head = if facts.durability.waits() {
+        visible::shown(app, store, request.room, facts.last_seq).await?.unwrap_or(facts.last_seq)
+    } else {
+        facts.last_seq
+    };
     let (has, rewound_from) = match request.after {
         Some(cursor) => {
             let starts = decided.starts.get(&request.room).map(Vec::as_slice).unwrap_or_default();
@@ -221,7 +226,7 @@ async fn catch_up(
                 let page = {
                     // Never closed, so there is always a turn.
                     let _turn = app.reception.pages.acquire().await;
-                    store.page(id, Bound::After(has), PAGE).await?
+                    visible::page(app, store, id, Bound::After(has), PAGE).await?
                 };
                 if page.access_version > progress.decided {
                     decide_again(store, who, id, progress).await?;

@@ -4,6 +4,7 @@
 use crate::app::App;
 use crate::frame;
 use crate::room::{Need, Offer, Room};
+use crate::visible;
 use rules::access::{Deed, decide};
 use rules::id::{Epoch, PrincipalId, RoomId};
 use std::collections::BTreeSet;
@@ -136,7 +137,7 @@ async fn mend(app: &App, store: &Store, id: RoomId, check: bool) -> Result<(), S
     }
     loop {
         let Some(delivered) = room.lock().delivered() else { return Ok(()) };
-        let page = store.page(id, Bound::After(delivered), PAGE).await?;
+        let page = visible::page(app, store, id, Bound::After(delivered), PAGE).await?;
         if page.access_version > room.lock().checked() {
             check_access(store, id, &room).await?;
         }

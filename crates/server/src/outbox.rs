@@ -133,6 +133,11 @@ impl Outbox {
         }
     }
 
+    /// Whether nothing more is taken: the session is over, or is to resume.
+    pub fn is_over(&self) -> bool {
+        self.is_told() || self.waiting().closed
+    }
+
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.0.waiting.lock().expect("no code panics while it holds an outbox")
     }

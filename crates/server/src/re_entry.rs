@@ -101,7 +101,7 @@ async fn enter_tail(app: &App, store: &Store, tail: &str) -> Result<Went, StoreE
         let decided = decide_chunk(store, &chunk).await?;
         match store.re_enter(&chunk, &decided.reasons, &decided.versions).await {
             Ok(ReEntered::Done { outcomes, at_us }) => {
-                show_chunk(app, store, &chunk, &decided.versions, (outcomes, at_us));
+                show_chunk(app, store, &chunk, &decided, (outcomes, at_us));
             }
             // Decided again, on newer facts.
             Ok(ReEntered::Stale) => {}
@@ -131,6 +131,8 @@ struct Decided {
     reasons: Vec<Option<String>>,
     /// The rooms that exist, and the access versions on which that rests.
     versions: BTreeMap<RoomId, i64>,
+    /// Those of the rooms whose posts wait to be durable enough, late arrivals too.
+    waits: BTreeSet<RoomId>,
 }
 
 async fn decide_chunk(store: &Store, chunk: &TailChunk) -> Result<Decided, StoreError> {
@@ -142,6 +144,7 @@ async fn decide_chunk(store: &Store, chunk: &TailChunk) -> Result<Decided, Store
     Ok(Decided {
         reasons: decide_late(&entries, &late_facts(&facts, chunk)).into_iter().map(reason).collect(),
         versions: facts.rooms.iter().map(|(id, room)| (*id, room.access_version)).collect(),
+        waits: facts.rooms.iter().filter(|(_, room)| room.durability.waits()).map(|(id, _)| *id).collect(),
     })
 }
 
@@ -152,12 +155,12 @@ fn late_facts(facts: &Facts, chunk: &TailChunk) -> LateFacts {
 }
 
 /// Show what was entered to those who are there. What is about another entry is read from the database, which knows the
-/// number that its target has now.
+/// number that its target has now; so is what may not be shown yet.
 fn show_chunk(
     app: &App,
     store: &Store,
     chunk: &TailChunk,
-    versions: &BTreeMap<RoomId, i64>,
+    Decided { versions, waits, .. }: &Decided,
     (outcomes, at_us): (Vec<LateOutcome>, i64),
 ) {
     let mut shown = Shown::default();
@@ -166,7 +169,7 @@ fn show_chunk(
         let LateOutcome::Entered(seq) = outcome else { continue };
         let LateEntry { room, kind, .. } = row.entry;
         match (kind, versions.get(&room)) {
-            (LateKind::Post, Some(version)) => {
+            (LateKind::Post, Some(version)) if !waits.contains(&room) => {
                 shown.show(app, (room, seq, epoch), *version, || entry_of(row, seq, epoch, at_us));
             }
             _ => hint(app, room, seq),

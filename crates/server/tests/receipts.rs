@@ -24,7 +24,9 @@ async fn receipt(person: &mut Person, room: RoomId, client_id: Uuid, text: &str)
 }
 
 fn receipt_of(frame: &ServerFrame, request: u64) -> Option<Receipt> {
-    let ServerFrame::Ack { id, room, client_id, seq, epoch, at_us, repeated: _, durable, receipt } = frame else {
+    let ServerFrame::Ack { id, room, client_id, seq, epoch, at_us, repeated: _, durable, less_than: _, receipt } =
+        frame
+    else {
         return None;
     };
     let signed = receipt.as_deref().cloned().filter(|_| *id == request)?;

@@ -63,6 +63,48 @@ fn a_tail_that_never_left_the_lost_site_is_announced_and_listed() {
 }
 
 #[test]
+fn what_waits_for_both_sites_is_not_in_what_a_failover_loses() {
+    let lab = Lab::up();
+    lab.until_normal();
+    let replay = lab.replay(&[]);
+    lab.ok(&["category", "change", "Replays", "--durability", "both-sites", "--when-unavailable", "wait"]);
+    replay.until_acknowledged(&lab, 10);
+    // Line and share out of reach: posts are written at site 1, and wait.
+    lab.ok(&["lab", "link", "down"]);
+    let share = lab.dir.join("share");
+    std::fs::rename(&share, lab.dir.join("share.away")).unwrap();
+    let held = |lab: &Lab| {
+        let status = lab.cli(&["pool", "status"]).stdout;
+        status.lines().any(|line| line.contains("are not acknowledged, the oldest for"))
+    };
+    lab.until("posts wait, and pool status says so", held);
+    let before = replay.acknowledged().len();
+    lab.until("more of them wait", |lab| {
+        let reports = lab.status()["reports"].clone();
+        let servers =
+            reports.as_array().into_iter().flatten().flat_map(|r| r["servers"].as_object().into_iter().flatten());
+        servers.filter_map(|(_, s)| s["held"]["oldest_ms"].as_u64()).max() > Some(2_000)
+    });
+    assert_eq!(replay.acknowledged().len(), before, "nothing is acknowledged that the other site lacks");
+    lab.ok(&["lab", "kill", "site-1"]);
+    std::fs::rename(lab.dir.join("share.away"), &share).unwrap();
+
+    let said = lab.cli(&["failover", "--yes"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    // With one site left both sites cannot be had: it is said, and it is an administrator's to decide.
+    lab.until("posts wait at site 2 for a second site", |lab| {
+        lab.cli(&["pool", "status"]).stdout.contains("waiting for a second site")
+    });
+    lab.ok(&["category", "change", "Replays", "--when-unavailable", "acknowledge-as-less"]);
+    replay.until_epoch(&lab, 2);
+    replay.until_acknowledged(&lab, 20);
+    let ledger = replay.end();
+    let audit = lab.audit(&ledger);
+    let (_, rewound) = assert_clean(&audit);
+    assert_eq!(rewound, 0, "{}", audit.all());
+}
+
+#[test]
 fn a_failover_is_refused_while_site_1_lives() {
     let lab = Lab::up();
     let before = lab.record();

@@ -6,6 +6,7 @@
 use crate::connection::Store;
 use crate::error::StoreError;
 use rules::access::{Asker, Privacy, Role, RoomAccess, RoomKind};
+use rules::durability::Rule;
 use rules::id::{CategoryId, Epoch, PrincipalId, RoomId, Seq};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -28,6 +29,8 @@ pub struct RoomFacts {
     pub last_seq: Seq,
     /// Epoch of its newest entry.
     pub last_epoch: Epoch,
+    /// What acknowledgements in it wait for, as its category says.
+    pub durability: Rule,
     /// What decides. Lists hold only principals that the askers are affiliated with.
     pub access: RoomAccess,
 }
@@ -58,7 +61,7 @@ pub(crate) const AFFILIATIONS: &str = "WITH RECURSIVE affiliation (principal, ho
     FROM affiliation a JOIN standfast.principals p ON p.id = a.principal GROUP BY p.id";
 
 const SELECT_ROOM: &str = "SELECT r.id, r.name, r.category, c.name, r.description, r.privacy, r.kind, r.disabled,
-        h.access_version, h.last_seq, h.last_epoch
+        h.access_version, h.last_seq, h.last_epoch, h.durability
     FROM standfast.rooms r JOIN standfast.categories c ON c.id = r.category
     JOIN standfast.room_heads h ON h.room = r.id";
 
@@ -168,6 +171,7 @@ fn room_of(row: &tokio_postgres::Row) -> RoomFacts {
         access_version: row.get(8),
         last_seq: Seq(row.get(9)),
         last_epoch: Epoch(row.get(10)),
+        durability: Rule::of_code(row.get(11)),
         access: RoomAccess {
             privacy,
             kind,

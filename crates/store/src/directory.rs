@@ -10,7 +10,8 @@ use crate::journal::note;
 use crate::principals::{fold, principals_named};
 use rules::access::{Asker, Deed, Privacy, Refusal, Role, RoomAccess, RoomKind, decide, may_create_room, may_hold};
 use rules::change::{Change, Lists, Named, Roles};
-use rules::id::{CategoryId, PrincipalId, RoomId};
+use rules::durability::{Durability, Rule, WhenUnavailable};
+use rules::id::{CategoryId, Epoch, PrincipalId, RoomId};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::Transaction;
 
@@ -41,6 +42,21 @@ pub struct CategoryRow {
     pub description: String,
     /// Its lists.
     pub lists: CategoryLists,
+    /// What acknowledgements in its rooms wait for.
+    pub durability: Rule,
+}
+
+/// Changes to a category.
+#[derive(Clone, Debug, Default)]
+pub struct CategoryPatch {
+    /// Names to put on lists.
+    pub add: CategoryLists,
+    /// Names to take off lists.
+    pub remove: CategoryLists,
+    /// What acknowledgements wait for from now on; what is left out stays.
+    pub durability: Option<Durability>,
+    /// What happens when that cannot be had from now on.
+    pub when_unavailable: Option<WhenUnavailable>,
 }
 
 /// A room to be created.
@@ -80,36 +96,37 @@ impl Store {
         name: &str,
         description: &str,
         lists: &CategoryLists,
+        durability: Rule,
         actor: PrincipalId,
     ) -> Result<CategoryId, StoreError> {
         self.write_tx("create a category", async |tx: &Transaction<'_>| {
             take_node_name(tx, name).await?;
             let row = tx
                 .query_one(
-                    "INSERT INTO standfast.categories (name, folded, description) VALUES ($1, $2, $3) RETURNING id",
-                    &[&name, &fold(name), &description],
+                    "INSERT INTO standfast.categories (name, folded, description, durability)
+                     VALUES ($1, $2, $3, $4) RETURNING id",
+                    &[&name, &fold(name), &description, &durability.code()],
                 )
                 .await?;
             let category = Named { id: CategoryId(row.get(0)), name: name.to_owned() };
             let id = category.id;
             let lists = add_to_lists(tx, id.0, lists).await?;
-            let change = Change::CategoryCreated { category, description: description.to_owned(), lists };
+            let change = Change::CategoryCreated { category, description: description.to_owned(), lists, durability };
             note(tx, self.epoch(), actor, &[change]).await?;
             Ok(id)
         })
         .await
     }
 
-    /// Change a category's lists, in the name of `actor`. Returns its rooms: access to each may have changed.
+    /// Change a category, in the name of `actor`. Returns its rooms: access to each may have changed.
     pub async fn change_category(
         &self,
         category: CategoryId,
-        add: &CategoryLists,
-        remove: &CategoryLists,
+        patch: &CategoryPatch,
         actor: PrincipalId,
     ) -> Result<Vec<RoomId>, StoreError> {
         self.write_tx("change a category", async |tx: &Transaction<'_>| {
-            let lock = "SELECT name FROM standfast.categories WHERE id = $1 FOR UPDATE";
+            let lock = "SELECT name, durability FROM standfast.categories WHERE id = $1 FOR UPDATE";
             let Some(row) = tx.query_opt(lock, &[&category.0]).await? else {
                 return Err(StoreError::NotFound(format!("there is no category {category}")).into());
             };
@@ -117,9 +134,18 @@ impl Store {
             let rows = tx.query("SELECT id FROM standfast.rooms WHERE category = $1", &[&category.0]).await?;
             let rooms: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
             tx.execute("SELECT standfast.touch_access($1)", &[&rooms]).await?;
-            let remove = remove_from_lists(tx, category.0, remove).await?;
-            let add = add_to_lists(tx, category.0, add).await?;
-            let change = Change::CategoryChanged { category: named, add, remove };
+            let remove = remove_from_lists(tx, category.0, &patch.remove).await?;
+            let add = add_to_lists(tx, category.0, &patch.add).await?;
+            let before = Rule::of_code(row.get(1));
+            let rule = Rule {
+                durability: patch.durability.unwrap_or(before.durability),
+                when_unavailable: patch.when_unavailable.unwrap_or(before.when_unavailable),
+            };
+            let durability = (rule != before).then_some(rule);
+            if let Some(rule) = durability {
+                set_durability(tx, category, rule).await?;
+            }
+            let change = Change::CategoryChanged { category: named, add, remove, durability };
             if !change.touched().is_empty() {
                 note(tx, self.epoch(), actor, &[change]).await?;
             }
@@ -134,7 +160,7 @@ impl Store {
             .reader()
             .read(
                 "list the categories",
-                "SELECT c.id, c.name, c.description, l.list, p.name
+                "SELECT c.id, c.name, c.description, l.list, p.name, c.durability
                  FROM standfast.categories c
                  LEFT JOIN standfast.category_entries l ON l.category = c.id
                  LEFT JOIN standfast.principals p ON p.id = l.principal ORDER BY c.folded, l.list, p.folded",
@@ -145,8 +171,8 @@ impl Store {
         for row in rows {
             let id = CategoryId(row.get(0));
             if categories.last().is_none_or(|last| last.id != id) {
-                let lists = CategoryLists::default();
-                categories.push(CategoryRow { id, name: row.get(1), description: row.get(2), lists });
+                let (lists, durability) = (CategoryLists::default(), Rule::of_code(row.get(5)));
+                categories.push(CategoryRow { id, name: row.get(1), description: row.get(2), lists, durability });
             }
             let (Some(category), Some(list), Some(name)) =
                 (categories.last_mut(), row.get::<_, Option<&str>>(3), row.get::<_, Option<String>>(4))
@@ -185,8 +211,7 @@ impl Store {
                 )
                 .await?;
             let id: i64 = row.get(0);
-            tx.execute("INSERT INTO standfast.room_heads (room, last_epoch) VALUES ($1, $2)", &[&id, &self.epoch().0])
-                .await?;
+            insert_head(tx, id, category, self.epoch()).await?;
             let mut access = RoomAccess {
                 privacy: room.privacy,
                 kind: room.kind,
@@ -278,6 +303,20 @@ impl Store {
         }
         Ok(lists)
     }
+}
+
+/// Set what acknowledgements in a category's rooms wait for.
+pub(crate) async fn set_durability(tx: &Transaction<'_>, category: CategoryId, rule: Rule) -> Result<(), TxError> {
+    tx.execute("SELECT standfast.set_durability($1, $2)", &[&category.0, &rule.code()]).await?;
+    Ok(())
+}
+
+/// The head of a room that is being created.
+pub(crate) async fn insert_head(tx: &Transaction<'_>, room: i64, category: i64, epoch: Epoch) -> Result<(), TxError> {
+    let head = "INSERT INTO standfast.room_heads (room, last_epoch, durability)
+         SELECT $1, $2, c.durability FROM standfast.categories c WHERE c.id = $3";
+    tx.execute(head, &[&room, &epoch.0, &category]).await?;
+    Ok(())
 }
 
 fn numbers(principals: &[Named<PrincipalId>]) -> Vec<i64> {

@@ -2,6 +2,7 @@
 
 use crate::connection::Store;
 use crate::error::StoreError;
+use rules::durability::Rule;
 use rules::id::{Epoch, RoomId, Seq};
 use std::collections::HashMap;
 use tokio_postgres::Row;
@@ -107,6 +108,8 @@ pub struct RoomHead {
     pub last_epoch: Epoch,
     /// Version of everything that decides about access to it.
     pub access_version: i64,
+    /// What acknowledgements in it wait for.
+    pub durability: Rule,
 }
 
 /// Heads of several rooms.
@@ -146,6 +149,7 @@ fn head_of(row: &Row) -> RoomHead {
         last_seq: Seq(row.get(1)),
         last_epoch: Epoch(row.get(2)),
         access_version: row.get(3),
+        durability: Rule::of_code(row.get(4)),
     }
 }
 
@@ -226,7 +230,8 @@ impl Store {
     }
 }
 
-const HEADS: &str = "SELECT room, last_seq, last_epoch, access_version FROM standfast.room_heads WHERE room = ANY ($1)";
+const HEADS: &str = "SELECT room, last_seq, last_epoch, access_version, durability FROM standfast.room_heads
+    WHERE room = ANY ($1)";
 
 fn after() -> &'static str {
     static SQL: std::sync::LazyLock<String> =

@@ -3,10 +3,13 @@
 
 use crate::access::{AFFILIATIONS, kind_text, privacy_text};
 use crate::connection::{Store, TxError};
-use crate::directory::{access_of, by_column, delete_roles, insert_roles, lists_of, take_node_name};
+use crate::directory::{
+    access_of, by_column, delete_roles, insert_head, insert_roles, lists_of, set_durability, take_node_name,
+};
 use crate::error::StoreError;
 use crate::principals::fold;
 use rules::change::{Change, ChangeFacts, LeftOut, Lists, Named, Roles, Touched, Verdict, decide_change};
+use rules::durability::Rule;
 use rules::id::{CategoryId, PrincipalId, RoomId};
 use std::collections::BTreeSet;
 use tokio_postgres::Transaction;
@@ -117,14 +120,15 @@ impl Store {
                      SELECT $1, m FROM unnest($2::bigint[]) m ON CONFLICT DO NOTHING";
                 tx.execute(insert, &[&group.id.0, &with(members)]).await?;
             }
-            Change::CategoryCreated { category, description, lists } => {
+            Change::CategoryCreated { category, description, lists, durability } => {
                 take_node_name(tx, &category.name).await?;
-                let insert = "INSERT INTO standfast.categories (id, name, folded, description) VALUES ($1, $2, $3, $4)";
+                let insert = "INSERT INTO standfast.categories (id, name, folded, description, durability)
+                     VALUES ($1, $2, $3, $4, $5)";
                 let (id, folded) = (category.id.0, fold(&category.name));
-                tx.execute(insert, &[&id, &category.name, &folded, description]).await?;
+                tx.execute(insert, &[&id, &category.name, &folded, description, &durability.code()]).await?;
                 put_on_lists(tx, category.id, lists, with).await?;
             }
-            Change::CategoryChanged { category, add, remove } => {
+            Change::CategoryChanged { category, add, remove, durability } => {
                 let of = tx.query("SELECT id FROM standfast.rooms WHERE category = $1", &[&category.id.0]).await?;
                 let of: Vec<i64> = of.iter().map(|row| row.get(0)).collect();
                 tx.execute("SELECT standfast.touch_access($1)", &[&of]).await?;
@@ -136,6 +140,9 @@ impl Store {
                     tx.execute(delete, &[&category.id.0, &list, &gone]).await?;
                 }
                 put_on_lists(tx, category.id, add, with).await?;
+                if let Some(rule) = durability {
+                    set_durability(tx, category.id, *rule).await?;
+                }
             }
             Change::RoomCreated { room, category, description, privacy, room_kind, roles } => {
                 take_node_name(tx, &room.name).await?;
@@ -145,8 +152,7 @@ impl Store {
                 let values: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
                     [&room.id.0, &room.name, &folded, &category.id.0, description, &privacy, &kind];
                 tx.execute(insert, &values).await?;
-                let head = "INSERT INTO standfast.room_heads (room, last_epoch) VALUES ($1, $2)";
-                tx.execute(head, &[&room.id.0, &self.epoch().0]).await?;
+                insert_head(tx, room.id.0, category.id.0, self.epoch()).await?;
                 // Who saw what was written in it is told, as in any room, that history went on without that.
                 let starts = "INSERT INTO standfast.epoch_starts (room, epoch, last_seq)
                      SELECT $1, e.epoch, 0 FROM standfast.epochs e WHERE e.epoch >= $2";
@@ -182,9 +188,10 @@ async fn facts(tx: &Transaction<'_>, change: &Change, left_by: i64) -> Result<Ch
     };
     let mut facts = ChangeFacts::default();
     if let Some(CategoryId(id)) = category {
-        let lock = "SELECT 1 FROM standfast.categories WHERE id = $1 FOR UPDATE";
-        if tx.query_opt(lock, &[&id]).await?.is_some() {
+        let lock = "SELECT durability FROM standfast.categories WHERE id = $1 FOR UPDATE";
+        if let Some(row) = tx.query_opt(lock, &[&id]).await? {
             facts.category = Some(lists_of(tx, id).await?);
+            facts.durability = Rule::of_code(row.get(0));
         }
     }
     if let Some(room) = room {

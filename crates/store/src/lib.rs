@@ -22,6 +22,7 @@ pub mod left_behind;
 mod migrate;
 mod password;
 mod principals;
+mod shown;
 mod tail;
 mod tail_list;
 mod tls;
@@ -31,14 +32,15 @@ pub mod whole;
 pub use access::{Facts, RoomFacts};
 pub use append::{Appended, Attempt, Batch, BatchResult, Evidence, NewEntry};
 pub use connection::{Store, Target};
-pub use directory::{CategoryLists, CategoryRow, NewRoomRow, RoomPatch};
+pub use directory::{CategoryLists, CategoryPatch, CategoryRow, NewRoomRow, RoomPatch};
 pub use error::StoreError;
 pub use evidence::LoggedPage;
-pub use flushed::Flushed;
+pub use flushed::{Flushed, Standbys};
 pub use history::{Bound, EntryKind, EntryRow, Heads, LateRow, LogPage, RoomHead};
 pub use migrate::FirstAdministrator;
 pub use password::{Passwords, WAITING_MAX as PASSWORDS_WAITING_MAX};
 pub use principals::{NewUserRow, UserRow};
+pub use shown::{RoomMark, ShownMarks};
 pub use tail::{
     LateOutcome, REASONS_MAX, ReEntered, RefusedRow, ReturnedRoomRow, TailChunk, TailEntryRow, TailNotice, TailsState,
 };

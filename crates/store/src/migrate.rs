@@ -16,6 +16,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (3, include_str!("../migrations/0003_changes.sql")),
     (4, include_str!("../migrations/0004_canaries.sql")),
     (5, include_str!("../migrations/0005_chain.sql")),
+    (6, include_str!("../migrations/0006_durability.sql")),
 ];
 
 /// The user that a new pool begins with.

@@ -4,6 +4,7 @@
 
 mod support;
 
+use rules::durability::Rule;
 use rules::id::{Epoch, PrincipalId, RoomId, Seq};
 use std::sync::Arc;
 use store::{Appended, Attempt, Batch, Bound, CategoryLists, EntryKind, NewEntry, NewRoomRow, Store, StoreError};
@@ -22,7 +23,7 @@ async fn place(rooms: usize) -> Place {
     let store = postgres.open("server-1", 1).await.unwrap();
     let admin = store.user("Admin").await.unwrap().unwrap().id;
     let lists = CategoryLists { allowed: vec!["everyone".to_owned()], ..CategoryLists::default() };
-    store.create_category("Staff", "", &lists, admin).await.unwrap();
+    store.create_category("Staff", "", &lists, Rule::default(), admin).await.unwrap();
     let mut ids = Vec::new();
     for n in 0..rooms {
         ids.push(store.create_room(&room(&format!("room {n}")), admin).await.unwrap());

@@ -5,6 +5,7 @@
 mod support;
 
 use rules::chain::{Bytes, chain_start, content_digest};
+use rules::durability::Rule;
 use rules::id::{PrincipalId, RoomId, Seq};
 use rules::verify::{Differs, chain_at};
 use store::{Appended, Attempt, Batch, CategoryLists, EntryKind, Evidence, NewEntry, NewRoomRow, Store};
@@ -24,7 +25,7 @@ async fn place() -> Place {
     let store = postgres.open("server-1", 1).await.unwrap();
     let admin = store.user("admin").await.unwrap().unwrap().id;
     let lists = CategoryLists { allowed: vec!["everyone".to_owned()], ..CategoryLists::default() };
-    store.create_category("Staff", "", &lists, admin).await.unwrap();
+    store.create_category("Staff", "", &lists, Rule::default(), admin).await.unwrap();
     let row = NewRoomRow {
         name: "tea".to_owned(),
         category: "staff".to_owned(),

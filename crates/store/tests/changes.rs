@@ -5,10 +5,14 @@
 mod support;
 
 use rules::access::{Privacy, Role, RoomKind};
+use rules::durability::Rule;
 use rules::history::parting;
 use rules::id::{CategoryId, Epoch, PrincipalId, RoomId, Seq};
 use store::left_behind::{self, Keeping, TailHead, TailSize};
-use store::{Attempt, Batch, CategoryLists, EntryKind, NewEntry, NewRoomRow, NewUserRow, RoomPatch, Store, TailPart};
+use store::{
+    Attempt, Batch, CategoryLists, CategoryPatch, EntryKind, NewEntry, NewRoomRow, NewUserRow, RoomPatch, Store,
+    TailPart,
+};
 use support::Postgres;
 use uuid::Uuid;
 
@@ -24,6 +28,10 @@ struct Site {
 fn lists(allowed: &[&str], denied: &[&str]) -> CategoryLists {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     CategoryLists { allowed: names(allowed), denied: names(denied), creators: Vec::new() }
+}
+
+fn patch(add: CategoryLists, remove: CategoryLists) -> CategoryPatch {
+    CategoryPatch { add, remove, ..CategoryPatch::default() }
 }
 
 fn user(name: &str, password_hash: Option<&str>) -> NewUserRow {
@@ -53,7 +61,8 @@ impl Site {
         for name in ["ines", "mara"] {
             store.create_user(&user(name, None), admin).await.unwrap();
         }
-        let staff = store.create_category("Staff", "", &lists(&["everyone"], &[]), admin).await.unwrap();
+        let staff =
+            store.create_category("Staff", "", &lists(&["everyone"], &[]), Rule::default(), admin).await.unwrap();
         let pier = store.create_room(&room("Pier", &["ines"]), admin).await.unwrap();
         Self { postgres, store, admin, staff, pier }
     }
@@ -117,7 +126,7 @@ async fn every_change_is_in_the_journal_and_an_epoch_notes_where_it_begins() {
     let mut site = Site::new().await;
     let (store, admin) = (&site.store, site.admin);
     store.create_group("watch", &["ines".to_owned()], admin).await.unwrap();
-    store.change_category(site.staff, &lists(&[], &["mara"]), &CategoryLists::default(), admin).await.unwrap();
+    store.change_category(site.staff, &patch(lists(&[], &["mara"]), CategoryLists::default()), admin).await.unwrap();
     store.change_room(site.pier, &add(Role::Manager, "ines"), admin).await.unwrap();
     // What was refused, and what changes nothing, is not in it.
     store.create_user(&user("Ines", None), admin).await.unwrap_err();
@@ -159,7 +168,7 @@ async fn what_a_lost_site_changed_is_made_again_once_with_its_numbers() {
     lost.store.create_group("night", &["zoe".to_owned()], lost.admin).await.unwrap();
     let dock = lost.store.create_room(&room("Dock", &["night"]), lost.admin).await.unwrap();
     lost.store
-        .change_category(lost.staff, &lists(&[], &["mara"]), &CategoryLists::default(), lost.admin)
+        .change_category(lost.staff, &patch(lists(&[], &["mara"]), CategoryLists::default()), lost.admin)
         .await
         .unwrap();
     let post = NewEntry {
@@ -215,7 +224,7 @@ async fn what_was_decided_since_stands() {
     lost.store.change_room(lost.pier, &add(Role::Manager, "ines"), lost.admin).await.unwrap();
     lost.store.create_room(&room("Dock", &["mara"]), lost.admin).await.unwrap();
     lost.store
-        .change_category(lost.staff, &lists(&[], &["ines"]), &CategoryLists::default(), lost.admin)
+        .change_category(lost.staff, &patch(lists(&[], &["ines"]), CategoryLists::default()), lost.admin)
         .await
         .unwrap();
     lost.store.create_user(&user("zoe", None), lost.admin).await.unwrap();
@@ -223,7 +232,7 @@ async fn what_was_decided_since_stands() {
     let (store, admin) = (&present.store, present.admin);
     let remove = RoomPatch { remove: vec![(Role::Manager, vec!["ines".to_owned()])], ..RoomPatch::default() };
     store.change_room(present.pier, &remove, admin).await.unwrap();
-    store.change_category(present.staff, &lists(&[], &["mara"]), &lists(&[], &["ines"]), admin).await.unwrap();
+    store.change_category(present.staff, &patch(lists(&[], &["mara"]), lists(&[], &["ines"])), admin).await.unwrap();
     let other = store.create_user(&user("zoe", None), admin).await.unwrap();
 
     let became = present.take_home(&lost, "s1a").await;

@@ -4,6 +4,7 @@
 
 mod support;
 
+use rules::durability::Rule;
 use rules::id::{Epoch, PrincipalId, RoomId, Seq};
 use rules::late::Target;
 use std::collections::BTreeMap;
@@ -31,7 +32,7 @@ async fn place() -> Place {
     let admin = before.user("admin").await.unwrap().unwrap().id;
     let ada = before.create_user(&user, admin).await.unwrap();
     let lists = CategoryLists { allowed: vec!["everyone".to_owned()], ..CategoryLists::default() };
-    before.create_category("Staff", "", &lists, admin).await.unwrap();
+    before.create_category("Staff", "", &lists, Rule::default(), admin).await.unwrap();
     let room = before
         .create_room(
             &NewRoomRow {

@@ -5,6 +5,7 @@
 //! carries it back. A client that resumes joins each room with the cursor of the last entry that it has.
 
 use crate::receipt::Signed;
+use rules::durability::Durability;
 use rules::id::{Epoch, RoomId, Seq};
 use rules::receipt::Durable;
 use serde::{Deserialize, Serialize};
@@ -137,7 +138,8 @@ pub enum ServerFrame {
         /// Which room.
         room: RoomId,
     },
-    /// Answer to `post`: durable on the principal, and on the mirror while the pair is synchronised.
+    /// Answer to `post`: durable on the principal, and on the mirror while the pair is synchronised, or as the room's category
+    /// asks for.
     Ack {
         /// The request's id.
         id: u64,
@@ -157,9 +159,26 @@ pub enum ServerFrame {
         /// Where it is durable by now, as far as that is known: it may be durable in more places.
         #[serde(default)]
         durable: Durable,
+        /// Set when that is less than the room's category asks for: what it asks for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        less_than: Option<Durability>,
         /// The receipt, if `hello` asked for them. A repetition gets a fresh one of the same entry.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         receipt: Option<Box<Signed>>,
+    },
+    /// A post is written and is not durable yet as the room's category asks for: it is neither acknowledged nor shown to anybody.
+    /// Its `ack` follows by itself. Comes again when the reason changes.
+    PostWaits {
+        /// The request's id.
+        id: u64,
+        /// Which room.
+        room: RoomId,
+        /// The client message id.
+        client_id: Uuid,
+        /// What it waits for.
+        durability: Durability,
+        /// For people.
+        reason: String,
     },
     /// A request that was not carried out; nothing was changed by it.
     Refused {

@@ -6,6 +6,7 @@
 use crate::chat::{Entry, RefusalCode, ServerAddress};
 use crate::receipt::Receipt;
 use rules::access::{Privacy, Role, RoomKind};
+use rules::durability::{Durability, WhenUnavailable};
 use rules::id::{CategoryId, Epoch, RoomId, Seq};
 use rules::receipt::Durable;
 use serde::{Deserialize, Serialize};
@@ -96,7 +97,7 @@ pub struct NewGroup {
 }
 
 /// `POST /v1/categories` (administrators)
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewCategory {
     /// Unique among categories and rooms.
@@ -113,6 +114,14 @@ pub struct NewCategory {
     /// Who may create rooms.
     #[serde(default)]
     pub creators: Vec<String>,
+    /// What an acknowledgement in its rooms waits for: `mirror` (when left out) or `both_sites`.
+    #[serde(default)]
+    #[schema(value_type = String)]
+    pub durability: Durability,
+    /// When that cannot be had: `acknowledge_as_less` (when left out) or `wait`.
+    #[serde(default)]
+    #[schema(value_type = String)]
+    pub when_unavailable: WhenUnavailable,
 }
 
 /// A list changed: `PATCH /v1/categories/{id}` and `PATCH /v1/rooms/{id}`; names to add and to take away.
@@ -140,6 +149,14 @@ pub struct CategoryChange {
     /// Who may create rooms.
     #[serde(default)]
     pub creators: ListChange,
+    /// What an acknowledgement in its rooms waits for from now on: `mirror` or `both_sites`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub durability: Option<Durability>,
+    /// When that cannot be had: `acknowledge_as_less` or `wait`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub when_unavailable: Option<WhenUnavailable>,
 }
 
 /// A category.
@@ -158,6 +175,14 @@ pub struct Category {
     pub denied_members: Vec<String>,
     /// Who may create rooms.
     pub creators: Vec<String>,
+    /// What an acknowledgement in its rooms waits for: `mirror` or `both_sites`.
+    #[serde(default)]
+    #[schema(value_type = String)]
+    pub durability: Durability,
+    /// When that cannot be had: `acknowledge_as_less` or `wait`.
+    #[serde(default)]
+    #[schema(value_type = String)]
+    pub when_unavailable: WhenUnavailable,
 }
 
 /// `POST /v1/rooms` (administrators and creators)
@@ -294,6 +319,10 @@ pub struct Posted {
     /// Where it is durable by now, as far as that is known: `disk`, `mirror` or `site`.
     #[schema(value_type = String)]
     pub durable: Durable,
+    /// Set when that is less than the room's category asks for: what it asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub less_than: Option<Durability>,
     /// The receipt. None when a server of an earlier version wrote the post.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<Receipt>,

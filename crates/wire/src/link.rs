@@ -4,6 +4,7 @@
 //! proof is a keyed hash; the accepting side closes the connection on anything that it does not expect.
 
 use crate::chat::RefusalCode;
+use rules::durability::Rule;
 use rules::id::{Epoch, PrincipalId, RoomId, Seq};
 use rules::receipt::{Durable, Grounds};
 use serde::{Deserialize, Serialize};
@@ -135,6 +136,27 @@ pub enum ForwardOutcome {
         /// What its receipt rests on, if one is wanted. The server that answers the author signs it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         grounds: Option<Grounds>,
+    },
+    /// Written, and to be acknowledged only when it is as durable as its room's category asks for. Who answers the author waits
+    /// for that; who has written it shows it then.
+    Committed {
+        /// The room that holds it.
+        room: RoomId,
+        /// Its number.
+        seq: Seq,
+        /// The epoch in which it was written.
+        epoch: Epoch,
+        /// Microseconds since the Unix epoch.
+        at_us: i64,
+        /// Whether it was there already.
+        repeated: bool,
+        /// What its receipt rests on, if one is wanted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        grounds: Option<Grounds>,
+        /// What the acknowledgement waits for.
+        rule: Rule,
+        /// The epoch of the writer.
+        writer: Epoch,
     },
     /// Not written.
     Refused {

@@ -64,10 +64,8 @@ impl Client {
         *self.token.lock().expect("nothing panics while it holds the token") = token.into_text();
         let category = NewCategory {
             name: format!("{} category", self.name),
-            description: String::new(),
             allowed_members: vec![self.name.clone()],
-            denied_members: Vec::new(),
-            creators: Vec::new(),
+            ..NewCategory::default()
         };
         let _: serde_json::Value = self.post_to("/v1/categories", &category).await?;
         let room = serde_json::json!({ "name": self.name, "category": category.name, "members": [self.name] });

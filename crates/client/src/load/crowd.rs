@@ -65,8 +65,7 @@ async fn make_category(http: &Http) -> Result<(), ClientError> {
         name: CATEGORY.to_owned(),
         description: "Rooms of standfast bench".to_owned(),
         allowed_members: vec!["Everyone".to_owned()],
-        denied_members: Vec::new(),
-        creators: Vec::new(),
+        ..NewCategory::default()
     };
     match http.create_category(&category).await {
         Err(error) if !error.is(RefusalCode::Conflict) => Err(error),

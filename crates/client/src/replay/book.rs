@@ -313,6 +313,7 @@ impl Book {
             | Event::ComesBack { .. }
             | Event::PoolChanged { .. }
             | Event::Moved { .. }
+            | Event::PostWaits { .. }
             | Event::TailReturned(_) => None,
         };
         line.map_or(Ok(()), |line| self.write(&line))

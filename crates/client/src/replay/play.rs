@@ -141,8 +141,7 @@ async fn make_rooms(
         name: CATEGORY.to_owned(),
         description: "Conversations played by standfast replay".to_owned(),
         allowed_members: vec!["Everyone".to_owned()],
-        denied_members: Vec::new(),
-        creators: Vec::new(),
+        ..NewCategory::default()
     };
     match http.create_category(&category).await {
         Err(error) if !error.is(RefusalCode::Conflict) => return Err(error),

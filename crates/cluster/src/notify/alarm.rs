@@ -3,9 +3,9 @@
 use super::{Event, Notice};
 use crate::alert;
 use crate::canary::{self, Missing};
-use crate::name::{DatabaseName, HostName, SiteName};
+use crate::name::{DatabaseName, HostName, ServerName, SiteName};
 use crate::record::PoolRecord;
-use crate::report::{HostReport, InstanceReport};
+use crate::report::{Held, HostReport, InstanceReport, ServerReport};
 use crate::runbook::Silence;
 use crate::topology::Topology;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,8 @@ pub const TOLD_AFTER_MS: i64 = 15_000;
 pub const OVER_AFTER_MS: i64 = 30_000;
 /// Notices of alarms that are kept: those of a day, and no more than these.
 const KEPT: usize = 200;
+/// Posts that wait for so long to be durable enough are told of, in milliseconds.
+const HELD_TOLD_MS: u64 = 1_000;
 /// A volume that is full sooner is an alarm, in seconds.
 const FULL_IN_S: u64 = 24 * 3_600;
 
@@ -77,6 +79,9 @@ pub fn alarms(seen: &Sight<'_>, site: &SiteName) -> Vec<Alarm> {
         };
         found.push(Alarm { key, says: late.to_string() });
     }
+    for (server, held) in held(seen.reports.values()) {
+        found.push(Alarm { key: format!("held {server}"), says: held });
+    }
     for (name, database) in &record.databases {
         let mut add = |what: &str, says: String| found.push(Alarm { key: format!("{name} {what}"), says });
         if let Some(mirror) = database.mirror.as_ref().filter(|m| !m.synchronised && database.principal.is_some()) {
@@ -107,6 +112,24 @@ pub fn alarms(seen: &Sight<'_>, site: &SiteName) -> Vec<Alarm> {
         }
     }
     found
+}
+
+/// Posts that wait to be as durable as their categories ask for, a sentence for each server that has some.
+pub fn held<'a>(reports: impl IntoIterator<Item = &'a HostReport>) -> Vec<(&'a ServerName, String)> {
+    let servers = reports.into_iter().flat_map(|report| &report.servers);
+    let says = |(server, report): (&'a ServerName, &ServerReport)| {
+        let Held { mirror, both_sites, oldest_ms, reason } = &report.held;
+        let posts = mirror + both_sites;
+        (posts > 0 && *oldest_ms >= HELD_TOLD_MS && report.age_ms < 3_000).then(|| {
+            let says = format!(
+                "{posts} posts at {server} are not acknowledged, the oldest for {} s: {reason}, as their categories ask for \
+                 (standfast category change --when-unavailable acknowledge-as-less lets them go)",
+                oldest_ms / 1000
+            );
+            (server, says)
+        })
+    };
+    servers.filter_map(says).collect()
 }
 
 /// What stands, what was told of it, and what is to be told.
@@ -228,6 +251,17 @@ mod tests {
             let keys: Vec<String> = alarms(&seen, &site.into()).into_iter().map(|a| a.key).collect();
             assert_eq!(keys, expect, "{site}");
         };
+        let report = |oldest_ms| {
+            let held = Held { both_sites: 3, oldest_ms, reason: "waiting for site-2".into(), ..Held::default() };
+            let server = ServerReport { held, ..ServerReport::default() };
+            HostReport { servers: [("c1".into(), server)].into(), ..HostReport::empty("s1a".into(), "site-1".into()) }
+        };
+        assert!(held([&report(900)]).is_empty());
+        let says = held([&report(61_000)]).remove(0).1;
+        assert!(
+            says.starts_with("3 posts at c1 are not acknowledged, the oldest for 61 s: waiting for site-2,"),
+            "{says}"
+        );
         check(&["s2b"], "site-1", &["host s2b", "mgc mirror"]);
         check(&["s2b", "s1b"], "site-2", &[]);
         check(&["s1a"], "site-2", &["home site-1"]);

@@ -17,6 +17,7 @@ use crate::app::App;
 use crate::chat_path::{Author, Post};
 use crate::standing::Standing;
 use cluster::name::{DatabaseName, ServerName};
+use rules::receipt::Durable;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -134,7 +135,12 @@ impl Forward {
                     continue;
                 }
                 ForwardOutcome::Written { room, seq, epoch, at_us, repeated, durable, grounds } => {
-                    Outcome::Written(Written { room, seq, epoch, at_us, repeated, durable, grounds })
+                    Outcome::Written(Written { room, seq, epoch, at_us, repeated, durable, less_than: None, grounds })
+                }
+                ForwardOutcome::Committed { room, seq, epoch, at_us, repeated, grounds, rule, writer } => {
+                    let (durable, less_than) = (Durable::Disk, None);
+                    let written = Written { room, seq, epoch, at_us, repeated, durable, less_than, grounds };
+                    Outcome::Committed(written, rule, writer)
                 }
                 ForwardOutcome::Refused { code, message } => Outcome::Refused { code, message },
             };

@@ -2,13 +2,16 @@
 
 use super::call::{Body, CallError, Caller, Id, node_name};
 use crate::app::App;
+use crate::standing::CONTENT_DATABASE;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use cluster::name::DatabaseName;
+use rules::durability::{Durability, Rule};
 use rules::id::CategoryId;
 use rules::limit::NAME_CHARS_MAX;
 use std::sync::Arc;
-use store::{CategoryLists, CategoryRow, Store};
+use store::{CategoryLists, CategoryPatch, CategoryRow, Store};
 use wire::chat::RefusalCode;
 use wire::http::{Category, CategoryChange, ErrorBody, NewCategory};
 
@@ -33,16 +36,18 @@ pub async fn create(
     caller.must_administer()?;
     let name = node_name(&body.name)?;
     check_description(&body.description)?;
+    let rule = Rule { durability: body.durability, when_unavailable: body.when_unavailable };
+    check_durability(&app, rule)?;
     let lists = CategoryLists { allowed: body.allowed_members, denied: body.denied_members, creators: body.creators };
     let store = app.store().await?;
-    let id = store.create_category(&name, &body.description, &lists, caller.id).await?;
+    let id = store.create_category(&name, &body.description, &lists, rule, caller.id).await?;
     Ok((StatusCode::CREATED, Json(find(&store, id).await?)))
 }
 
-/// Change a category's lists.
+/// Change a category's lists, or what acknowledgements in its rooms wait for.
 #[utoipa::path(patch, path = "/v1/categories/{id}", tag = "categories", security(("token" = [])),
     params(("id" = i64, Path)), request_body = CategoryChange, responses((status = 200, body = Category),
-    (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+    (status = 400, body = ErrorBody), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub async fn change(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -61,7 +66,19 @@ pub async fn change(
         creators: body.creators.remove,
     };
     let store = app.store().await?;
-    let rooms = store.change_category(CategoryId(id), &add, &remove, caller.id).await?;
+    let (durability, when_unavailable) = (body.durability, body.when_unavailable);
+    if durability.is_some() || when_unavailable.is_some() {
+        let present = find(&store, CategoryId(id)).await?;
+        check_durability(
+            &app,
+            Rule {
+                durability: durability.unwrap_or(present.durability),
+                when_unavailable: when_unavailable.unwrap_or(present.when_unavailable),
+            },
+        )?;
+    }
+    let patch = CategoryPatch { add, remove, durability, when_unavailable };
+    let rooms = store.change_category(CategoryId(id), &patch, caller.id).await?;
     if !rooms.is_empty() {
         app.access_changed(&rooms);
     }
@@ -82,7 +99,33 @@ fn category(row: CategoryRow) -> Category {
         allowed_members: row.lists.allowed,
         denied_members: row.lists.denied,
         creators: row.lists.creators,
+        durability: row.durability.durability,
+        when_unavailable: row.durability.when_unavailable,
     }
+}
+
+/// Whether the pool is made so that this can ever be had.
+fn check_durability(app: &App, rule: Rule) -> Result<(), CallError> {
+    let view = app.view();
+    let name = DatabaseName::from(CONTENT_DATABASE);
+    let why = match view.topology.database(&name) {
+        _ if rule.is_default() => return Ok(()),
+        None => format!(
+            "the database {name} is operated by somebody else, and nobody tells the servers where posts are durable; leave it at \
+             {}",
+            Rule::default()
+        ),
+        Some(database) if rule.durability == Durability::BothSites && database.backup.is_none() => format!(
+            "the topology has no backup of {name} at a second site, and no post would ever be durable at both; publish one that \
+             has, or ask for the mirror"
+        ),
+        Some(database) if rule.durability == Durability::Mirror && database.mirror.is_none() => format!(
+            "the topology has no mirror of {name}, and posts would wait for ever; publish one that has, or let them be acknowledged \
+             as less"
+        ),
+        Some(_) => return Ok(()),
+    };
+    Err(CallError::new(RefusalCode::BadRequest, why))
 }
 
 /// Whether a description may be taken.

@@ -7,6 +7,7 @@ use crate::app::App;
 use crate::chat_path::{Author, Post};
 use crate::frame::entry_of;
 use crate::session::check_text;
+use crate::visible;
 use axum::Json;
 use axum::extract::State;
 use rules::access::{Deed, decide};
@@ -58,7 +59,7 @@ pub async fn page(
     let store = app.store().await?;
     let page = loop {
         let decided = may_read(&store, &caller, room).await?;
-        let page = store.page(room, bound, limit).await?;
+        let page = visible::page(&app, &store, room, bound, limit).await?;
         // Access has changed between the decision and the page: decide again, so that the wall holds.
         if page.access_version <= decided {
             break page;
@@ -116,11 +117,14 @@ pub async fn post(
     );
     match outcome.await {
         Ok((Outcome::Written(written), signed)) => {
-            let Written { room, seq, epoch, at_us, repeated, durable, grounds: _ } = written;
+            let Written { room, seq, epoch, at_us, repeated, durable, less_than, grounds: _ } = written;
             let (pool, client_id) = (app.view().topology.pool.clone(), body.client_id);
             let receipt = |signed| Receipt { pool, room, seq, epoch, at_us, client_id, durable, signed };
             let receipt = signed.map(|signed| receipt(*signed));
-            Ok(Json(Posted { client_id, seq, epoch, at_us, repeated, durable, receipt }))
+            Ok(Json(Posted { client_id, seq, epoch, at_us, repeated, durable, less_than, receipt }))
+        }
+        Ok((Outcome::Committed(..), _)) => {
+            Err(CallError::new(RefusalCode::Internal, "the post is not acknowledged; post it again"))
         }
         Ok((Outcome::Refused { code, message }, _)) => Err(CallError::new(code, message)),
         Err(_) => Err(CallError::new(RefusalCode::Unavailable, "the server ends; post it again at another one")),

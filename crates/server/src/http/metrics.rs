@@ -33,6 +33,10 @@ fn page(app: &App) -> Page {
         page.add(&c::SERVER_ARRIVALS, &[outcome], count as f64);
     }
     page.add(&c::SERVER_WAITING, &[], app.poster.waiting() as f64);
+    let held = app.held.report();
+    page.add(&c::SERVER_HELD, &["mirror"], held.mirror as f64);
+    page.add(&c::SERVER_HELD, &["both_sites"], held.both_sites as f64);
+    page.add(&c::SERVER_HELD_AGE, &[], held.oldest_ms as f64 / 1000.0);
     page.add(&c::SERVER_LINKS, &[], app.links.count_up() as f64);
     for (outcome, count) in app.counts.outcomes() {
         page.add(&c::SERVER_POSTS, &[outcome], count as f64);

@@ -167,7 +167,12 @@ impl World {
 
     /// Create a room in `Staff`.
     pub async fn room(&self, name: &str, privacy: &str, members: &[&str]) -> RoomId {
-        let body = json!({"name": name, "category": "Staff", "privacy": privacy, "members": members});
+        self.room_in("Staff", name, privacy, members).await
+    }
+
+    /// Create a room in a category.
+    pub async fn room_in(&self, category: &str, name: &str, privacy: &str, members: &[&str]) -> RoomId {
+        let body = json!({"name": name, "category": category, "privacy": privacy, "members": members});
         RoomId(self.administer("POST", "/v1/rooms", body).await["id"].as_i64().unwrap())
     }
 
@@ -218,9 +223,18 @@ fn topology(agent_at: &str, port: u16, names: &[String], addresses: &[String]) -
     serde_json::from_value(json!({
         "pool": "chat.example.net",
         "version": 1,
-        "site": [{"name": "site-1", "authority": "s1a"}],
-        "host": [{"name": "s1a", "site": "site-1", "agent": {"at": agent_at}}],
-        "database": [{"name": "mgc", "primary": {"host": "s1a", "postgres": {"at": format!("127.0.0.1:{port}")}}}],
+        "site": [{"name": "site-1", "authority": "s1a"}, {"name": "site-2", "authority": "s2a"}],
+        "host": [
+            {"name": "s1a", "site": "site-1", "agent": {"at": agent_at}},
+            {"name": "s1b", "site": "site-1", "agent": {"at": "127.0.0.1:1"}},
+            {"name": "s2a", "site": "site-2", "agent": {"at": "127.0.0.1:1"}},
+        ],
+        "database": [{
+            "name": "mgc",
+            "primary": {"host": "s1a", "postgres": {"at": format!("127.0.0.1:{port}")}},
+            "mirror": {"host": "s1b", "postgres": {"at": "127.0.0.1:1"}},
+            "backup": {"host": "s2a", "postgres": {"at": "127.0.0.1:1"}},
+        }],
         "server": servers,
     }))
     .unwrap()

@@ -6,12 +6,17 @@ use crate::folder::Context;
 use crate::output;
 use crate::signed_in::administrator;
 use client::Http;
+use rules::durability::{Durability, Rule, WhenUnavailable};
 use rules::id::CategoryId;
 use wire::http::{Category, CategoryChange, ListChange, NewCategory};
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Example: standfast category add Harbour --allow Everyone")]
+#[command(after_help = "Examples:\n  standfast category add Harbour --allow Everyone\n  \
+    standfast category change Board --durability both-sites --when-unavailable wait\n\n\
+    With --when-unavailable wait, posts wait unacknowledged and unseen for as long as what is asked for cannot be had: with \
+    both-sites also after a failover, until a second site follows again. Change it to acknowledge-as-less, and what waits is \
+    acknowledged at once.")]
 pub struct Args {
     #[command(subcommand)]
     deed: Deed,
@@ -28,8 +33,10 @@ enum Deed {
         description: String,
         #[command(flatten)]
         lists: Lists,
+        #[command(flatten)]
+        waits: Waits,
     },
-    /// Change who is allowed, denied, or creates rooms
+    /// Change who is allowed, denied, or creates rooms, or what acknowledgements wait for
     Change {
         /// Its name
         name: String,
@@ -37,9 +44,21 @@ enum Deed {
         lists: Lists,
         #[command(flatten)]
         less: LessLists,
+        #[command(flatten)]
+        waits: Waits,
     },
     /// Show all categories with their lists
     List,
+}
+
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Waits {
+    /// What an acknowledgement in its rooms waits for: 'mirror' (as everywhere) or 'both-sites'
+    #[arg(long, value_name = "WHAT")]
+    durability: Option<Durability>,
+    /// When that cannot be had: 'acknowledge-as-less' (the default; the acknowledgement says so) or 'wait'
+    #[arg(long, value_name = "WHAT")]
+    when_unavailable: Option<WhenUnavailable>,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -76,16 +95,25 @@ struct LessLists {
 pub async fn run(context: &Context, args: Args) -> Outcome {
     let (_, http) = administrator(context).await?;
     match args.deed {
-        Deed::Add { name, description, lists: Lists { allow, deny, creator } } => {
-            let new =
-                NewCategory { name, description, allowed_members: allow, denied_members: deny, creators: creator };
+        Deed::Add { name, description, lists: Lists { allow, deny, creator }, waits } => {
+            let new = NewCategory {
+                name,
+                description,
+                allowed_members: allow,
+                denied_members: deny,
+                creators: creator,
+                durability: waits.durability.unwrap_or_default(),
+                when_unavailable: waits.when_unavailable.unwrap_or_default(),
+            };
             show(context, &http.create_category(&new).await?)
         }
-        Deed::Change { name, lists, less } => {
+        Deed::Change { name, lists, less, waits } => {
             let change = CategoryChange {
                 allowed_members: ListChange { add: lists.allow, remove: less.no_allow },
                 denied_members: ListChange { add: lists.deny, remove: less.no_deny },
                 creators: ListChange { add: lists.creator, remove: less.no_creator },
+                durability: waits.durability,
+                when_unavailable: waits.when_unavailable,
             };
             let id = find(&http, &name).await?;
             show(context, &http.change_category(id, &change).await?)
@@ -107,10 +135,11 @@ fn show(context: &Context, category: &Category) -> Outcome {
     }
     let list = |names: &[String]| if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
     output::line(&format!(
-        "{}: allowed {}; denied {}; creators {}",
+        "{}: allowed {}; denied {}; creators {}; acknowledgements wait for {}",
         category.name,
         list(&category.allowed_members),
         list(&category.denied_members),
-        list(&category.creators)
+        list(&category.creators),
+        Rule { durability: category.durability, when_unavailable: category.when_unavailable }
     ))
 }

@@ -7,7 +7,7 @@ use crate::output;
 use cluster::mirror::{self, PairState};
 use cluster::name::{DatabaseName, HostName};
 use cluster::record::{DatabaseRecord, Part, PoolRecord, RunRef};
-use cluster::report::{InstanceReport, InstanceState};
+use cluster::report::{Held, InstanceReport, InstanceState};
 use cluster::runbook::{Exposure, Silence};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -182,8 +182,11 @@ fn show(status: &Status, record: &PoolRecord) -> Outcome {
 }
 
 fn servers(view: &PoolView, record: &PoolRecord) -> Outcome {
-    let mut rows =
-        vec![["SERVER", "HOST", "CLIENTS AT", "STANDS", "SESSIONS", "WAITING POSTS"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["SERVER", "HOST", "CLIENTS AT", "STANDS", "SESSIONS", "WAITING POSTS", "WRITTEN, NOT ACKNOWLEDGED"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for server in &view.topology.servers {
         let report = view.reports.iter().find_map(|r| r.servers.get(&server.name)).filter(|r| r.age_ms < 3_000);
         let stands = match (record.is_active(&server.name), report) {
@@ -201,9 +204,17 @@ fn servers(view: &PoolView, record: &PoolRecord) -> Outcome {
             stands,
             count(report.map(|r| r.sessions)),
             count(report.map(|r| r.waiting_posts)),
+            report.map_or("–".to_owned(), |r| held(&r.held)),
         ]);
     }
     output::table(&rows)
+}
+
+/// Posts that wait for a durability, and for which.
+fn held(Held { mirror, both_sites, .. }: &Held) -> String {
+    let kinds = [(mirror, "for the mirror"), (both_sites, "for both sites")];
+    let some: Vec<String> = kinds.iter().filter(|(n, _)| **n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    if some.is_empty() { "0".to_owned() } else { some.join(", ") }
 }
 
 fn copies(view: &PoolView, record: &PoolRecord, name: &DatabaseName, database: &DatabaseRecord) -> Outcome {
@@ -370,6 +381,7 @@ fn attention(Status { look, untold, .. }: &Status) -> Outcome {
     if let Some(record) = &view.record {
         lines.extend(super::canary::overdue(view, record).iter().map(ToString::to_string));
     }
+    lines.extend(cluster::notify::alarm::held(&view.reports).into_iter().map(|(_, says)| says));
     let told = view.reports.iter().filter_map(|r| r.backups.as_ref());
     lines.extend(cluster::backup::alarm(told, jiff::Timestamp::now().as_millisecond()));
     lines.extend_from_slice(untold);

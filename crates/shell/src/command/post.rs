@@ -1,6 +1,6 @@
 //! `standfast post`: one message, durable when the command returns.
 
-use super::tail::object;
+use super::tail::{less_than, object};
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
 use crate::output;
@@ -59,6 +59,9 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     }
     output::line(&posted.seq.to_string())?;
     output::say(&format!("durable on: {}", posted.durable));
+    if let Some(asked) = posted.less_than {
+        output::say(&less_than(posted.durable, asked));
+    }
     Ok(())
 }
 

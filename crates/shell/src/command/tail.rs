@@ -7,7 +7,9 @@ use crate::folder::Context;
 use crate::output;
 use crate::signed_in::User;
 use client::{Event, Http, Identity, Proof, Session};
+use rules::durability::Durability;
 use rules::id::Epoch;
+use rules::receipt::Durable;
 use serde_json::json;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -177,6 +179,11 @@ pub fn harmless(text: &str) -> String {
     text.chars().map(picture).collect()
 }
 
+/// What is said of a post that is less durable than its category asks for.
+pub fn less_than(durable: Durable, asked: Durability) -> String {
+    format!("-- acknowledged as less: durable on {durable}, and the room's category asks for {asked}")
+}
+
 fn waiting(reason: &str, since_us: i64) -> String {
     let since = jiff::Timestamp::from_microsecond(since_us).ok().filter(|_| since_us > 0);
     let since = since.map(|at| format!(" since {}", at.strftime("%H:%M:%SZ"))).unwrap_or_default();
@@ -195,7 +202,11 @@ fn pool_changed(epoch: Epoch, now: &PoolStands, was_failed_over: bool) -> String
 /// What a person should know of an event, if anything.
 pub fn note(event: &Event) -> Option<String> {
     Some(match event {
+        Event::Acknowledged { durable, less_than: Some(durability), .. } => less_than(*durable, *durability),
         Event::Connected { .. } | Event::Acknowledged { .. } | Event::Entry(_) => return None,
+        Event::PostWaits { reason, .. } => {
+            format!("-- your post is written and not acknowledged yet: {}", harmless(reason))
+        }
         Event::Disconnected { reason } => format!("-- connection lost ({reason}); looking for a server"),
         Event::Waiting { reason, since_us } => waiting(reason, *since_us),
         Event::Queued { ahead, about } => {

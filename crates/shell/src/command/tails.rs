@@ -13,6 +13,7 @@ use client::Http;
 use cluster::report::TailReport;
 use rules::access::Role;
 use rules::change::{Change, Lists, Named, Roles};
+use rules::durability::Rule;
 use rules::id::PrincipalId;
 use serde_json::json;
 use std::fs::{File, OpenOptions};
@@ -300,6 +301,10 @@ fn change_line(change: &TailChange) -> String {
     format!("{at} * {} {}{}", harmless(actor_name), harmless(&what), fate(dealt.as_ref()))
 }
 
+fn waits_for(rule: Option<Rule>) -> String {
+    rule.map(|rule| format!("; acknowledgements wait for {rule}")).unwrap_or_default()
+}
+
 /// A change as the end of a sentence that begins with who made it.
 fn said(change: &Change) -> String {
     match change {
@@ -307,14 +312,16 @@ fn said(change: &Change) -> String {
             format!("created the {} '{}'", if *administrator { "administrator" } else { "user" }, user.name)
         }
         Change::GroupCreated { group, members } => format!("created the group '{}': {}", group.name, names(members)),
-        Change::CategoryCreated { category, lists, .. } => {
-            format!("created the category '{}'{}", category.name, on_lists(lists, ""))
+        Change::CategoryCreated { category, lists, durability, .. } => {
+            let rule = Some(*durability).filter(|rule| !rule.is_default());
+            format!("created the category '{}'{}{}", category.name, on_lists(lists, ""), waits_for(rule))
         }
-        Change::CategoryChanged { category, add, remove } => format!(
-            "changed the category '{}'{}{}",
+        Change::CategoryChanged { category, add, remove, durability } => format!(
+            "changed the category '{}'{}{}{}",
             category.name,
             on_lists(add, "now "),
-            on_lists(remove, "no longer ")
+            on_lists(remove, "no longer "),
+            waits_for(*durability)
         ),
         Change::RoomCreated { room, category, roles, .. } => {
             format!("created the room '{}' in '{}'{}", room.name, category.name, in_roles(roles, ""))

@@ -147,9 +147,32 @@ impl Postgres {
         Store::open(&self.target(server), Epoch(epoch), &first).await
     }
 
+    /// A standby that only receives the log and tells how far it has flushed it, under this name.
+    pub fn receiver(&self, name: &str) -> Receiver {
+        let folder = self.dir.join(format!("received-by-{name}"));
+        std::fs::create_dir_all(&folder).expect("a folder for the log");
+        if let Some((user, group)) = self.account {
+            std::os::unix::fs::chown(&folder, Some(user), Some(group)).expect("root gives its folder away");
+        }
+        let from = format!("host=127.0.0.1 port={} user=standfast_admin application_name={name}", self.port);
+        let mut command = self.command("pg_receivewal");
+        command.args(["--synchronous", "--no-loop", "-d", &from, "-D"]).arg(&folder).stderr(Stdio::null());
+        Receiver(command.spawn().expect("pg_receivewal starts"))
+    }
+
     /// Its folder, for what a test keeps beside it.
     pub fn folder(&self) -> &Path {
         &self.dir
+    }
+}
+
+/// Receives the log until it is dropped.
+pub struct Receiver(Child);
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -344,6 +344,22 @@ pub const SERVER_ARRIVALS: Metric = metric(
 /// Posts that wait to be durable.
 pub const SERVER_WAITING: Metric =
     metric(By::Server, Kind::Gauge, "standfast_server_waiting_posts", &[], "Posts that wait to be durable.");
+/// Posts that are written and wait to be as durable as their categories ask for.
+pub const SERVER_HELD: Metric = metric(
+    By::Server,
+    Kind::Gauge,
+    "standfast_server_held_posts",
+    &["durability"],
+    "Posts that are written and wait to be as durable as their categories ask for: mirror or both_sites.",
+);
+/// For how long the oldest of them has waited; 0 when none does.
+pub const SERVER_HELD_AGE: Metric = metric(
+    By::Server,
+    Kind::Gauge,
+    "standfast_server_held_seconds",
+    &[],
+    "For how long the oldest of them has waited; 0 when none does.",
+);
 /// Other active servers with a link in both directions.
 pub const SERVER_LINKS: Metric = metric(
     By::Server,
@@ -520,6 +536,8 @@ pub const ALL: &[Metric] = &[
     SERVER_QUEUE,
     SERVER_ARRIVALS,
     SERVER_WAITING,
+    SERVER_HELD,
+    SERVER_HELD_AGE,
     SERVER_LINKS,
     SERVER_POSTS,
     SERVER_ACKNOWLEDGEMENT_SECONDS,

@@ -294,8 +294,7 @@ async fn welcome(folder: &Folder) -> Outcome {
         name: "Harbour".into(),
         description: "For everybody in this lab".into(),
         allowed_members: vec!["Everyone".into()],
-        denied_members: Vec::new(),
-        creators: Vec::new(),
+        ..NewCategory::default()
     };
     unless_there(admin.create_category(&category).await.map(|_| ())).map_err(failed)?;
     let room = NewRoom {
