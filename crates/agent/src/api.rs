@@ -57,6 +57,7 @@ pub fn router(host: Arc<Host>, beside: crate::Beside) -> Router {
         .route("/v1/heads/{database}", get(heads))
         .route("/v1/drills", get(drills).post(begin_drill))
         .route("/v1/backups", get(backups).post(begin_backup))
+        .route("/v1/scrubs/{database}", post(scrub))
         .route("/v1/without-peer", post(without_peer))
         .route("/v1/sessions/{database}", get(sessions))
         .route("/v1/sessions/{database}/{spid}", delete(end_session))
@@ -228,6 +229,18 @@ async fn want_service(
 ) -> Result<StatusCode, Error> {
     host.services.want(&ServerName(name), asked.wanted, asked.at_once)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn scrub(State(host): State<Arc<Host>>, Path(name): Path<String>) -> Result<StatusCode, Error> {
+    let name = DatabaseName(name);
+    let Some(database) = host.database(&name) else {
+        return Err(Error::Unfit(format!("{} has no instance of {name}", host.name)));
+    };
+    if database.running().is_none() {
+        return Err(Error::Unfit(format!("{name} on {} does not run; data at rest is not read through", host.name)));
+    }
+    database.scrub_asked.notify_one();
+    Ok(StatusCode::ACCEPTED)
 }
 
 async fn probe(State(host): State<Arc<Host>>, Json(asked): Json<Probe>) -> Result<Json<Probed>, Error> {

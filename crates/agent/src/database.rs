@@ -52,6 +52,8 @@ pub struct Database {
     pub work: tokio::sync::Mutex<Work>,
     /// Wakes the reconciler.
     pub wake: Notify,
+    /// Somebody wants its data read through.
+    pub scrub_asked: Notify,
     /// The stamp of the order that is being carried out in this process.
     pub executing: watch::Sender<Option<Stamp>>,
     /// The history of its backup, copy and restore jobs.
@@ -115,6 +117,8 @@ struct Seen {
     waiting_for: Option<String>,
     /// What the mirror's lookout says.
     lookout: Option<String>,
+    /// Which pages are damaged, and what becomes of that.
+    damage: Option<String>,
     shipping: Option<ShippingReport>,
     share_in_order_at: Option<Instant>,
     chat: Option<(ChatProbe, Instant)>,
@@ -174,6 +178,7 @@ impl Database {
             state: Mutex::new(state),
             work: tokio::sync::Mutex::new(work),
             wake: Notify::new(),
+            scrub_asked: Notify::new(),
             executing: watch::Sender::new(None),
             jobs: Jobs::open(&host.folder, name)?,
             bucket: Mutex::default(),
@@ -223,9 +228,14 @@ impl Database {
         self.seen(|s| s.lookout = what);
     }
 
-    /// What holds the agent back, and what its lookout sees.
+    /// Say which pages are damaged, and what becomes of that, for people.
+    pub fn damage(&self, what: Option<String>) {
+        self.seen(|s| s.damage = what);
+    }
+
+    /// What holds the agent back, what its lookout sees, and what is damaged.
     pub fn waiting_for(&self) -> Vec<String> {
-        self.seen(|s| s.waiting_for.iter().chain(&s.lookout).cloned().collect())
+        self.seen(|s| s.waiting_for.iter().chain(&s.lookout).chain(&s.damage).cloned().collect())
     }
 
     /// Say how the log arrives.
@@ -494,6 +504,7 @@ impl Database {
             shut_down_at: shut_down_at.filter(|_| probe.is_none()),
             doing,
             canaries,
+            scrub: memory.scrub,
         }
     }
 

@@ -25,6 +25,7 @@ pub mod postgres;
 pub mod probe;
 pub mod reconcile;
 pub mod rejoin;
+pub mod scrub;
 pub mod services;
 pub mod shipper;
 pub mod state_file;
@@ -136,6 +137,7 @@ async fn take_up_databases(host: &Arc<Host>, topology: &Topology) {
                 all.insert(name.clone(), database.clone());
                 drop(all);
                 tokio::spawn(lookout::run(host.clone(), database.clone()));
+                tokio::spawn(scrub::run(host.clone(), database.clone()));
                 tokio::spawn(reconcile::run(host.clone(), database));
             }
             Err(error) => tracing::error!(database = %name, %error, "cannot look after this database"),

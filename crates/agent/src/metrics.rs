@@ -111,6 +111,10 @@ fn of_instance(page: &mut Page, name: &DatabaseName, instance: &InstanceReport) 
     page.add(&c::WAL_ON_DISK, &database, instance.wal_bytes as f64);
     page.add(&c::FREE, &database, instance.free_bytes as f64);
     page.add_known(&c::FULL_IN, &database, instance.full_in_s.map(|s| s as f64));
+    if let Some(scrub) = &instance.scrub {
+        page.add(&c::DAMAGED_PAGES, &database, scrub.damaged_pages as f64);
+        page.add(&c::SCRUBBED_AT, &database, scrub.ended_at_ms as f64 / 1000.0);
+    }
     page.add(&c::DATABASE_SESSIONS, &database, f64::from(instance.sessions));
     for (server, canary) in &instance.canaries {
         let from = [name.as_str(), server.as_str()];

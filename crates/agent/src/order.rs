@@ -163,6 +163,8 @@ pub async fn seed(
     let done = rebuild::base_backup(instance, &at).await?;
     work.copy = CopyJob::default();
     followed(database, epoch)?;
+    // What was damaged has gone with the old data.
+    database.remember(|s| s.scrub = None)?;
     Ok(done)
 }
 

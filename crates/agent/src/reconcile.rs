@@ -121,6 +121,10 @@ async fn standby(
         return Ok(false);
     }
     database.waits_for(None);
+    rejoin::damaged(host, database, work, part, upstream.as_ref()).await?;
+    if database.running().is_none() {
+        return Ok(false);
+    }
     if part == Part::Backup {
         return feed::round(host, database, record, work, upstream.as_ref(), &probe).await;
     }
@@ -187,6 +191,7 @@ async fn start_standby(
     if rejoin::starting(host, database, record, work).await? {
         return Ok(false);
     }
+    rejoin::damaged(host, database, work, part, upstream).await?;
     rebuild::take_away_unbegun(&database.instance).await?;
     let archive = database.share(host).map(|share| share.archive()).transpose()?;
     let conf = Conf { archive, ..conf_of(host, database, record, part, upstream) };
@@ -238,6 +243,7 @@ async fn principal(
         return Ok(false);
     }
     database.waits_for(None);
+    database.damage(damage_of_a_writer(host, database, mirror.is_some()));
     database.copies_nothing();
     if !work.standbys_seen {
         match database.instance.let_chat_see_standbys().await {
@@ -254,6 +260,17 @@ async fn principal(
     database.waits_for(fault.clone());
     let settled = pair::round(host, database, record, work, &probe, conf, mirror).await?;
     Ok(settled && fault.is_none())
+}
+
+/// What is to be done about damaged pages of a writer: nobody else decides to change places.
+fn damage_of_a_writer(host: &Host, database: &Database, has_mirror: bool) -> Option<String> {
+    let found = database.state().scrub.filter(|s| s.damaged_pages > 0)?.words();
+    let next = if has_mirror {
+        "let its mirror take its place, and it is copied anew by itself: standfast database failover --new-principal mirror (or primary)"
+    } else {
+        "it has no mirror: standfast failover moves the pool to the other site, standfast backup restore makes it anew"
+    };
+    Some(format!("{} on {}, the principal: {found}; {next}", database.name, host.name))
 }
 
 async fn start_principal(

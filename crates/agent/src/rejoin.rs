@@ -6,7 +6,7 @@
 //! without a word. What the new principal never had is salvaged first, so nothing is discarded silently.
 //!
 //! The last rung is a copy anew: of a standby whose source has not kept the log that comes next, and that finds it nowhere
-//! else. It holds nothing that its source has not, and keeps its old data until the copy is whole.
+//! else, or whose disk has damaged it. It holds nothing that its source has not, and keeps its old data until the copy is whole.
 
 use crate::database::{Database, Work};
 use crate::error::Error;
@@ -19,7 +19,7 @@ use crate::postgres::rebuild::{self, Course};
 use crate::postgres::sql::Probe;
 use cluster::drill::ROOM_BESIDE_BYTES;
 use cluster::name::HostName;
-use cluster::record::PoolRecord;
+use cluster::record::{Part, PoolRecord};
 use cluster::wal::Lsn;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,9 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// A standby that has received and applied nothing for so long, and streams nothing, may lack log that its source has not
 /// kept. PostgreSQL tries its stream again after five seconds at most.
 const STARVED: Duration = Duration::from_secs(6);
+/// Time between two attempts to copy data anew that holds damaged pages: the instance is down meanwhile, and its source may hold
+/// some as well.
+const MEND_AGAIN: Duration = Duration::from_secs(600);
 /// So many starts in one epoch, with no look at a running instance in between, show that it cannot follow either.
 const STARTS: u32 = 3;
 
@@ -40,6 +43,7 @@ pub struct Rejoin {
     stuck: Option<(Lsn, Instant)>,
     starved: Option<(Lsn, Instant)>,
     tried: Option<Instant>,
+    mended: Option<Instant>,
     starts: u32,
 }
 
@@ -151,8 +155,59 @@ pub async fn starved(
     if has >= oldest {
         return Ok(());
     }
+    let why =
+        format!("{}: {upstream} keeps the log from {oldest} on, and the log after {has} is nowhere", database.name);
+    copy_anew(host, database, work, upstream, &why).await
+}
+
+/// A standby whose data holds damaged pages is copied anew, from a source whose own are whole: PostgreSQL compares every page while
+/// it copies. `part`: a backup is left to a person, because its data may be the last that there is.
+pub async fn damaged(
+    host: &Host,
+    database: &Database,
+    work: &mut Work,
+    part: Part,
+    upstream: Option<&HostName>,
+) -> Result<(), Error> {
+    let found = match database.state().scrub.filter(|s| s.damaged_pages > 0) {
+        Some(scrub) => scrub.words(),
+        None if database.running().is_none() && database.instance.met_a_damaged_page() => {
+            "it ended at a page that is damaged on its disk".to_owned()
+        }
+        None => {
+            database.damage(None);
+            return Ok(());
+        }
+    };
+    let found = format!("{} on {}: {found}", database.name, host.name);
+    if part == Part::Backup {
+        database.damage(Some(format!(
+            "{found}; while the principal is well, copy it anew: standfast log-shipping disable, then standfast log-shipping enable"
+        )));
+        return Ok(());
+    }
+    let at = upstream.and_then(|u| Some((u, host.postgres_of(&database.name, u)?)));
+    let Some((upstream, at)) = at else {
+        database.damage(Some(format!("{found}; there is nobody whom it could be copied from")));
+        return Ok(());
+    };
+    database.damage(Some(format!("{found}; it is copied anew from {upstream}, where that answers")));
+    if work.rejoin.mended.is_some_and(|at| at.elapsed() < MEND_AGAIN) || !reaches(&at).await {
+        return Ok(());
+    }
+    work.rejoin.mended = Some(Instant::now());
+    copy_anew(host, database, work, upstream, &found).await
+}
+
+/// Copy the data anew; the old one stays until the copy is whole.
+async fn copy_anew(
+    host: &Host,
+    database: &Database,
+    work: &mut Work,
+    upstream: &HostName,
+    why: &str,
+) -> Result<(), Error> {
     let name = &database.name;
-    let why = format!("{name}: {upstream} keeps the log from {oldest} on, and the log after {has} is nowhere");
     let needed = files::bytes_in(&database.instance.data()).saturating_add(ROOM_BESIDE_BYTES);
     let free = volume(&database.instance.folder).map_or(0, |v| v.1);
     if free < needed {
@@ -163,13 +218,14 @@ pub async fn starved(
         )));
         return Ok(());
     }
-    tracing::warn!(database = %name, %upstream, %has, %oldest, "its source has not kept the log that comes next: copying anew");
+    tracing::warn!(database = %name, %upstream, why, "copying anew");
     let copied = order::seed(host, database, work, upstream, true).await;
     database.doing(None);
     database.forget_count();
     host.changed();
     let detail = copied?;
     work.rejoin = Rejoin::default();
+    database.damage(None);
     tracing::info!(database = %name, detail, "copied anew");
     Ok(())
 }

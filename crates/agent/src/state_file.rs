@@ -5,7 +5,7 @@ use crate::files;
 use crate::postgres::process::Process;
 use cluster::name::DatabaseName;
 use cluster::order::Stamp;
-use cluster::report::OrderReport;
+use cluster::report::{OrderReport, ScrubReport};
 use rules::id::Epoch;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -35,6 +35,9 @@ pub struct State {
     /// A rewind was begun and its end was not seen: the data may be half of each history, and is copied anew.
     #[serde(default)]
     pub rewinding: bool,
+    /// What was found when the data was last read through.
+    #[serde(default)]
+    pub scrub: Option<ScrubReport>,
     /// The highest stamp taken.
     pub latest: Stamp,
     /// The latest order and how far it is.

@@ -192,6 +192,49 @@ pub struct InstanceReport {
     /// Standby: the canaries of the active servers, as far as they are applied here.
     #[serde(default)]
     pub canaries: BTreeMap<ServerName, AppliedCanary>,
+    /// What was found when its data was last read through; `None` when it has not been since it was made or copied.
+    #[serde(default)]
+    pub scrub: Option<ScrubReport>,
+}
+
+/// What was found when the data of an instance was read through, page by page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubReport {
+    /// When it began, in milliseconds since the Unix epoch by the host's clock.
+    pub began_at_ms: i64,
+    /// When it ended.
+    pub ended_at_ms: i64,
+    /// Pages that were read, of 8 KB each.
+    pub pages: u64,
+    /// So many of them do not fit their checksum.
+    pub damaged_pages: u64,
+    /// The first of those.
+    pub damaged: Vec<DamagedPage>,
+}
+
+/// A page that does not fit its checksum.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedPage {
+    /// The file, in the folder of the data.
+    pub file: String,
+    /// The page's number in its relation.
+    pub block: u32,
+}
+
+impl ScrubReport {
+    /// What was found, for people.
+    pub fn words(&self) -> String {
+        let Self { pages, damaged_pages, damaged, .. } = self;
+        if *damaged_pages == 0 {
+            return format!("every one of {pages} pages is whole");
+        }
+        let mut places: Vec<String> = damaged.iter().take(3).map(|d| format!("{} page {}", d.file, d.block)).collect();
+        if *damaged_pages > places.len() as u64 {
+            places.push("others".to_owned());
+        }
+        let are = if *damaged_pages == 1 { "is" } else { "are" };
+        format!("{damaged_pages} of {pages} pages {are} damaged on its disk ({})", places.join(", "))
+    }
 }
 
 /// A cleanly stopped instance.
@@ -321,6 +364,7 @@ impl InstanceReport {
             shut_down_at: None,
             doing: None,
             canaries: BTreeMap::new(),
+            scrub: None,
         }
     }
 }

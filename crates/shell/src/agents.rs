@@ -466,6 +466,19 @@ impl Agents {
         Err(Trouble::Said(response.json::<AgentError>().await.map_or_else(|e| e.to_string(), |e| e.message)))
     }
 
+    /// Have the data of the instance on a host read through; what is found is in its report.
+    ///
+    /// # Errors
+    /// When its agent does not answer, or refuses: the instance is not there, or does not run.
+    pub async fn scrub(&self, host: &HostName, database: &DatabaseName) -> Result<(), Trouble> {
+        let request = self.post(host, &format!("/v1/scrubs/{database}"));
+        let response = request.send().await.map_err(|e| Trouble::Silent(silence(&e)))?;
+        if response.status().is_success() {
+            return Ok(());
+        }
+        Err(Trouble::Said(response.json::<AgentError>().await.map_or_else(|e| e.to_string(), |e| e.message)))
+    }
+
     /// End a session of the instance on a host.
     ///
     /// # Errors

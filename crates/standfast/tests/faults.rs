@@ -171,6 +171,55 @@ fn shipping_into_the_share_goes_on_after_the_principals_host_was_killed() {
     assert_clean(&lab.audit(&ledger));
 }
 
+/// Change a byte in the middle of the largest relation's file of an instance, and return the file as it is reported. What nobody
+/// writes to any more is there.
+fn damage(lab: &Lab, host: &str) -> String {
+    use std::os::unix::fs::FileExt;
+    let data = lab.dir.join("hosts").join(host).join("pg/mgc/data");
+    let path = lab.sql("s1a", "SELECT pg_relation_filepath('pg_proc')");
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(data.join(&path)).unwrap();
+    let at = file.metadata().unwrap().len() / 2 + 4_000;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+    path
+}
+
+#[test]
+fn damaged_pages_are_found_and_a_damaged_mirror_is_copied_anew_by_itself() {
+    let lab = Lab::up();
+    let replay = lab.replay(&[]);
+    lab.until_normal();
+    lab.ok(&["database", "scrub"]);
+    let file = damage(&lab, "s1b");
+    let found = lab.cli(&["database", "scrub", "--host", "s1b"]);
+    assert_eq!(found.code, Some(5), "{}", found.all());
+    assert!(found.all().contains(&file), "{}", found.all());
+    lab.until("what was damaged has gone", |lab| lab.instance("s1b")["scrub"].is_null());
+    lab.until_normal();
+    lab.ok(&["database", "scrub"]);
+    replay.until_acknowledged(&lab, 5);
+    let (_, rewound) = assert_clean(&lab.audit(&replay.end()));
+    assert_eq!(rewound, 0);
+}
+
+#[test]
+fn a_damaged_principal_is_said_and_copied_anew_when_its_mirror_has_taken_its_place() {
+    let lab = Lab::up();
+    let replay = lab.replay(&[]);
+    lab.until_normal();
+    let file = damage(&lab, "s1a");
+    assert_eq!(lab.cli(&["database", "scrub", "--json"]).code, Some(5));
+    let says = lab.cli(&["pool", "status"]).all();
+    assert!(says.contains(&file) && says.contains("standfast database failover --new-principal"), "{says}");
+    lab.ok(&["database", "failover", "--new-principal", "mirror", "--yes"]);
+    lab.until("what was damaged has gone", |lab| lab.instance("s1a")["scrub"].is_null());
+    lab.until_normal();
+    lab.ok(&["database", "scrub"]);
+    let (_, rewound) = assert_clean(&lab.audit(&replay.end()));
+    assert_eq!(rewound, 0);
+}
+
 #[test]
 fn a_copy_whose_source_has_let_go_of_its_log_is_copied_anew_by_itself() {
     let lab = Lab::up();

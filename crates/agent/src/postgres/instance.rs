@@ -286,6 +286,14 @@ impl Instance {
         tokio::time::timeout(GRANT, grant).await.map_err(late)?
     }
 
+    /// Whether its last run met a damaged page, as its log says: one that is replaying log ends then, at every start.
+    pub fn met_a_damaged_page(&self) -> bool {
+        let Ok(log) = fs::read(self.folder.join("log")) else { return false };
+        let log = String::from_utf8_lossy(&log);
+        let last_run = log.rfind("starting PostgreSQL").map_or(&log[..], |at| &log[at..]);
+        last_run.contains("invalid page in block")
+    }
+
     /// Start the postmaster and return it; does not wait until it takes connections.
     pub async fn start(&self) -> Result<Process, Error> {
         let data = self.data();

@@ -4,6 +4,7 @@ pub mod conf;
 pub mod copy;
 pub mod history;
 pub mod instance;
+pub mod page;
 pub mod process;
 pub mod programs;
 pub mod rebuild;

@@ -1,4 +1,7 @@
-//! `database failover` (Invoke-CsDatabaseFailover): principal and mirror of one site change places, planned or forced.
+//! `database failover` (Invoke-CsDatabaseFailover): principal and mirror of one site change places, planned or forced; and
+//! `database scrub`.
+
+mod scrub;
 
 use super::run::{authority_for, start, who};
 use crate::agents::Agents;
@@ -27,6 +30,8 @@ pub struct Args {
 enum What {
     /// Make the mirror, or again the primary, the principal; log shipping goes on from there
     Failover(Failover),
+    /// Read the data of every running copy through, and say which pages do not fit their checksums; nothing is changed
+    Scrub(scrub::Args),
 }
 
 /// Arguments of `database failover`.
@@ -72,6 +77,7 @@ impl From<NewPrincipal> for Partner {
 pub async fn run(context: &Context, args: Args) -> Outcome {
     match args.what {
         What::Failover(args) => failover(context, args).await,
+        What::Scrub(args) => scrub::run(context, args).await,
     }
 }
 

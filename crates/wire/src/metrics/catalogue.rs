@@ -154,6 +154,22 @@ pub const FULL_IN: Metric = metric(
     &["database"],
     "Time until that volume is full at the present rate; absent when it does not grow.",
 );
+/// Pages that were damaged when the instance's data was last read through.
+pub const DAMAGED_PAGES: Metric = metric(
+    By::Agent,
+    Kind::Gauge,
+    "standfast_damaged_pages",
+    &["database"],
+    "Pages that were damaged when the instance's data was last read through; absent when it has not been since it was copied.",
+);
+/// When that was.
+pub const SCRUBBED_AT: Metric = metric(
+    By::Agent,
+    Kind::Gauge,
+    "standfast_scrub_last_timestamp_seconds",
+    &["database"],
+    "When the instance's data was last read through.",
+);
 /// Open sessions of chat servers in the instance.
 pub const DATABASE_SESSIONS: Metric = metric(
     By::Agent,
@@ -511,6 +527,8 @@ pub const ALL: &[Metric] = &[
     WAL_ON_DISK,
     FREE,
     FULL_IN,
+    DAMAGED_PAGES,
+    SCRUBBED_AT,
     DATABASE_SESSIONS,
     BACKUP_AGE,
     BACKUP_WAITING,
