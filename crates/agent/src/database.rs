@@ -328,8 +328,12 @@ impl Database {
         host.store.topology().database(&self.name)?.log_shipping.clone()
     }
 
-    /// What the restore job holds back on this host.
+    /// What the restore job holds back on this host; nothing while an order says so.
     pub fn hold_back(&self, host: &Host) -> HoldBack {
+        let at_once = self.state().applies_at_once_in;
+        if at_once.is_some() && at_once == host.store.record().map(|r| r.epoch) {
+            return HoldBack::default();
+        }
         host.store.topology().database(&self.name).map_or_else(HoldBack::default, |d| d.hold_back(&host.name))
     }
 

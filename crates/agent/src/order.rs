@@ -94,6 +94,11 @@ async fn carry_out(host: &Host, database: &Database, work: &mut Work, order: &Or
         Order::SeedAnew { from, .. } => seed(host, database, work, from, true).await,
         Order::Fence { epoch, .. } => fence(database, work, *epoch).await,
         Order::CloseShare { epoch, .. } => close_share(host, database, *epoch).await,
+        Order::ApplyAtOnce { .. } => apply_at_once(host, database).await,
+        Order::HoldBackAgain { .. } => {
+            database.remember(|s| s.applies_at_once_in = None)?;
+            Ok("the restore job holds back what its settings say".into())
+        }
         Order::StopLogShipping { .. } => stop_log_shipping(host, database, work).await,
         Order::StartLogShipping { .. } => start_log_shipping(host, database, work).await,
         Order::CopyRemainingLog { .. } => copy_remaining_log(host, database, work).await,
@@ -231,6 +236,17 @@ async fn stop_log_shipping(host: &Host, database: &Database, work: &mut Work) ->
     report.streaming = false;
     database.shipping(Some(report), false);
     Ok("copy and restore jobs and the stream are stopped".into())
+}
+
+/// Nothing is held back any more in this epoch, whoever held it back: its settings, its schedule, or a person's pause.
+async fn apply_at_once(host: &Host, database: &Database) -> Result<String, Error> {
+    let epoch = present_epoch(host);
+    database.remember(|s| s.applies_at_once_in = Some(epoch))?;
+    let paused = database.probe().await.is_some_and(|p| p.paused);
+    if paused {
+        feed::apply(database).await?;
+    }
+    Ok(if paused { "applying goes on; it had been paused" } else { "nothing is held back" }.into())
 }
 
 async fn start_log_shipping(host: &Host, database: &Database, work: &mut Work) -> Result<String, Error> {

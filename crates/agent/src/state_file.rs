@@ -29,6 +29,9 @@ pub struct State {
     /// The data runs as a standby only for its tail to be read; what it is when that is over.
     #[serde(default)]
     pub being_read: Option<Data>,
+    /// Nothing is held back from being applied while the record is of this epoch.
+    #[serde(default)]
+    pub applies_at_once_in: Option<Epoch>,
     /// The schedule of the restore job has paused applying.
     #[serde(default)]
     pub paused_by_schedule: bool,

@@ -5,8 +5,9 @@
 //! comes back begins that epoch as if it had been handed it. What was fenced, refused or stopped under the raised epoch is
 //! older than the orders that are given here, and their stamps keep late ones away.
 
-use crate::failback::next_epoch;
 use crate::failover::serving;
+use crate::hand_over::next_epoch;
+use crate::hand_over::standing::{order_over, principals, receiver};
 use crate::name::{DatabaseName, HostName};
 use crate::order::Order;
 use crate::record::{MirrorRecord, PoolRecord};
@@ -36,6 +37,7 @@ pub fn abort_of(runbook: &Runbook) -> Option<&'static Abort> {
     match runbook.name {
         "failover" => Some(&FAILOVER),
         "failback" => Some(&FAILBACK),
+        "planned-failover" => Some(&PLANNED_FAILOVER),
         "install-mirror" => Some(&INSTALL_MIRROR),
         "switch-mirror" => Some(&crate::switching::UNDO_SWITCH),
         "force-mirror" => Some(&crate::switching::UNDO_FORCE),
@@ -60,7 +62,9 @@ impl Abort {
 pub fn past_return(runbook: &Runbook, ordered: impl Fn(&str) -> bool) -> Option<Unmet> {
     let step = runbook.steps.iter().find(|s| s.undo == Undo::PointOfNoReturn && ordered(s.id))?;
     let hint = match runbook.name {
-        "failover" => "let it end (standfast runbook resume); then standfast failback brings the users home",
+        "failover" | "planned-failover" => {
+            "let it end (standfast runbook resume); then standfast failback brings the users home"
+        }
         "failback" => "let it end (standfast runbook resume); then standfast failover --force moves the users again",
         "switch-mirror" | "force-mirror" => {
             "let it end (standfast runbook resume); then standfast database failover changes the places back"
@@ -255,7 +259,7 @@ fn backups(view: &View<'_>) -> Vec<(DatabaseName, HostName)> {
 
 const FAILBACK: Abort = Abort {
     preflight: |view| {
-        let silent = writers(view).into_iter().filter(|(database, host)| view.instance(host, database).is_none());
+        let silent = principals(view).into_iter().filter(|(database, host)| view.instance(host, database).is_none());
         silent
             .map(|(database, host)| Unmet {
                 why: format!("{host}, the principal of {database}, does not answer ({})", view.silence(&host)),
@@ -280,6 +284,46 @@ const FAILBACK: Abort = Abort {
     },
 };
 
+const PLANNED_FAILOVER: Abort = Abort {
+    preflight: FAILBACK.preflight,
+    steps: &[
+        Undoing { of: &["hand-over"], step: &REOPEN_WRITER },
+        Undoing { of: &["clear-active-servers", "remove-mirroring", "hand-over"], step: &RESTORE_SERVICE },
+        Undoing { of: &["apply-at-once"], step: &HOLD_BACK_AGAIN },
+    ],
+    says_at_end: |view| {
+        format!(
+            "the planned failover is undone: {} serves on, in epoch {}; nothing that was acknowledged is lost",
+            view.facts.before.home, view.record.epoch
+        )
+    },
+};
+
+const HOLD_BACK_AGAIN: Step = Step {
+    id: "hold-back-again",
+    reference: "",
+    says: "Let the restore job of the backup hold back what its settings say, as before.",
+    needs: nothing,
+    does: |view| {
+        let order = |(database, _): (DatabaseName, HostName)| {
+            let host = receiver(view, &database)?;
+            Some(Deed::Give { host, order: Order::HoldBackAgain { database } })
+        };
+        fenced(view).into_iter().filter_map(order).collect()
+    },
+    done: |view| {
+        all_of(fenced(view).into_iter().map(|(database, _)| match receiver(view, &database) {
+            Some(host) if view.instance(&host, &database).is_none() && view.step_age_ms > STREAM_PATIENCE_MS => {
+                Done::Yes(format!("{host} does not answer; in the next epoch it holds back by itself"))
+            }
+            Some(host) => order_over(view, &host, &database, |o| matches!(o, Order::HoldBackAgain { .. })),
+            None => Done::Yes(String::new()),
+        }))
+    },
+    undo: Undo::Nothing,
+    patience_ms: 5_000,
+};
+
 const REOPEN_WRITER: Step = Step {
     id: "reopen-writer",
     reference: "",
@@ -289,10 +333,10 @@ const REOPEN_WRITER: Step = Step {
         // It refuses older ones since it was to be handed over, so it begins this one itself.
         let epoch = next_epoch(view);
         let reopen = |database| Order::Reopen { database, epoch, after: view.facts.before.epoch };
-        writers(view).into_iter().map(|(database, host)| Deed::Give { host, order: reopen(database) }).collect()
+        principals(view).into_iter().map(|(database, host)| Deed::Give { host, order: reopen(database) }).collect()
     },
     done: |view| {
-        all_of(writers(view).into_iter().map(|(database, host)| open(view, &database, &host, next_epoch(view))))
+        all_of(principals(view).into_iter().map(|(database, host)| open(view, &database, &host, next_epoch(view))))
     },
     undo: Undo::Nothing,
     patience_ms: 60_000,
@@ -319,7 +363,7 @@ const RESTORE_SERVICE: Step = Step {
 /// The present record with the writer, its mirror and the servers of before, in the epoch that the writer carries.
 fn served(view: &View<'_>) -> Option<PoolRecord> {
     let mut record = view.record.clone();
-    for (database, host) in writers(view) {
+    for (database, host) in principals(view) {
         let instance = view.instance(&host, &database)?;
         record.epoch = record.epoch.max(instance.database_epoch.unwrap_or(record.epoch));
         let before = view.facts.before.databases.get(&database)?;

@@ -4,13 +4,15 @@
 //! up, the servers leave the database, the writer is stopped cleanly, and the primary, which then holds every byte,
 //! is brought online in a new epoch. Mirror and log shipping are as they were before the disaster.
 
-pub(crate) mod standing;
-
-use self::standing::{
-    answering, databases, each_returning, end_of, handed_over, has_part, is_principal, knows, needs_rewind, order_over,
-    order_over_failing, present_mirror, principals, restored, returning, settled, stopped_at,
-};
 use crate::failover::serving;
+use crate::hand_over::standing::{
+    answering, databases, each_receiving, end_of, handed_over, knows, needs_rewind, order_over, order_over_failing,
+    present_mirror, principals, receiving, restored, settled,
+};
+use crate::hand_over::{
+    CATCH_UP, CLEAR_ACTIVE_SERVERS, RECREATE_MIRROR, REMOVE_MIRRORING, authority_knows, begin_epoch, hand_out_parts,
+    next_epoch, stop_writers,
+};
 use crate::name::{DatabaseName, HostName, ServerName, SiteName};
 use crate::order::Order;
 use crate::record::{MirrorRecord, PoolRecord, PoolState, RunRef};
@@ -49,7 +51,7 @@ const SALVAGE_TAIL: Step = Step {
     does: |view| {
         let mut deeds = Vec::new();
         for (database, from) in principals(view) {
-            for host in answering(view, returning(view, &database)) {
+            for host in answering(view, receiving(view, &database)) {
                 if view.instance(&host, &database).is_some_and(|i| i.state == InstanceState::LeftBehind) {
                     let order = Order::SalvageTail { database: database.clone(), from: from.clone() };
                     deeds.push(Deed::Give { host, order });
@@ -59,7 +61,7 @@ const SALVAGE_TAIL: Step = Step {
         deeds
     },
     done: |view| {
-        each_returning(view, |view, host, database, instance| {
+        each_receiving(view, |view, host, database, instance| {
             if instance.state == InstanceState::LeftBehind {
                 order_over(view, host, database, |o| matches!(o, Order::SalvageTail { .. }))
             } else {
@@ -79,7 +81,7 @@ const REWIND_PRIMARY: Step = Step {
     does: |view| {
         let mut deeds = Vec::new();
         for (database, from) in principals(view) {
-            for host in answering(view, returning(view, &database)) {
+            for host in answering(view, receiving(view, &database)) {
                 let behind = view.instance(&host, &database).is_some_and(|i| needs_rewind(i.state));
                 if behind && knows(view, &host) {
                     let order = Order::Rewind { database: database.clone(), from: from.clone() };
@@ -90,7 +92,7 @@ const REWIND_PRIMARY: Step = Step {
         deeds
     },
     done: |view| {
-        each_returning(view, |view, host, database, instance| {
+        each_receiving(view, |view, host, database, instance| {
             if needs_rewind(instance.state) && knows(view, host) {
                 order_over_failing(view, host, database)
             } else {
@@ -133,164 +135,6 @@ const FEED_PRIMARY: Step = Step {
     patience_ms: 3_000,
 };
 
-/// The authority of the site that becomes home again has to know that it is not home now: else somebody could change places
-/// there in the very epoch that is about to begin.
-fn authority_knows(view: &View<'_>) -> Result<(), Unmet> {
-    let Some(site) = view.topology.site(&view.facts.to_site) else { return Ok(()) };
-    if knows(view, &site.authority) {
-        return Ok(());
-    }
-    let why = if view.reports.contains_key(&site.authority) {
-        format!("{}, the authority of {}, has not heard of epoch {} yet", site.authority, site.name, view.record.epoch)
-    } else {
-        format!(
-            "{}, the authority of {}, does not answer ({})",
-            site.authority,
-            site.name,
-            view.silence(&site.authority)
-        )
-    };
-    let hint = format!("start the agent on {}: {} becomes home again with it", site.authority, site.name);
-    Err(Unmet { why, hint, can_be_forced: false })
-}
-
-/// The epoch of the primary to come.
-pub(crate) fn next_epoch(view: &View<'_>) -> rules::id::Epoch {
-    view.topology.next_epoch(view.facts.before.epoch, &view.facts.to_site)
-}
-
-/// How far behind a standby may be for the hand-over to begin, in bytes: what streams in some milliseconds.
-const NEARLY_CAUGHT_UP_BYTES: u64 = 1024 * 1024;
-
-const CATCH_UP: Step = Step {
-    id: "catch-up",
-    reference: "",
-    says: "Wait until the primary and its mirror have caught up; write out what is dirty there and here, so that the hand-over is quick.",
-    needs: nothing,
-    does: |view| {
-        let all = principals(view).into_iter().flat_map(|(database, from)| to_write_out(view, &database, &from));
-        let checkpoint = |database| Order::Checkpoint { database };
-        all.map(|(host, database)| Deed::Give { host, order: checkpoint(database) }).collect()
-    },
-    done: |view| {
-        let ready = principals(view).into_iter().map(|(database, from)| {
-            if !is_principal(view, &database, &from) {
-                return Done::Yes(String::new());
-            }
-            let caught_up = caught_up(view, &database, &from);
-            let mut conditions = vec![written_out(view, &from, &database), caught_up];
-            conditions.extend(primary(view, &database).map(|host| written_out(view, &host, &database)));
-            all_of(conditions)
-        });
-        all_of(ready.collect::<Vec<_>>())
-    },
-    undo: Undo::Nothing,
-    patience_ms: 600_000,
-};
-
-/// Who has to write out what is dirty now: the principal, then the primary, which can do so up to the principal's last
-/// checkpoint, and has just been written to as never before. Else its first writes wait behind all that.
-fn to_write_out(view: &View<'_>, database: &DatabaseName, from: &HostName) -> Vec<(HostName, DatabaseName)> {
-    let mut hosts = vec![from.clone()];
-    if matches!(written_out(view, from, database), Done::Yes(_))
-        && matches!(caught_up(view, database, from), Done::Yes(_))
-    {
-        hosts.extend(primary(view, database));
-    }
-    hosts.into_iter().map(|host| (host, database.clone())).collect()
-}
-
-fn written_out(view: &View<'_>, host: &HostName, database: &DatabaseName) -> Done {
-    order_over(view, host, database, |o| matches!(o, Order::Checkpoint { .. }))
-}
-
-fn primary(view: &View<'_>, database: &DatabaseName) -> Option<HostName> {
-    view.topology.database(database).map(|d| d.primary.host.clone())
-}
-
-fn caught_up(view: &View<'_>, database: &DatabaseName, from: &HostName) -> Done {
-    let Some(written) = view.instance(from, database).and_then(|i| i.written) else {
-        return Done::NotYet(format!("{from} does not say how far it is"));
-    };
-    each_returning(view, |view, host, of, instance| {
-        if of != database || !has_part(view, of, host) {
-            return Done::Yes(String::new());
-        }
-        let applied = instance.applied.unwrap_or_default();
-        let behind = written.bytes_after(applied);
-        let streams = instance.shipping.as_ref().is_some_and(|s| s.streaming);
-        if instance.state == InstanceState::Standby && streams && behind <= NEARLY_CAUGHT_UP_BYTES {
-            Done::Yes(format!("{host} streams, {behind} bytes behind"))
-        } else {
-            Done::NotYet(format!(
-                "{host} is {behind} bytes behind{}",
-                if streams { "" } else { " and does not stream yet" }
-            ))
-        }
-    })
-}
-
-const CLEAR_ACTIVE_SERVERS: Step = Step {
-    id: "clear-active-servers",
-    reference: "1",
-    says: "Clear the active servers (Set-CsPersistentChatActiveServer -ActiveServers $Null): no server uses mgc.",
-    needs: nothing,
-    does: |view| {
-        if view.record.active_servers.is_empty() {
-            return Vec::new();
-        }
-        vec![view.change(|record| record.active_servers = Vec::new())]
-    },
-    done: |view| {
-        if handed_over(view) {
-            return Done::Yes("the writer has been handed over already".into());
-        }
-        if !view.record.active_servers.is_empty() {
-            return Done::NotYet("the active servers are not cleared yet".into());
-        }
-        let reports = view.reports.values().flat_map(|r| &r.servers);
-        let mut writing = reports.filter(|(_, s)| s.age_ms < STALE_SERVER_MS && s.writes_as.is_some());
-        match writing.next() {
-            Some((name, _)) => Done::NotYet(format!("{name} still uses the database")),
-            None => Done::Yes("no server uses the database".into()),
-        }
-    },
-    undo: Undo::RestoreRecord,
-    patience_ms: 5_000,
-};
-
-/// A server whose report is older than this, in milliseconds, is not running; the database refuses it anyway.
-const STALE_SERVER_MS: u64 = 2_000;
-
-const REMOVE_MIRRORING: Step = Step {
-    id: "remove-mirroring",
-    reference: "2",
-    says: "Remove mirroring on the backup (mgc, Tasks, Mirror, Remove Mirroring): it is no longer needed.",
-    needs: nothing,
-    does: |view| {
-        if view.record.databases.values().all(|d| d.mirror.is_none()) {
-            return Vec::new();
-        }
-        vec![view.change(|record| record.databases.values_mut().for_each(|d| d.mirror = None))]
-    },
-    done: |view| {
-        if handed_over(view) {
-            return Done::Yes("the writer has been handed over already".into());
-        }
-        all_of(principals(view).into_iter().map(|(database, host)| {
-            let removed = view.record.databases.get(&database).is_some_and(|d| d.mirror.is_none());
-            let waits = view.instance(&host, &database).is_some_and(|i| !i.synchronous.is_empty());
-            match (removed, waits) {
-                (true, false) => Done::Yes(format!("{database}: no mirror")),
-                (true, true) => Done::NotYet(format!("{database} on {host} still waits for its mirror")),
-                (false, _) => Done::NotYet(format!("{database}: mirroring is not removed yet")),
-            }
-        }))
-    },
-    undo: Undo::RestoreRecord,
-    patience_ms: 5_000,
-};
-
 const FINAL_BACKUP: Step = Step {
     id: "final-backup",
     reference: "3",
@@ -298,20 +142,9 @@ const FINAL_BACKUP: Step = Step {
     needs: |view| if handed_over(view) { Ok(()) } else { authority_knows(view) },
     does: |view| {
         let epoch = next_epoch(view);
-        let mut deeds: Vec<Deed> = Vec::new();
-        for (database, host) in principals(view) {
-            let given = order_over(view, &host, &database, |o| matches!(o, Order::HandOver { .. }));
-            if stopped_at(view, &database, &host).is_none() || matches!(given, Done::NotYet(_)) {
-                deeds.push(Deed::Give { host, order: Order::HandOver { database, epoch } });
-            }
-        }
-        // The record changes only when the writer is down, and stays so: an agent stops a database without a part at once,
-        // and a writer that somebody else stopped is started again by its agent.
+        let mut deeds = stop_writers(view, epoch);
         if deeds.is_empty() && !handed_over(view) {
-            deeds.push(view.change(|record| {
-                record.epoch = epoch;
-                record.databases.values_mut().for_each(|d| d.principal = None);
-            }));
+            deeds.push(begin_epoch(view, epoch));
         }
         deeds
     },
@@ -394,18 +227,7 @@ const RECREATE_LOG_SHIPPING: Step = Step {
     reference: "5",
     says: "Re-create log shipping for the primary: the backup becomes its secondary again.",
     needs: nothing,
-    does: |view| {
-        vec![view.change(|record| {
-            for (database, topology) in databases(view) {
-                let mirror = present_mirror(view, &database);
-                let d = record.databases.entry(database).or_default();
-                d.principal = Some(topology.primary.host.clone());
-                d.mirror = mirror.map(|host| MirrorRecord { host, synchronised: false });
-                d.backup = topology.backup.as_ref().map(|i| i.host.clone());
-                d.backup_mirror = topology.backup_mirror.as_ref().map(|i| i.host.clone());
-            }
-        })]
-    },
+    does: |view| vec![view.change(|record| hand_out_parts(view, record))],
     done: |view| {
         all_of(databases(view).into_iter().map(|(database, topology)| {
             let d = view.record.databases.get(&database);
@@ -471,48 +293,6 @@ const SET_ACTIVE_SERVERS: Step = Step {
 
 fn normal_servers(view: &View<'_>) -> Vec<ServerName> {
     view.topology.servers.iter().filter(|s| s.active).map(|s| s.name.clone()).collect()
-}
-
-const RECREATE_MIRROR: Step = Step {
-    id: "recreate-mirror",
-    reference: "",
-    says: "Wait until mirror and log shipping are as before the disaster (Get-CsDatabaseMirrorState): synchronised, fed.",
-    needs: nothing,
-    does: |_| Vec::new(),
-    done: |view| {
-        all_of(view.record.databases.iter().flat_map(|(database, d)| {
-            let mirror = match &d.mirror {
-                None => Done::Yes(format!(
-                    "{database} has no mirror; standfast mirror install adds it when its host is back"
-                )),
-                Some(m) if m.synchronised => Done::Yes(format!("{} is synchronised", m.host)),
-                Some(m) if !view.reports.contains_key(&m.host) => {
-                    Done::Yes(format!("{} does not answer; it is picked up when it returns", m.host))
-                }
-                Some(m) => Done::NotYet(format!("{} is catching up", m.host)),
-            };
-            let written = d.principal.as_ref().and_then(|p| view.instance(p, database)).and_then(|i| i.written);
-            let fed =
-                [&d.backup, &d.backup_mirror].into_iter().flatten().map(|host| fed(view, database, host, written));
-            std::iter::once(mirror).chain(fed).collect::<Vec<_>>()
-        }))
-    },
-    undo: Undo::PointOfNoReturn,
-    patience_ms: 60_000,
-};
-
-/// Done when a standby of the backup site streams and has the log up to nearly where the principal is: a stream alone, which
-/// may come up for a moment and break again, does not show that it follows.
-fn fed(view: &View<'_>, database: &DatabaseName, host: &HostName, written: Option<crate::wal::Lsn>) -> Done {
-    let Some(instance) = view.instance(host, database) else { return Done::Yes(String::new()) };
-    let behind = written.unwrap_or_default().bytes_after(instance.written.unwrap_or_default());
-    if !instance.shipping.as_ref().is_some_and(|s| s.streaming) {
-        Done::NotYet(format!("{host} does not stream yet"))
-    } else if behind > NEARLY_CAUGHT_UP_BYTES {
-        Done::NotYet(format!("{host} is {behind} bytes behind"))
-    } else {
-        Done::Yes(String::new())
-    }
 }
 
 fn preflight(view: &View<'_>) -> Vec<Unmet> {

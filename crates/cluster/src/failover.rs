@@ -140,7 +140,7 @@ const DISCONNECT_SESSIONS: Step = Step {
     patience_ms: 3_000,
 };
 
-const BRING_BACKUP_ONLINE: Step = Step {
+pub(crate) const BRING_BACKUP_ONLINE: Step = Step {
     id: "bring-backup-online",
     reference: "4b",
     says: "Bring the backup online (restore database mgc with recovery): afterwards no further log can be applied.",
@@ -278,7 +278,7 @@ fn mirror_of<'a>(view: &'a View<'_>, database: &DatabaseName) -> Option<&'a Host
     view.record.databases.get(database).and_then(|d| d.mirror.as_ref()).map(|m| &m.host)
 }
 
-const SET_ACTIVE_SERVERS: Step = Step {
+pub(crate) const SET_ACTIVE_SERVERS: Step = Step {
     id: "set-active-servers",
     reference: "7",
     says: "Set the active servers (Set-CsPersistentChatActiveServer): those at the surviving site accept clients.",
@@ -372,7 +372,8 @@ fn ordered_and_done(view: &View<'_>, order: impl Fn(DatabaseName) -> Order) -> D
     }))
 }
 
-fn preflight(view: &View<'_>) -> Vec<Unmet> {
+/// Why there is nowhere to fail over to: no other site, no backup there, or nobody who answers for it.
+pub(crate) fn nowhere_to_go(view: &View<'_>) -> Vec<Unmet> {
     let mut unmet = Vec::new();
     if view.topology.sites.len() < 2 {
         unmet.push(Unmet {
@@ -402,12 +403,19 @@ fn preflight(view: &View<'_>) -> Vec<Unmet> {
                 can_be_forced: false,
             });
         }
+    }
+    unmet
+}
+
+fn preflight(view: &View<'_>) -> Vec<Unmet> {
+    let mut unmet = nowhere_to_go(view);
+    for (database, _) in backups(view) {
         for host in old_hosts(view, &database) {
             if view.instance(&host, &database).is_some_and(|i| i.state == InstanceState::Online) {
                 unmet.push(Unmet {
                     why: format!("{database} on {host} at {} is online and answers", view.facts.from_site),
                     hint:
-                        "that site is alive: look at standfast pool status; to move its users all the same, add --force"
+                        "that site is alive: with --planned its users are moved and nothing is lost; to move them the hard way, add --force"
                             .into(),
                     can_be_forced: true,
                 });
@@ -417,7 +425,7 @@ fn preflight(view: &View<'_>) -> Vec<Unmet> {
     unmet
 }
 
-fn already(view: &View<'_>) -> Option<String> {
+pub(crate) fn already(view: &View<'_>) -> Option<String> {
     (view.record.state == PoolState::FailedOver && view.record.run.is_none())
         .then(|| format!("the pool is FailedOver already: {} serves in epoch {}", view.record.home, view.record.epoch))
 }

@@ -63,6 +63,16 @@ pub enum Order {
         /// The first epoch that may ship again.
         epoch: Epoch,
     },
+    /// Apply what the restore job holds back, and hold nothing back while the record is of this epoch.
+    ApplyAtOnce {
+        /// Which database.
+        database: DatabaseName,
+    },
+    /// Hold back again what the settings say.
+    HoldBackAgain {
+        /// Which database.
+        database: DatabaseName,
+    },
     /// Stop the copy and restore jobs and the stream (`sp_delete_log_shipping_secondary_database`).
     StopLogShipping {
         /// Which database.
@@ -146,6 +156,8 @@ impl Order {
             | Order::SeedAnew { database, .. }
             | Order::Fence { database, .. }
             | Order::CloseShare { database, .. }
+            | Order::ApplyAtOnce { database }
+            | Order::HoldBackAgain { database }
             | Order::StopLogShipping { database }
             | Order::StartLogShipping { database }
             | Order::CopyRemainingLog { database }

@@ -105,7 +105,7 @@ pub fn judge(runbook: &Runbook, view: &View<'_>, success_s_ago: Option<u64>) -> 
         });
     }
     match (runbook.name, view.record.state) {
-        ("failover", PoolState::FailedOver) => judged.refused.push(Unmet {
+        ("failover" | "planned-failover", PoolState::FailedOver) => judged.refused.push(Unmet {
             why: format!("the pool is FailedOver: {} serves, and there is no site left to go to", view.record.home),
             hint: "bring the other site back, then standfast failback".into(),
             can_be_forced: false,
@@ -119,7 +119,7 @@ pub fn judge(runbook: &Runbook, view: &View<'_>, success_s_ago: Option<u64>) -> 
     if judged.already.is_none() {
         let mut look = Look { view, warnings: &mut judged.warnings };
         look.hosts();
-        look.databases(runbook.name == "failover");
+        look.databases(runbook.name != "failback");
         look.disks();
         look.servers();
         look.practice(runbook.name, success_s_ago);

@@ -4,6 +4,7 @@
 //! how fresh reports show that it is done. `done` is asked before anything is ordered, so a run that was killed anywhere
 //! goes on by looking. The conductor journals what it is about to order before it orders it.
 
+use crate::limits::Limits;
 use crate::name::{DatabaseName, HostName, SiteName};
 use crate::order::Order;
 use crate::record::{PoolRecord, RunRef};
@@ -61,6 +62,9 @@ pub struct Facts {
     /// The witness has begun the run by itself: an automatic failover to the mirror (ha-dr §13.3).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub automatic: Option<TakeOver>,
+    /// What the run may cost; a run that would break a limit is given up before its point of no return.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
 }
 
 /// What is at the principal and not yet at the backup, as far as anybody at the backup's site knows.
@@ -170,6 +174,7 @@ pub struct Runbook {
 pub const ALL: &[&Runbook] = &[
     crate::failover::FAILOVER,
     crate::failback::FAILBACK,
+    crate::planned_failover::PLANNED_FAILOVER,
     crate::initialise::INITIALISE,
     crate::mirroring::INSTALL_MIRROR,
     crate::mirroring::REMOVE_MIRROR,

@@ -50,7 +50,7 @@ pub fn abort(
         let past = past_return(runbook, |id| ordered(events, id)).is_some() || ended(runbook, events);
         if past { Err("it has gone on meanwhile".to_owned()) } else { Ok(()) }
     };
-    let begun = RunEventKind::AbortBegun { started_by: wanted.started_by };
+    let begun = RunEventKind::AbortBegun { started_by: wanted.started_by, why: None };
     if let Err(message) = journal.add_if(still, begun) {
         return match past_return(runbook, |id| journal.has_ordered(id)) {
             Some(past) => refused(past),

@@ -10,9 +10,11 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use cluster::name::DatabaseName;
+use cluster::limits::{self, Limits};
+use cluster::name::{DatabaseName, HostName};
+use cluster::planned_failover::PLANNED_FAILOVER;
 use cluster::record::PoolState;
-use cluster::runbook::{Exposure, Runbook, Unmet, named};
+use cluster::runbook::{Exposure, Runbook, Unmet, View, named};
 use cluster::switching::{FORCE_MIRROR, SWITCH_MIRROR};
 use cluster::witness::TakeOverRequest;
 use serde::Deserialize;
@@ -134,8 +136,15 @@ async fn start(
         return Err((StatusCode::NOT_FOUND, Json(AgentError { message })).into_response());
     }
     let _one_at_a_time = conductor.starting.lock().await;
-    let now = situation(&conductor, wanted.force, wanted.new_principal).await.map_err(failed)?;
+    let mut now = situation(&conductor, wanted.force, wanted.new_principal).await.map_err(failed)?;
+    now.facts.limits = limits_of(runbook, &wanted);
     answer(&conductor, runbook, wanted, &now).map(Json).map_err(failed)
+}
+
+/// What a run may cost. Steps that a person types one by one take as long as the person does.
+fn limits_of(runbook: &Runbook, wanted: &StartRun) -> Option<Limits> {
+    let own = (runbook.name == PLANNED_FAILOVER.name).then(Limits::default);
+    wanted.limits.filter(|_| limits::apply_to(runbook)).or(own).filter(|_| wanted.only_step.is_none())
 }
 
 /// Start a run, take one up again, or say what speaks against it. The caller holds `starting`.
@@ -157,7 +166,7 @@ pub(crate) fn answer(
         Standing::Taken(unmet) => vec![unmet.clone()],
         Standing::Free | Standing::Supersede(_) => match cluster::existing::theirs(&now.topology, runbook) {
             Some(theirs) => vec![theirs],
-            None => (runbook.preflight)(&view),
+            None => preflight(runbook, &estimates, &view),
         },
     };
     let unmet: Vec<_> = unmet.into_iter().filter(|u| !(u.can_be_forced && wanted.force)).collect();
@@ -204,6 +213,15 @@ pub(crate) fn answer(
     conductor.runs.lock().expect("nothing panics while it holds the runs").insert(id.clone(), journal.clone());
     tokio::spawn(carry_out::carry_out(conductor.clone(), journal));
     Ok(RunAnswer::Started { id, resumed: false, plan })
+}
+
+/// What speaks against a run, its limits included.
+fn preflight(runbook: &Runbook, estimates: &Estimates, view: &View<'_>) -> Vec<Unmet> {
+    let unmet = (runbook.preflight)(view);
+    match &view.facts.limits {
+        Some(limits) if unmet.is_empty() => limits::preflight(limits, estimates.gap_ms, view),
+        _ => unmet,
+    }
 }
 
 /// What a step by itself would do, and nothing is done. Whatever refuses the step refuses this too.
@@ -258,15 +276,26 @@ fn standing(conductor: &Conductor, runbook: &Runbook, now: &Situation) -> Standi
         };
     };
     let own = conductor.run(&run.id);
+    let silent = |host: &HostName| now.look.silent.contains_key(host);
+    // A planned failover that is carried out by the site that had the writer has nothing left to do but to wait, once the other
+    // site is home: it must not keep that site from anything when its own is lost.
+    let carrier = now.topology.other_site(&now.record.home).map(|s| &s.authority);
+    if own.is_none()
+        && run.runbook == PLANNED_FAILOVER.name
+        && now.record.state == PoolState::FailedOver
+        && carrier.is_some_and(silent)
+    {
+        return Standing::Supersede(None);
+    }
     if let Some(journal) = own.clone().filter(|_| run.runbook == runbook.name) {
         return Standing::Resume(journal);
     }
     // A site that is lost takes its runs with it: they must not keep the other site from going on. Its agent finds, when
     // it returns, that the pool has moved on.
     let home = now.topology.site(&now.record.home).map(|s| &s.authority);
-    let carrier_is_lost = own.is_some() || home.is_some_and(|h| now.look.silent.contains_key(h));
+    let carrier_is_lost = own.is_some() || home.is_some_and(silent);
     // A switch that stands still without a writer, because the mirror went too, must not either.
-    let switching = [SWITCH_MIRROR.name, FORCE_MIRROR.name].contains(&run.runbook.as_str());
+    let switching = [SWITCH_MIRROR.name, FORCE_MIRROR.name, PLANNED_FAILOVER.name].contains(&run.runbook.as_str());
     let no_writer = now.record.databases.values().any(|d| d.principal.is_none());
     let may_be_replaced = carrier_is_lost || (switching && no_writer);
     if runbook.name == "failover" && now.record.state == PoolState::Normal && may_be_replaced {

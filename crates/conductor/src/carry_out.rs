@@ -2,10 +2,12 @@
 
 use crate::Conductor;
 use crate::agents::REPORT;
+use crate::estimate::estimate;
 use crate::failpoint;
-use crate::journal::Journal;
+use crate::journal::{Journal, ordered};
 use crate::observe::{all_hosts, ask};
-use cluster::abort::abort_of;
+use cluster::abort::{abort_of, past_return};
+use cluster::limits::{self, GAP_BEGINS, Progress};
 use cluster::name::HostName;
 use cluster::order::{Outcome, Stamp, StampedOrder};
 use cluster::record::{PoolRecord, RunRef};
@@ -40,6 +42,8 @@ struct Run<'a> {
     facts: Facts,
     /// It is being undone.
     undoing: bool,
+    /// How long users noticed the last runs, in milliseconds.
+    last_gap_ms: Option<u64>,
 }
 
 /// Take up runs whose journals are not at their end.
@@ -63,14 +67,19 @@ pub async fn carry_out(conductor: Arc<Conductor>, journal: Arc<Journal>) {
         tracing::error!(run = %journal.id, runbook = %name, "this program does not know the runbook of a run");
         return;
     };
-    let mut run = Run { conductor: &conductor, journal: &journal, runbook, facts, undoing: false };
+    let journals: Vec<_> = conductor.all_runs().iter().map(|j| j.events()).collect();
+    let last_gap_ms = estimate(runbook.name, journals.iter().map(Vec::as_slice)).gap_ms;
+    let mut run = Run { conductor: &conductor, journal: &journal, runbook, facts, undoing: false, last_gap_ms };
     while let Err(error) = run.carry_to_the_end(&started_by, only_step.as_deref()).await {
         if journal.over().is_some() {
             tracing::warn!(run = %journal.id, "a run is over: another one has taken its place");
             return;
         }
         tracing::warn!(run = %journal.id, %error, "a run waits");
-        tokio::time::sleep(AGAIN).await;
+        // Users wait for one that has given itself up.
+        if run.undoing || !journal.is_aborted() {
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 }
 
@@ -237,6 +246,11 @@ impl Run<'_> {
             if !self.undoing && self.journal.is_aborted() {
                 return Err("it is being undone".into());
             }
+            if let Some(why) = self.breaks_limit(&now)
+                && self.gives_up(&now, why)
+            {
+                return Err("it gives itself up".into());
+            }
             let next = advance(step, &self.view(&now, began.elapsed().as_millis() as u64), acted);
             match next {
                 Next::StepDone(evidence) => {
@@ -253,6 +267,7 @@ impl Run<'_> {
                     let given = tokio::select! {
                         outcome = self.act(step, &now, deeds) => outcome,
                         () = self.journal.aborted(), if !self.undoing => return Err("it is being undone".into()),
+                        () = self.until_limit(), if !self.undoing => continue,
                     };
                     if let Err(trouble) = given {
                         self.waits(step, &mut said, trouble, true)?;
@@ -269,6 +284,50 @@ impl Run<'_> {
                     }
                 }
             }
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        let whole_ms = self.journal.age_ms();
+        let gap_ms = self.journal.first_ordered_ms(GAP_BEGINS).map(|since| whole_ms.saturating_sub(since));
+        Progress { whole_ms, gap_ms, last_gap_ms: self.last_gap_ms }
+    }
+
+    fn past_return(&self) -> bool {
+        past_return(self.runbook, |id| self.journal.has_ordered(id)).is_some()
+    }
+
+    /// Which limit the run breaks or would break, while it can still be undone.
+    fn breaks_limit(&self, now: &Now) -> Option<String> {
+        let limits = self.facts.limits.as_ref().filter(|_| !self.undoing && !self.past_return())?;
+        limits::broken(limits, &self.progress(), &self.view(now, 0))
+    }
+
+    /// Begin to undo the run, by itself. Not while nobody could be the writer again.
+    fn gives_up(&self, now: &Now, why: String) -> bool {
+        let Some(abort) = abort_of(self.runbook) else { return false };
+        if !(abort.preflight)(&self.view(now, 0)).is_empty() {
+            return false;
+        }
+        let still = |events: &[wire::run::RunEvent]| match past_return(self.runbook, |id| ordered(events, id)) {
+            Some(past) => Err(past.why),
+            None => Ok(()),
+        };
+        let begun = RunEventKind::AbortBegun { started_by: "the run itself".to_owned(), why: Some(why) };
+        self.journal.add_if(still, begun).is_ok()
+    }
+
+    /// Returns when a limit of time is reached: what is waited for is not waited for beyond it.
+    async fn until_limit(&self) {
+        let left = self.facts.limits.as_ref().filter(|_| !self.past_return()).and_then(|limits| {
+            let progress = self.progress();
+            let whole = limits.whole_ms.checked_sub(progress.whole_ms);
+            let gap = progress.gap_ms.map_or(Some(limits.gap_ms), |gap| limits.gap_ms.checked_sub(gap));
+            whole.into_iter().chain(gap.filter(|_| progress.gap_ms.is_some())).min()
+        });
+        match left {
+            Some(left_ms) => tokio::time::sleep(Duration::from_millis(left_ms + 1)).await,
+            None => std::future::pending().await,
         }
     }
 

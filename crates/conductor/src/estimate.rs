@@ -1,5 +1,6 @@
 //! How long a run will take, from how long the last ones took. A pure function over journals.
 
+use cluster::limits::{GAP_BEGINS, GAP_ENDS};
 use std::collections::BTreeMap;
 use wire::run::{Estimate, RunEvent, RunEventKind};
 
@@ -13,11 +14,14 @@ pub struct Estimates {
     pub total: Option<Estimate>,
     /// Each step, by its id.
     pub steps: BTreeMap<String, Estimate>,
+    /// How long users could not post, in milliseconds; where the runbook has not been carried out, in the other direction.
+    pub gap_ms: Option<u64>,
 }
 
 /// Estimate from journals, newest first; those of other runbooks, and those that did not end complete, do not count.
 pub fn estimate<'a>(runbook: &str, journals: impl IntoIterator<Item = &'a [RunEvent]>) -> Estimates {
-    let complete = journals.into_iter().filter(|events| is_complete(events, runbook)).take(RUNS_MAX);
+    let journals: Vec<&[RunEvent]> = journals.into_iter().collect();
+    let complete = journals.iter().copied().filter(|events| is_complete(events, runbook)).take(RUNS_MAX);
     let mut totals = Vec::new();
     let mut steps: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for events in complete {
@@ -29,7 +33,22 @@ pub fn estimate<'a>(runbook: &str, journals: impl IntoIterator<Item = &'a [RunEv
         }
     }
     let steps = steps.into_iter().filter_map(|(step, all)| Some((step, median(all)?))).collect();
-    Estimates { total: median(totals), steps }
+    let gaps = |of: &dyn Fn(&str) -> bool| median(journals.iter().filter_map(|events| gap(events, of)).take(RUNS_MAX));
+    let gap = gaps(&|name| name == runbook).or_else(|| gaps(&|_| true));
+    Estimates { total: median(totals), steps, gap_ms: gap.map(|e| e.median_ms) }
+}
+
+/// How long users could not post in a complete run, in milliseconds. Of one that a person typed, or that was taken up again after
+/// its process had ended, that says nothing.
+fn gap(events: &[RunEvent], of: &dyn Fn(&str) -> bool) -> Option<u64> {
+    let Some(RunEventKind::Begun { runbook, .. }) = events.first().map(|e| &e.what) else { return None };
+    let resumed = events.iter().any(|e| matches!(e.what, RunEventKind::Resumed));
+    if !of(runbook) || !is_complete(events, runbook) || by_hand(events) || resumed {
+        return None;
+    }
+    let began = events.iter().find(|e| matches!(&e.what, RunEventKind::StepBegun { step } if step == GAP_BEGINS))?;
+    let ended = events.iter().find(|e| matches!(&e.what, RunEventKind::StepDone { step, .. } if step == GAP_ENDS))?;
+    Some(ended.elapsed_ms.saturating_sub(began.elapsed_ms))
 }
 
 fn is_complete(events: &[RunEvent], runbook: &str) -> bool {
@@ -62,7 +81,8 @@ fn took(events: &[RunEvent]) -> Vec<(String, u64)> {
 }
 
 /// The middle one; of two in the middle, the longer.
-fn median(mut all: Vec<u64>) -> Option<Estimate> {
+fn median(all: impl IntoIterator<Item = u64>) -> Option<Estimate> {
+    let mut all: Vec<u64> = all.into_iter().collect();
     all.sort_unstable();
     let median_ms = *all.get(all.len() / 2)?;
     Some(Estimate { median_ms, runs: all.len() })
@@ -98,6 +118,7 @@ mod tests {
                 exposure: BTreeMap::new(),
                 new_principal: None,
                 automatic: None,
+                limits: None,
             }),
             only_step: only_step.map(str::to_owned),
             found: vec![],

@@ -106,6 +106,20 @@ impl Journal {
         Ok(())
     }
 
+    /// Milliseconds since the run began.
+    pub fn age_ms(&self) -> u64 {
+        let events = self.events.borrow();
+        let began = events.first().and_then(|e| e.at.parse::<Timestamp>().ok());
+        began.map_or(0, |at| Timestamp::now().duration_since(at).as_millis().max(0) as u64)
+    }
+
+    /// When a step first gave orders, in milliseconds since the run began.
+    pub fn first_ordered_ms(&self, step: &str) -> Option<u64> {
+        let events = self.events.borrow();
+        let ordered = |e: &&RunEvent| matches!(&e.what, RunEventKind::Ordered { step: by, .. } if by == step);
+        events.iter().find(ordered).map(|e| e.elapsed_ms)
+    }
+
     /// Whether the run is being undone, or was.
     pub fn is_aborted(&self) -> bool {
         self.events.borrow().iter().any(|e| matches!(e.what, RunEventKind::AbortBegun { .. }))

@@ -124,7 +124,7 @@ fn moment(event: &RunEvent) -> Moment<'_> {
         RunEventKind::Begun { runbook, started_by, only_step, found, .. } => {
             What::Begun { runbook, by: started_by, only_step: only_step.as_deref(), found }
         }
-        RunEventKind::AbortBegun { started_by } => What::AbortBegun { by: started_by },
+        RunEventKind::AbortBegun { started_by, .. } => What::AbortBegun { by: started_by },
         RunEventKind::StepBegun { step } => What::StepBegun(step),
         RunEventKind::Waiting { step, reason, needs_person: true } => What::Waiting { step, reason },
         RunEventKind::StepDone { step, .. } => What::StepDone(step),

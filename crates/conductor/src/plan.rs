@@ -65,7 +65,16 @@ pub(crate) fn facts(topology: &Topology, record: &PoolRecord, conductor: &Conduc
     let from_site: SiteName = record.home.clone();
     let to_site = topology.other_site(&from_site).map_or_else(|| from_site.clone(), |s| s.name.clone());
     let exposure = conductor.observer.exposure();
-    Facts { before: record.clone(), to_site, from_site, force: false, exposure, new_principal: None, automatic: None }
+    Facts {
+        before: record.clone(),
+        to_site,
+        from_site,
+        force: false,
+        exposure,
+        new_principal: None,
+        automatic: None,
+        limits: None,
+    }
 }
 
 impl Situation {
@@ -87,6 +96,9 @@ impl Situation {
         let mut found = found::sentences(&self.topology, &self.record, &self.look, &self.facts);
         if runbook.name == "failover" {
             found.extend(found::loss(&self.facts).into_iter().map(|l| format!("would be lost: {l}")));
+        }
+        if let Some(limits) = &self.facts.limits {
+            found.push(cluster::limits::found(limits, estimates.gap_ms, &view));
         }
         if runbook.name == FORCE_MIRROR.name {
             found.extend(switching::loss(&view).into_iter().map(|l| format!("would be lost: {l}")));

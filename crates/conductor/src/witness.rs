@@ -65,6 +65,7 @@ pub async fn take_over(conductor: &Arc<Conductor>, request: &TakeOverRequest) ->
         force: false,
         only_step: None,
         new_principal: None,
+        limits: None,
         started_by: format!("the witness {}", agents.host),
     };
     match answer(conductor, FORCE_MIRROR, wanted, &now)? {

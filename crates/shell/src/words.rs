@@ -134,7 +134,8 @@ pub fn event(event: &RunEvent, runbook: Option<&Runbook>) -> String {
             None => format!("{at}  {runbook} begun by {started_by}"),
         },
         RunEventKind::Resumed => format!("{at}  taken up again"),
-        RunEventKind::AbortBegun { started_by } => format!("{at}  to be undone, by {started_by}"),
+        RunEventKind::AbortBegun { started_by, why: None } => format!("{at}  to be undone, by {started_by}"),
+        RunEventKind::AbortBegun { why: Some(why), .. } => format!("{at}  given up, to be undone: {why}"),
         RunEventKind::StepBegun { step } => format!("{at}  {}", step_begun(step, runbook)),
         RunEventKind::Ordered { deeds, .. } => format!("{at}      ordered: {}", ordered(deeds)),
         RunEventKind::Waiting { reason, needs_person, .. } => {

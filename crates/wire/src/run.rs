@@ -7,6 +7,7 @@
 //! | `GET /v1/runs` | → `Vec<RunSummary>`, newest first |
 //! | `POST /v1/runs/{id}/abort` | `AbortRun` → `AbortAnswer`; undoes what has been done, before the point of no return |
 
+use cluster::limits::Limits;
 use cluster::record::PoolRecord;
 use cluster::runbook::{Deed, Facts, Unmet};
 use cluster::switching::Partner;
@@ -28,6 +29,9 @@ pub struct StartRun {
     /// Which partner of the mirror pair is to be principal, for the runbooks that switch it.
     #[serde(default)]
     pub new_principal: Option<Partner>,
+    /// What it may cost; without them a planned failover has its own, and other runs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
     /// Who asks, for the record and the audit log.
     pub started_by: String,
 }
@@ -154,6 +158,9 @@ pub enum RunEventKind {
     AbortBegun {
         /// Who.
         started_by: String,
+        /// Why, where the run has given itself up.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
     },
     /// A step was taken up.
     StepBegun {

@@ -85,6 +85,7 @@ fn pool(backup_carries: i64) -> Pool {
         exposure: BTreeMap::new(),
         new_principal: None,
         automatic: None,
+        limits: None,
     };
     Pool { topology, record, reports: [("s2a".into(), report)].into(), facts }
 }

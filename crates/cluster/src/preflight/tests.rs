@@ -80,6 +80,7 @@ fn judged(runbook: &Runbook, pool: &Pool) -> Readiness {
         exposure: pool.exposure.clone(),
         new_principal: None,
         automatic: None,
+        limits: None,
     };
     let view = View {
         topology: &pool.topology,

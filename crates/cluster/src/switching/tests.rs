@@ -97,6 +97,7 @@ impl World {
             exposure: BTreeMap::new(),
             new_principal: Some(Partner::Mirror),
             automatic: None,
+            limits: None,
         };
         let topology = Topology::from_toml(TOPOLOGY).unwrap_or_else(|f| panic!("{f:?}"));
         let report = |host: &str, state| {

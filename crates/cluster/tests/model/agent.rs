@@ -114,6 +114,7 @@ fn carry_out(world: &World, state: &mut State, host: HostNumber, given: Stamped,
             h.share_epoch = h.share_epoch.max(to);
             Stage::Over(How::Done)
         }
+        Ask::ApplyAtOnce | Ask::HoldBackAgain => Stage::Over(How::Done),
         Ask::StopLogShipping => {
             let h = state.host_mut(host);
             h.shipping_stopped_in = epoch;

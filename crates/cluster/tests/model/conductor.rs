@@ -7,6 +7,7 @@ use crate::state::{Book, HOSTS, Message, Run, State, What};
 use crate::words;
 use crate::world::World;
 use cluster::abort::{abort_of, past_return};
+use cluster::limits::{self, GAP_BEGINS, Limits, Progress};
 use cluster::name::HostName;
 use cluster::record::{PoolRecord, RunRef};
 use cluster::report::HostReport;
@@ -64,6 +65,7 @@ fn look(world: &World, state: &State, at: Site, before: Option<&Run>, age_ms: u6
         exposure: BTreeMap::new(),
         new_principal: None,
         automatic: None,
+        limits: None,
     };
     Look { topology: world.topology.clone(), record: words::record(&newest), reports, silent, facts, age_ms }
 }
@@ -108,6 +110,7 @@ pub fn start(world: &World, state: &mut State, at: Site, book: Book) {
         Book::Failback => &mut left.failbacks,
         Book::Switch => &mut left.switches,
         Book::Force => &mut left.forces,
+        Book::Planned => &mut left.planned,
     };
     *counted -= 1;
 }
@@ -116,9 +119,15 @@ pub fn start(world: &World, state: &mut State, at: Site, book: Book) {
 fn may_replace(world: &World, state: &State, at: Site, book: Book, look: &Look) -> bool {
     let record = words::from_record(&look.record);
     let home = world.authority(record.home);
-    let own = state.runs[usize::from(at)].is_some_and(|run| run.id == record.run);
-    let carrier_is_lost = own || look.silent.contains_key(&words::name(home));
-    let no_writer = Book::of(record.run).switches() && record.principal.is_none();
+    let own = state.runs[usize::from(at)].filter(|run| run.id == record.run);
+    let carrier_is_lost = own.is_some() || look.silent.contains_key(&words::name(home));
+    let standing = Book::of(record.run);
+    let other = world.authority(1 - record.home);
+    if standing == Book::Planned && record.failed_over && own.is_none() && look.silent.contains_key(&words::name(other))
+    {
+        return true;
+    }
+    let no_writer = (standing.switches() || standing == Book::Planned) && record.principal.is_none();
     book == Book::Failover && Book::of(record.run) != book && !record.failed_over && (carrier_is_lost || no_writer)
 }
 
@@ -160,6 +169,11 @@ pub fn turn(world: &World, state: &mut State, at: Site, age_ms: u64) {
         state.runs[usize::from(at)] = Some(run);
         return;
     }
+    if gives_up(world, &run, &look) {
+        (run.undoing, run.done, run.acted) = (true, 0, false);
+        state.runs[usize::from(at)] = Some(run);
+        return;
+    }
     match advance(step, &look.view(), run.acted) {
         Next::StepDone(_) => {
             run.done += 1;
@@ -173,6 +187,17 @@ pub fn turn(world: &World, state: &mut State, at: Site, age_ms: u64) {
         Next::Blocked(_) | Next::Wait(_) => {}
     }
     state.runs[usize::from(at)] = Some(run);
+}
+
+/// Whether users have noticed a planned failover for so long that it is undone by itself: `Run::breaks_limit`, `Run::gives_up`.
+fn gives_up(world: &World, run: &Run, look: &Look) -> bool {
+    let runbook = World::runbook(run.book);
+    let noticed = run.book == Book::Planned && look.age_ms > 0 && has_ordered(world, run, GAP_BEGINS);
+    let progress = Progress { gap_ms: Some(look.age_ms), ..Progress::default() };
+    noticed
+        && past_return(runbook, |id| has_ordered(world, run, id)).is_none()
+        && limits::broken(&Limits::default(), &progress, &look.view()).is_some()
+        && abort_of(runbook).is_some_and(|abort| (abort.preflight)(&look.view()).is_empty())
 }
 
 /// An administrator wants the run undone. Nothing happens when it is past return, or something speaks against it. What the

@@ -1,6 +1,6 @@
 //! A model of a pool over two sites, with every fault that its bounds allow, explored state by state.
 //!
-//! What decides is the product's own: the tables of steps of failover, failback and both switches with `runbook::advance`,
+//! What decides is the product's own: the tables of steps of failovers, failback and both switches with `runbook::advance`,
 //! `goal`, `may_open`, `mirror::advance`. What surrounds it is modelled after `agent` and `conductor`: four hosts, their logs as
 //! sequences of entries, the share, gossip, orders and changes of the record as messages that may be lost or late, journals,
 //! agents and hosts and sites that die and return, links that are cut, an authority at each site that carries a run. `properties`
@@ -16,6 +16,7 @@
 mod agent;
 mod conductor;
 mod explore;
+mod planned;
 mod properties;
 mod protection;
 mod protections;
@@ -51,6 +52,7 @@ const NOTHING: Bounds = Bounds {
     failbacks: 0,
     switches: 0,
     forces: 0,
+    planned: 0,
     aborts: 0,
 };
 
@@ -68,6 +70,7 @@ const WALK: Bounds = Bounds {
     failbacks: 1,
     switches: 0,
     forces: 0,
+    planned: 0,
     aborts: 0,
 };
 

@@ -117,7 +117,7 @@ pub fn broken_by(world: &World, before: &State, action: Action, after: &State) -
         let by = b.executing.first().filter(|(given, _)| matches!(given.ask, Ask::Promote(_)));
         if promoted
             && let Some(run) = by.and_then(|(given, _)| before.run(given.run))
-            && matches!(run.book, Book::Failback | Book::Switch)
+            && matches!(run.book, Book::Failback | Book::Switch | Book::Planned)
             && let Some(old) = run.before.principal
             && old != host
             && !before.host(old).log.is_prefix_of(b.log)
@@ -143,9 +143,9 @@ fn fence_is_missing(world: &World, before: &State, action: Action, after: &State
             // A principal that answers and does not stop is done without after a while: it commits nothing without its mirror.
             Book::Force if matches!(action, Action::LateTurn(_)) => continue,
             Book::Force => vec![old],
-            Book::Failover | Book::Failback | Book::Switch => continue,
+            Book::Failover | Book::Failback | Book::Switch | Book::Planned => continue,
         };
-        let carrier = if is.book.switches() { is.before.home } else { 1 };
+        let carrier = is.book.carrier(is.before.home);
         let missing = fenced.into_iter().find(|host| could_open(before, world.authority(carrier), *host));
         if missing.is_some() {
             return missing;

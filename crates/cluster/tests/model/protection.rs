@@ -36,6 +36,8 @@ pub enum Protection {
     EpochsOfSites,
     /// A planned switch promotes the mirror only with every byte of the principal.
     EveryByteOfSwitch,
+    /// A planned failover begins its epoch only when the backup has applied the last byte.
+    EveryByteOfPlanned,
     /// A forced switch fences the old principal where it answers.
     ForceFences,
     /// A run that claims a record other than the one that it was begun on asks again what speaks against it.
@@ -47,8 +49,8 @@ pub enum Protection {
 }
 
 /// Take these protections away from the tables of steps, in the order of `BOOKS`.
-pub fn weaken(steps: &mut [Vec<Step>; 4], off: &[Protection]) {
-    let [failover, failback, switch, forced] = steps;
+pub fn weaken(steps: &mut [Vec<Step>; 5], off: &[Protection]) {
+    let [failover, failback, switch, forced, planned] = steps;
     if off.contains(&Protection::FenceFirst) {
         failover.remove(0);
     }
@@ -68,6 +70,10 @@ pub fn weaken(steps: &mut [Vec<Step>; 4], off: &[Protection]) {
     }
     if off.contains(&Protection::EveryByteOfSwitch) {
         let step = switch.iter_mut().find(|s| s.id == "hand-over").expect("the step is there");
+        step.does = hand_over_by_order;
+    }
+    if off.contains(&Protection::EveryByteOfPlanned) {
+        let step = planned.iter_mut().find(|s| s.id == "hand-over").expect("the step is there");
         step.does = hand_over_by_order;
     }
     if off.contains(&Protection::ForceFences) {

@@ -1,6 +1,7 @@
 //! With a protection switched off something breaks, and the model says what: else its properties would prove nothing.
 
 use crate::explore::{breadth_first, carry_through};
+use crate::planned::PLANNED;
 use crate::protection::Protection;
 use crate::state::{Book, Bounds, S1A, S2A, State};
 use crate::switches::{FORCE, SWITCH, unheard};
@@ -15,7 +16,7 @@ fn check(off: Protection, authorities: usize, first: impl FnOnce(&World) -> Stat
 
 fn check_in(mut world: World, off: Protection, first: impl FnOnce(&World) -> State, expect: &str) {
     let first = first(&world);
-    world.coarse = first.left.failovers + first.left.failbacks > 0 || first.runs != [None; 2];
+    world.coarse = first.left.failovers + first.left.failbacks + first.left.planned > 0 || first.runs != [None; 2];
     let found = breadth_first(&world, &first, 100_000);
     println!("without {off:?}, after {} states: {}", found.states, found.story());
     let (what, _) = found.broken.unwrap_or_else(|| panic!("{off:?} is switched off, and nothing breaks"));
@@ -125,6 +126,12 @@ fn sites_that_begin_the_same_epoch_have_two_writers_in_it() {
 fn a_mirror_that_lacks_the_last_bytes_is_not_promoted_by_a_switch() {
     let left = Bounds { reboots: 1, ..SWITCH };
     check_switch(&[Protection::EveryByteOfSwitch], 0, false, left, "every byte");
+}
+
+#[test]
+fn a_backup_that_lacks_the_last_bytes_is_not_promoted_by_a_planned_failover() {
+    let first = |_: &World| normal(Bounds { cuts: 1, ..PLANNED });
+    check(Protection::EveryByteOfPlanned, 0, first, "every byte");
 }
 
 #[test]

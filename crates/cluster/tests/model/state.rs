@@ -169,6 +169,8 @@ pub enum Postgres {
 pub enum Ask {
     Fence(u8),
     CloseShare(u8),
+    ApplyAtOnce,
+    HoldBackAgain,
     StopLogShipping,
     CopyRemainingLog,
     ApplyRemainingLog,
@@ -268,19 +270,28 @@ pub enum Book {
     Failback,
     Switch,
     Force,
+    Planned,
 }
 
-pub const BOOKS: [Book; 4] = [Book::Failover, Book::Failback, Book::Switch, Book::Force];
+pub const BOOKS: [Book; 5] = [Book::Failover, Book::Failback, Book::Switch, Book::Force, Book::Planned];
 
 impl Book {
     /// The runbook of a run, by the run's number.
     pub fn of(run: u8) -> Book {
-        BOOKS[usize::from(run % 4)]
+        BOOKS[usize::from(run % 5)]
     }
 
     /// The number of the first run of this runbook after all those so far.
     pub fn number_after(self, last: u8) -> u8 {
-        (last / 4 + 1) * 4 + self as u8
+        (last / 5 + 1) * 5 + self as u8
+    }
+
+    /// The site whose authority carries it, when this one is home.
+    pub fn carrier(self, home: u8) -> u8 {
+        match self {
+            Book::Failover | Book::Failback => 1,
+            Book::Switch | Book::Force | Book::Planned => home,
+        }
     }
 
     /// Whether it is a change of places within a pair.
@@ -331,6 +342,7 @@ pub struct Bounds {
     pub failbacks: u8,
     pub switches: u8,
     pub forces: u8,
+    pub planned: u8,
     /// Runs that an administrator wants undone.
     pub aborts: u8,
 }

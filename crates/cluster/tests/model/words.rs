@@ -128,6 +128,8 @@ pub fn order(ask: Ask) -> Order {
     match ask {
         Ask::Fence(e) => Order::Fence { database, epoch: epoch(e) },
         Ask::CloseShare(e) => Order::CloseShare { database, epoch: epoch(e) },
+        Ask::ApplyAtOnce => Order::ApplyAtOnce { database },
+        Ask::HoldBackAgain => Order::HoldBackAgain { database },
         Ask::StopLogShipping => Order::StopLogShipping { database },
         Ask::CopyRemainingLog => Order::CopyRemainingLog { database },
         Ask::ApplyRemainingLog => Order::ApplyRemainingLog { database },
@@ -147,6 +149,8 @@ pub fn from_order(order: &Order) -> Ask {
     match order {
         Order::Fence { epoch, .. } => Ask::Fence(small(epoch)),
         Order::CloseShare { epoch, .. } => Ask::CloseShare(small(epoch)),
+        Order::ApplyAtOnce { .. } => Ask::ApplyAtOnce,
+        Order::HoldBackAgain { .. } => Ask::HoldBackAgain,
         Order::StopLogShipping { .. } => Ask::StopLogShipping,
         Order::CopyRemainingLog { .. } => Ask::CopyRemainingLog,
         Order::ApplyRemainingLog { .. } => Ask::ApplyRemainingLog,

@@ -11,6 +11,7 @@ use crate::words;
 use cluster::failback::FAILBACK;
 use cluster::failover::FAILOVER;
 use cluster::goal::{Goal, goal};
+use cluster::planned_failover::PLANNED_FAILOVER;
 use cluster::runbook::{Runbook, Step};
 use cluster::switching::{FORCE_MIRROR, SWITCH_MIRROR};
 use cluster::topology::Topology;
@@ -31,7 +32,7 @@ pub struct World {
     /// Links that are cut become whole again.
     pub heals: bool,
     pub off: Vec<Protection>,
-    steps: [Vec<Step>; 4],
+    steps: [Vec<Step>; 5],
     /// The product's answers to what is asked all the time.
     goals: RefCell<BTreeMap<(Record, HostNumber), Goal>>,
 }
@@ -65,7 +66,7 @@ impl World {
     }
 
     /// The authority of a site. A failover and a failback are carried out at site 2's: it survives, and it is home while the
-    /// pool is failed over; a switch at the home site's.
+    /// pool is failed over; a switch and a planned failover at the home site's.
     pub fn authority(&self, of: Site) -> HostNumber {
         self.authorities[usize::from(of)]
     }
@@ -76,6 +77,7 @@ impl World {
             Book::Failback => FAILBACK,
             Book::Switch => SWITCH_MIRROR,
             Book::Force => FORCE_MIRROR,
+            Book::Planned => PLANNED_FAILOVER,
         }
     }
 
@@ -300,6 +302,7 @@ fn may_start(world: &World, state: &State, at: Site, under_way: bool) -> impl It
         (Book::Failback, left.failbacks > 0 && at == 1 && !under_way),
         (Book::Switch, left.switches > 0 && home && !under_way),
         (Book::Force, left.forces > 0 && home && !under_way),
+        (Book::Planned, left.planned > 0 && home && !under_way),
     ];
     books.into_iter().filter(|(_, may)| *may).map(|(book, _)| book)
 }

@@ -67,6 +67,7 @@ impl World {
             force: false,
             exposure: BTreeMap::new(),
             new_principal: None,
+            limits: None,
             automatic: Some(TakeOver {
                 database: words::database(),
                 witness: words::witness(),

@@ -125,6 +125,7 @@ pub async fn failover(context: &Context, args: Failover) -> Outcome {
         force: args.force,
         only_step: None,
         new_principal: Some(args.new_principal.into()),
+        limits: None,
         started_by: who(),
     };
     start(&agents, &at, wanted, args.yes, context.json).await

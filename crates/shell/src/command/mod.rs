@@ -40,7 +40,7 @@ use crate::folder::Context;
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Command {
     /// Fail over to the other site: say what was found and what would be lost, ask, carry out the runbook
-    Failover(run::Args),
+    Failover(run::Failover),
     /// Fail back to the primary site, online up to the last hand-over
     Failback(run::Args),
     /// Carry out one step of a runbook
@@ -108,7 +108,7 @@ impl Command {
     /// When it does not succeed, with the sentence and the exit code.
     pub async fn run(self, context: &Context) -> Outcome {
         match self {
-            Command::Failover(args) => run::run(context, "failover", args).await,
+            Command::Failover(args) => run::failover(context, args).await,
             Command::Failback(args) => run::run(context, "failback", args).await,
             Command::Step(args) => step::run(context, args).await,
             Command::Runbook(args) => runbook::run(context, args).await,

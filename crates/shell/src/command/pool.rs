@@ -125,7 +125,7 @@ async fn run_stands(agents: &Agents, run: &RunRef) -> String {
             RunEventKind::Waiting { step, reason, .. } => stands = format!("step {step} waits: {reason}"),
             RunEventKind::StepDone { step, .. } => stands = format!("step {step} is done"),
             RunEventKind::Finished { message, .. } => stands = format!("stands still: {message}"),
-            RunEventKind::AbortBegun { started_by } => stands = format!("to be undone, by {started_by}"),
+            RunEventKind::AbortBegun { started_by, .. } => stands = format!("to be undone, by {started_by}"),
             RunEventKind::Begun { .. } | RunEventKind::Resumed | RunEventKind::Ordered { .. } => {}
         }
     }

@@ -22,7 +22,7 @@ use wire::run::RunSummary;
 )]
 pub struct Args {
     /// What is to be ready
-    #[arg(value_parser = ["failover", "failback"])]
+    #[arg(value_parser = ["failover", "planned-failover", "failback"])]
     pub runbook: String,
     /// Write Prometheus metrics into this file, as a whole or not at all
     #[arg(long, value_name = "FILE")]
@@ -98,6 +98,7 @@ async fn look(agents: &Agents, runbook: &Runbook, told: &mut Told) -> Outcome {
         exposure: told.exposure.clone(),
         new_principal: None,
         automatic: None,
+        limits: None,
     };
     let reports = look.view.reports.iter().map(|r| (r.host.clone(), r.clone())).collect();
     let silent = look.view.silent.iter().cloned().collect();

@@ -6,6 +6,7 @@ use crate::folder::Context;
 use crate::report::ReportFile;
 use crate::{output, watch, words};
 use cluster::name::HostName;
+use cluster::planned_failover::PLANNED_FAILOVER;
 use cluster::record::{PoolRecord, PoolState, RunRef};
 use cluster::runbook::Unmet;
 use std::path::PathBuf;
@@ -32,6 +33,24 @@ pub struct Args {
     /// Write a report when it ends, however it ends: a page (.html) or data (.json)
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+}
+
+/// Arguments of `failover`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Failover {
+    /// Both sites live: hand the writer over with nothing lost, and feed this site from the other one afterwards
+    #[arg(long)]
+    planned: bool,
+    #[command(flatten)]
+    args: Args,
+}
+
+/// Fail over: the site is lost, or, as planned, both live.
+///
+/// # Errors
+/// Those of [`run`].
+pub async fn failover(context: &Context, typed: Failover) -> Outcome {
+    run(context, if typed.planned { PLANNED_FAILOVER.name } else { "failover" }, typed.args).await
 }
 
 /// Arguments of a change that nothing stands against which could be overridden.
@@ -75,6 +94,7 @@ pub async fn run(context: &Context, runbook: &str, args: Args) -> Outcome {
         force: args.force,
         only_step: None,
         new_principal: None,
+        limits: None,
         started_by: who(),
     };
     start_reported(&agents, &at, wanted, args.yes, context.json, report.as_ref()).await
@@ -99,6 +119,7 @@ pub async fn initialise(context: &Context, args: &Args) -> Outcome {
         force: args.force,
         only_step: None,
         new_principal: None,
+        limits: None,
         started_by: who(),
     };
     start(&agents, &at, wanted, args.yes, context.json).await

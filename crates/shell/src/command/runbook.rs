@@ -105,6 +105,7 @@ async fn resume(context: &Context, id: Option<String>) -> Outcome {
         force: false,
         only_step: None,
         new_principal: None,
+        limits: None,
         started_by: who(),
     };
     start(&agents, &At { host, under_way: true }, wanted, true, context.json).await
@@ -114,6 +115,7 @@ async fn resume(context: &Context, id: Option<String>) -> Outcome {
 fn typed(runbook: &str) -> String {
     match runbook {
         "install-mirror" => "mirror install".into(),
+        "planned-failover" => "failover --planned".into(),
         "switch-mirror" => "database failover --new-principal mirror|primary".into(),
         "force-mirror" => "database failover --new-principal mirror|primary --force".into(),
         "remove-mirror" => "mirror remove".into(),

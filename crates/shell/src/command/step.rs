@@ -82,6 +82,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         force: args.force,
         only_step: Some(args.step),
         new_principal: None,
+        limits: None,
         started_by: who(),
     };
     if args.what_if {

@@ -76,8 +76,9 @@ fn take(
             note("its process was started again; it went on from the journal".into());
             under_way(report);
         }
-        RunEventKind::AbortBegun { started_by } => {
-            note(format!("to be undone, by {started_by}"));
+        RunEventKind::AbortBegun { started_by, why } => {
+            let why = why.as_ref().map_or(String::new(), |why| format!(": {why}"));
+            note(format!("to be undone, by {started_by}{why}"));
             by(report, started_by);
             under_way(report);
             report.standing = Standing::Aborting;

@@ -35,6 +35,7 @@ fn begun(by: &str) -> RunEventKind {
         exposure: [("mgc".into(), exposure)].into(),
         new_principal: None,
         automatic: None,
+        limits: None,
     };
     RunEventKind::Begun {
         runbook: "failover".into(),
@@ -118,7 +119,7 @@ fn a_run_that_was_undone_tells_who_wanted_it_and_what_undid_it() {
         begun("ines"),
         step("fence-old-primary"),
         RunEventKind::Finished { complete: false, undone: false, message: "stays open".into(), record: None },
-        RunEventKind::AbortBegun { started_by: "marek".into() },
+        RunEventKind::AbortBegun { started_by: "marek".into(), why: None },
         step(undo),
         done(undo, "online"),
     ];

@@ -60,6 +60,11 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
     ("Get-CsPersistentChatCategory", "standfast category list"),
     ("Remove-CsPersistentChatCategory", ""),
     ("Install-CsDatabase", "standfast pool initialise (standfast lab up does it in a lab)"),
+    (
+        "Invoke-CsPoolFailOver",
+        "standfast failover --planned; with -DisasterMode, when the site is lost: standfast failover",
+    ),
+    ("Invoke-CsPoolFailback", "standfast failback"),
     ("Invoke-CsManagementServerFailover", "standfast failover: the management store moves with the pool's home"),
     ("Invoke-CsManagementStoreReplication", "nothing to do: every host takes over what is newer within seconds"),
     ("Test-CsDatabase", "standfast pool status"),

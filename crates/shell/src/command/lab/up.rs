@@ -241,6 +241,7 @@ async fn initialise(agents: &Agents, json: bool) -> Outcome {
         force: false,
         only_step: None,
         new_principal: None,
+        limits: None,
         started_by: who(),
     };
     match agents.start_run(&host, &wanted, false).await? {

@@ -200,6 +200,7 @@ async fn carry_out(context: &Context, agents: &Agents, runbook: &str) -> Outcome
         force: false,
         only_step: None,
         new_principal: None,
+        limits: None,
         started_by: who(),
     };
     start(agents, &at, wanted, true, context.json).await

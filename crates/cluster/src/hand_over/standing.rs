@@ -1,58 +1,79 @@
-//! How the returning hosts and the old writer stand, as the steps of a failback judge it.
+//! How the site that receives the writer and the old writer stand, as the steps judge it.
 
 use crate::failover::began;
+use crate::name::SiteName;
 use crate::name::{DatabaseName, HostName};
 use crate::order::Order;
+use crate::record::PoolState;
 use crate::report::{InstanceReport, InstanceState};
 use crate::runbook::{Done, View, all_of};
+use crate::topology::Database;
 
-pub(super) fn databases<'a>(view: &View<'a>) -> Vec<(DatabaseName, &'a crate::topology::Database)> {
-    view.topology.databases.iter().map(|d| (d.name.clone(), d)).collect()
+/// The databases whose writer moves.
+pub(crate) fn databases<'a>(view: &View<'a>) -> Vec<(DatabaseName, &'a Database)> {
+    view.topology.databases.iter().filter(|d| moves(view, &d.name)).map(|d| (d.name.clone(), d)).collect()
+}
+
+/// A failback brings every database home. A failover leaves those where they are that have no backup: the compliance database
+/// (rule R1).
+fn moves(view: &View<'_>, database: &DatabaseName) -> bool {
+    let before = &view.facts.before;
+    before.state == PoolState::FailedOver || before.databases.get(database).is_some_and(|d| d.backup.is_some())
+}
+
+/// The hosts of a database at a site, the one that is to write there first.
+pub(crate) fn at_site(view: &View<'_>, database: &Database, site: &SiteName) -> Vec<HostName> {
+    let all = database.instances().map(|i| i.host.clone());
+    all.filter(|host| view.topology.site_of(host) == Some(site)).collect()
+}
+
+/// The hosts of a database at the site that gets the writer, the writer to be first.
+pub(crate) fn receiving(view: &View<'_>, database: &DatabaseName) -> Vec<HostName> {
+    let topology = view.topology.database(database);
+    topology.map_or_else(Vec::new, |topology| at_site(view, topology, &view.facts.to_site))
+}
+
+/// Who is to be the writer.
+pub(crate) fn receiver(view: &View<'_>, database: &DatabaseName) -> Option<HostName> {
+    receiving(view, database).into_iter().next()
 }
 
 /// Each database with the writer that it had when the run began.
-pub(super) fn principals(view: &View<'_>) -> Vec<(DatabaseName, HostName)> {
-    let all = view.facts.before.databases.iter();
+pub(crate) fn principals(view: &View<'_>) -> Vec<(DatabaseName, HostName)> {
+    let all = view.facts.before.databases.iter().filter(|(name, _)| moves(view, name));
     all.filter_map(|(name, d)| d.principal.clone().map(|host| (name.clone(), host))).collect()
 }
 
-pub(super) fn is_principal(view: &View<'_>, database: &DatabaseName, host: &HostName) -> bool {
+pub(crate) fn is_principal(view: &View<'_>, database: &DatabaseName, host: &HostName) -> bool {
     view.record.databases.get(database).and_then(|d| d.principal.as_ref()) == Some(host)
 }
 
 /// Whether the record has left the epoch in which the run began.
-pub(super) fn handed_over(view: &View<'_>) -> bool {
+pub(crate) fn handed_over(view: &View<'_>) -> bool {
     view.record.epoch > view.facts.before.epoch
 }
 
-/// The hosts of a database at the site that gets the writer back, primary first.
-pub(super) fn returning(view: &View<'_>, database: &DatabaseName) -> Vec<HostName> {
-    let topology = view.topology.database(database);
-    let all = topology.into_iter().flat_map(crate::topology::Database::instances);
-    all.map(|i| i.host.clone()).filter(|h| view.topology.site_of(h) == Some(&view.facts.to_site)).collect()
-}
-
-pub(super) fn answering(view: &View<'_>, hosts: Vec<HostName>) -> Vec<HostName> {
+pub(crate) fn answering(view: &View<'_>, hosts: Vec<HostName>) -> Vec<HostName> {
     hosts.into_iter().filter(|h| view.reports.contains_key(h)).collect()
 }
 
 /// Whether a host works from a record of the present epoch. One that was cut off until a moment ago does not yet, and what
 /// it reports is how it stood in the old epoch: online, or following somebody who was.
-pub(super) fn knows(view: &View<'_>, host: &HostName) -> bool {
+pub(crate) fn knows(view: &View<'_>, host: &HostName) -> bool {
     let record = view.reports.get(host).and_then(|r| r.record.as_ref());
     record.is_some_and(|r| r.epoch >= view.record.epoch)
 }
 
-pub(super) fn has_part(view: &View<'_>, database: &DatabaseName, host: &HostName) -> bool {
+pub(crate) fn has_part(view: &View<'_>, database: &DatabaseName, host: &HostName) -> bool {
     view.record.databases.get(database).is_some_and(|d| d.part_of(host).is_some())
 }
 
-pub(super) fn needs_rewind(state: InstanceState) -> bool {
+pub(crate) fn needs_rewind(state: InstanceState) -> bool {
     matches!(state, InstanceState::LeftBehind | InstanceState::Absent | InstanceState::AskingPeer)
 }
 
 /// Done with this evidence when the instance stands as the present epoch wants it, and is not on its way there.
-pub(super) fn settled(
+pub(crate) fn settled(
     view: &View<'_>,
     host: &HostName,
     database: &DatabaseName,
@@ -73,47 +94,47 @@ pub(super) fn settled(
     }
 }
 
-/// The primary's mirror, if it is part of the pool already, or has been rewound to be. One that returns only now waits for
-/// `standfast mirror install`.
-pub(super) fn present_mirror(view: &View<'_>, database: &DatabaseName) -> Option<HostName> {
-    let host = &view.topology.database(database)?.mirror.as_ref()?.host;
-    let rewound = view.instance(host, database).is_some_and(|i| i.state == InstanceState::Stopped) && knows(view, host);
-    (has_part(view, database, host) || rewound).then(|| host.clone())
+/// The mirror of who receives, if it is part of the pool already, or has been rewound to be. One that returns only now waits
+/// for `standfast mirror install`.
+pub(crate) fn present_mirror(view: &View<'_>, database: &DatabaseName) -> Option<HostName> {
+    let host = receiving(view, database).into_iter().nth(1)?;
+    let rewound =
+        view.instance(&host, database).is_some_and(|i| i.state == InstanceState::Stopped) && knows(view, &host);
+    (has_part(view, database, &host) || rewound).then_some(host)
 }
 
-pub(super) fn stopped_at(view: &View<'_>, database: &DatabaseName, host: &HostName) -> Option<crate::wal::Lsn> {
+pub(crate) fn stopped_at(view: &View<'_>, database: &DatabaseName, host: &HostName) -> Option<crate::wal::Lsn> {
     let instance = view.instance(host, database)?;
     let stopped = !matches!(instance.state, InstanceState::Online | InstanceState::Busy);
     instance.shut_down_at.filter(|_| stopped).map(|s| s.end)
 }
 
 /// Where the old writer's log ends: it is stopped, or runs again as a standby that feeds the primary its last bytes.
-pub(super) fn end_of(view: &View<'_>, database: &DatabaseName, host: &HostName) -> Option<crate::wal::Lsn> {
+pub(crate) fn end_of(view: &View<'_>, database: &DatabaseName, host: &HostName) -> Option<crate::wal::Lsn> {
     let instance = view.instance(host, database)?;
     let feeds = handed_over(view) && instance.state == InstanceState::Standby;
     if feeds { instance.written } else { stopped_at(view, database, host) }
 }
 
-pub(super) fn restored(view: &View<'_>, database: &DatabaseName) -> bool {
-    let Some(topology) = view.topology.database(database) else { return false };
-    view.instance(&topology.primary.host, database)
-        .is_some_and(|i| i.state == InstanceState::Online && began(i.database_epoch, view))
+pub(crate) fn restored(view: &View<'_>, database: &DatabaseName) -> bool {
+    let instance = receiver(view, database).and_then(|host| view.instance(&host, database));
+    instance.is_some_and(|i| i.state == InstanceState::Online && began(i.database_epoch, view))
 }
 
-/// Ask something of every returning host that answers; the primary must answer, its mirror may come later.
-pub(super) fn each_returning(
+/// Ask something of every host that receives and answers; the writer to be must answer, its mirror may come later.
+pub(crate) fn each_receiving(
     view: &View<'_>,
     ask: impl Fn(&View<'_>, &HostName, &DatabaseName, &InstanceReport) -> Done,
 ) -> Done {
     let mut conditions = Vec::new();
-    for (database, topology) in databases(view) {
+    for (database, _) in databases(view) {
         if handed_over(view) {
             continue;
         }
-        for host in returning(view, &database) {
+        for (at, host) in receiving(view, &database).into_iter().enumerate() {
             conditions.push(match view.instance(&host, &database) {
                 Some(instance) => ask(view, &host, &database, instance),
-                None if host == topology.primary.host => {
+                None if at == 0 => {
                     Done::NotYet(format!("{host} does not answer ({}): start its agent", view.silence(&host)))
                 }
                 None => Done::Yes(format!("{host} does not answer; going on without it")),
@@ -143,7 +164,7 @@ pub(crate) fn order_over(
 }
 
 /// The same for an order whose success shows in the state, so that only what hinders it is told.
-pub(super) fn order_over_failing(view: &View<'_>, host: &HostName, database: &DatabaseName) -> Done {
+pub(crate) fn order_over_failing(view: &View<'_>, host: &HostName, database: &DatabaseName) -> Done {
     match order_over(view, host, database, |o| matches!(o, Order::Rewind { .. })) {
         Done::Yes(_) => Done::NotYet(format!("{host} is not on the present history yet")),
         missing => missing,
