@@ -12,7 +12,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use cluster::backup::{AskBackup, Backup};
-use cluster::drill::{DrillReport, Drills, StartDrill};
+use cluster::drill::{DrillReport, Drills, StartDrill, Work};
 use cluster::job_history::JobRun;
 use cluster::name::{DatabaseName, HostName, ServerName};
 use cluster::order::StampedOrder;
@@ -55,7 +55,7 @@ pub fn router(host: Arc<Host>, beside: crate::Beside) -> Router {
         .route("/v1/tails", get(tails))
         .route("/v1/tails/{database}/{id}", get(tail_lines))
         .route("/v1/heads/{database}", get(heads))
-        .route("/v1/drills", get(drills).post(begin_drill))
+        .route("/v1/drills", get(drills).post(begin_drill).put(keep_drill))
         .route("/v1/backups", get(backups).post(begin_backup))
         .route("/v1/scrubs/{database}", post(scrub))
         .route("/v1/without-peer", post(without_peer))
@@ -325,6 +325,15 @@ async fn begin_drill(
     Json(wanted): Json<StartDrill>,
 ) -> Result<Json<DrillReport>, Error> {
     crate::drill::begin(&host, wanted).await.map(Json)
+}
+
+async fn keep_drill(State(host): State<Arc<Host>>, Json(told): Json<DrillReport>) -> Result<StatusCode, Error> {
+    if told.work != Work::Switch {
+        return Err(Error::Unfit(format!("{} is carried out by an agent, which keeps it itself", told.id)));
+    }
+    host.drills.keep(told);
+    host.changed();
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn backups(State(host): State<Arc<Host>>) -> Json<Vec<Backup>> {

@@ -64,10 +64,22 @@ impl DrillBook {
         drills
     }
 
-    /// The last rehearsal that is over.
+    /// The last drill that is over.
     pub fn last(&self) -> Option<DrillReport> {
         let held = self.drills.lock().expect("nothing panics while it holds the drills");
-        held.0.past.iter().rfind(|d| d.work == Work::Sandbox).cloned()
+        held.0.past.iter().rfind(|d| d.work.is_drill() && d.over).cloned()
+    }
+
+    /// Keep what is told of a drill that is carried out elsewhere, in the place of what was told of it before.
+    pub fn keep(&self, told: DrillReport) {
+        self.change(|drills, _| {
+            match drills.past.iter_mut().find(|d| d.id == told.id) {
+                Some(kept) => *kept = told,
+                None => drills.past.push(told),
+            }
+            let too_many = drills.past.len().saturating_sub(KEPT);
+            drills.past.drain(..too_many);
+        });
     }
 
     /// Begin one, unless another is under way.

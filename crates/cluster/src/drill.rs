@@ -1,5 +1,8 @@
 //! Drills: what a rehearsal on a throwaway copy found, and whether one may begin.
 
+pub mod switch;
+
+use self::switch::SwitchFigures;
 use crate::name::{DatabaseName, HostName};
 use crate::record::PoolRecord;
 use crate::report::{InstanceReport, InstanceState};
@@ -24,6 +27,8 @@ pub enum Work {
     /// A rehearsal on a throwaway copy.
     #[default]
     Sandbox,
+    /// The pool itself is handed over to the other site, and home again.
+    Switch,
     /// A backup is made.
     Backup,
     /// A backup is restored into a throwaway instance.
@@ -37,16 +42,23 @@ impl Work {
     pub fn word(self) -> &'static str {
         match self {
             Work::Sandbox => "sandbox",
+            Work::Switch => "switch",
             Work::Backup => "backup",
             Work::Proof => "proof",
             Work::Restore => "restore",
         }
     }
 
+    /// Whether it is a drill.
+    pub fn is_drill(self) -> bool {
+        matches!(self, Work::Sandbox | Work::Switch)
+    }
+
     /// Its name for people.
     pub fn says(self) -> &'static str {
         match self {
             Work::Sandbox => "drill",
+            Work::Switch => "drill of a switch",
             Work::Backup => "backup",
             Work::Proof => "proof of a backup",
             Work::Restore => "restore",
@@ -95,6 +107,9 @@ pub struct DrillReport {
     pub rooms: u64,
     /// Entries that were read and checked against their rooms' chains, every one.
     pub entries: u64,
+    /// What a drill of a switch has measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<SwitchFigures>,
     /// What came of it, where that is no rehearsal.
     #[serde(default)]
     pub said: Option<String>,
@@ -122,6 +137,7 @@ impl DrillReport {
             rpo_ms: None,
             rooms: 0,
             entries: 0,
+            switch: None,
             said: None,
             failed: None,
             over: false,
@@ -132,6 +148,9 @@ impl DrillReport {
     pub fn says(&self) -> String {
         if let Some(why) = &self.failed {
             return format!("FAILED: {why}");
+        }
+        if let Some(figures) = &self.switch {
+            return figures.says();
         }
         if let Some(said) = &self.said {
             return said.clone();

@@ -571,6 +571,20 @@ impl Agents {
         })
     }
 
+    /// Let a host keep what is told of a drill that this command carries out.
+    ///
+    /// # Errors
+    /// When its agent does not answer, or does not keep it.
+    pub async fn keep_drill(&self, host: &HostName, told: &DrillReport) -> Outcome {
+        let what = format!("keep {} at {host}", told.id);
+        let request = self.http.put(self.url(host, "/v1/drills")).bearer_auth(&self.key).timeout(ANSWER).json(told);
+        let response = request.send().await.map_err(|e| Trouble::Silent(silence(&e)).failure(&what, host))?;
+        if response.status().is_success() {
+            return Ok(());
+        }
+        Err(Failure::Failed(format!("{what}: {host} answered {}", response.status())))
+    }
+
     /// The drills of a host.
     ///
     /// # Errors

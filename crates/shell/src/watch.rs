@@ -31,20 +31,16 @@ pub async fn until_undone(agents: &Agents, host: &HostName, id: &str, json: bool
     watch(agents, host, id, json, true).await
 }
 
+/// Watch a run to its end, and say what happens beside the data, which somebody else prints.
+///
+/// # Errors
+/// Those of [`to_the_end`].
+pub async fn aside(agents: &Agents, host: &HostName, id: &str) -> Outcome {
+    Watch { aside: true, ..Watch::new(agents, host, id) }.run().await
+}
+
 async fn watch(agents: &Agents, host: &HostName, id: &str, json: bool, undoing: bool) -> Outcome {
-    let mut watch = Watch {
-        agents,
-        host,
-        id,
-        json,
-        after: 0,
-        runbook: None,
-        only_step: None,
-        last_done: None,
-        undoing,
-        waits_for: None,
-        began: Instant::now(),
-    };
+    let mut watch = Watch { json, undoing, ..Watch::new(agents, host, id) };
     tokio::select! {
         outcome = watch.run() => return outcome,
         _ = tokio::signal::ctrl_c() => {}
@@ -60,6 +56,8 @@ struct Watch<'a> {
     host: &'a HostName,
     id: &'a str,
     json: bool,
+    /// What happens is said, and is no data.
+    aside: bool,
     after: u64,
     runbook: Option<&'static Runbook>,
     /// The only step that was asked for, if it was only one.
@@ -70,6 +68,25 @@ struct Watch<'a> {
     /// What the present step waits for, if it has said so.
     waits_for: Option<String>,
     began: Instant,
+}
+
+impl<'a> Watch<'a> {
+    fn new(agents: &'a Agents, host: &'a HostName, id: &'a str) -> Self {
+        Self {
+            agents,
+            host,
+            id,
+            json: false,
+            aside: false,
+            after: 0,
+            runbook: None,
+            only_step: None,
+            last_done: None,
+            undoing: false,
+            waits_for: None,
+            began: Instant::now(),
+        }
+    }
 }
 
 impl Watch<'_> {
@@ -131,7 +148,8 @@ impl Watch<'_> {
             if self.json {
                 output::json_line(event)?;
             } else if !matches!(event.what, RunEventKind::Ordered { .. }) {
-                output::line(&words::event(event, self.runbook))?;
+                let says = words::event(event, self.runbook);
+                if self.aside { output::say(&says) } else { output::line(&says)? }
             }
             match &event.what {
                 RunEventKind::Waiting { reason, .. } => self.waits_for = Some(reason.clone()),

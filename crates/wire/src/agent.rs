@@ -18,6 +18,7 @@
 //! | `GET /v1/backups`, `POST /v1/backups` | → list of `Backup`; `AskBackup` → `DrillReport` | backups on that host; make, prove or restore one: watched as drills are |
 //! | `GET /v1/heads/{database}` | → lines of [`crate::heads::Countersigned`] | the rooms' heads that this host has countersigned, oldest first |
 //! | `GET /v1/drills`, `POST /v1/drills` | → `Drills`; `StartDrill` → `DrillReport` | drills on that host, those under way included; begin one |
+//! | `PUT /v1/drills` | `DrillReport` → nothing | keep what is told of a drill of a switch, which the command line carries out |
 //! | `POST /v1/without-peer` | → | the administrator's permission to start without the other site |
 //! | `GET /v1/sessions/{database}` | → `Vec<SessionReport>` | the sessions of this host's instance (`sp_who2`) |
 //! | `DELETE /v1/sessions/{database}/{spid}` | → | end one of them (`kill`); refused for the agent's own and the system's |

@@ -1,10 +1,14 @@
-//! `drill sandbox|list`: rehearse a failover on a throwaway copy, and what earlier rehearsals found.
+//! `drill sandbox|switch|list`: rehearse a failover on a throwaway copy, or hand the pool itself over and home again; and what
+//! earlier drills found.
+
+mod canary;
+mod switch;
 
 use crate::agents::Agents;
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
 use crate::output;
-use cluster::drill::{DrillReport, StartDrill, Work};
+use cluster::drill::{DrillReport, StartDrill};
 use cluster::name::{DatabaseName, HostName};
 use cluster::topology_file::CONTENT_DATABASE;
 use std::time::Duration;
@@ -30,6 +34,9 @@ enum What {
         #[arg(long, value_name = "HOST")]
         on: Option<HostName>,
     },
+    /// Hand the pool itself over to the other site as planned, with nothing lost, while a canary measures what users notice; with
+    /// --there-and-back home again. Gives itself up, the pool as it was, when a limit would be broken
+    Switch(switch::Args),
     /// The drills that are kept, newest first, and the one under way
     List,
 }
@@ -42,6 +49,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     let agents = Agents::new(&context.folder()?)?;
     match args.what {
         What::Sandbox { on } => sandbox(context, &agents, on).await,
+        What::Switch(args) => switch::run(context, &agents, &args).await,
         What::List => list(context, &agents).await,
     }
 }
@@ -127,7 +135,7 @@ async fn list(context: &Context, agents: &Agents) -> Outcome {
             Err(_) => silent.push(host.to_string()),
         }
     }
-    all.retain(|d| d.work == Work::Sandbox);
+    all.retain(|d| d.work.is_drill());
     all.sort_by_key(|d| std::cmp::Reverse(d.began_at_ms));
     if !silent.is_empty() {
         output::say(&format!("no answer from {}; theirs are not listed", silent.join(", ")));
