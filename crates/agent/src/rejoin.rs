@@ -31,9 +31,10 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// A standby that has received and applied nothing for so long, and streams nothing, may lack log that its source has not
 /// kept. PostgreSQL tries its stream again after five seconds at most.
 const STARVED: Duration = Duration::from_secs(6);
-/// Time between two attempts to copy data anew that holds damaged pages: the instance is down meanwhile, and its source may hold
-/// some as well.
-const MEND_AGAIN: Duration = Duration::from_secs(600);
+/// Least time between two attempts to copy data anew that holds damaged pages: the instance is down meanwhile.
+const MEND_AGAIN: Duration = Duration::from_secs(30);
+/// And so many times what the last one took: a source that holds damaged pages itself is not copied again and again.
+const MEND_REST: u32 = 10;
 /// So many starts in one epoch, with no look at a running instance in between, show that it cannot follow either.
 const STARTS: u32 = 3;
 
@@ -43,7 +44,8 @@ pub struct Rejoin {
     stuck: Option<(Lsn, Instant)>,
     starved: Option<(Lsn, Instant)>,
     tried: Option<Instant>,
-    mended: Option<Instant>,
+    /// When damaged pages were last to be copied anew, and how long that took.
+    mended: Option<(Instant, Duration)>,
     starts: u32,
 }
 
@@ -192,11 +194,16 @@ pub async fn damaged(
         return Ok(());
     };
     database.damage(Some(format!("{found}; it is copied anew from {upstream}, where that answers")));
-    if work.rejoin.mended.is_some_and(|at| at.elapsed() < MEND_AGAIN) || !reaches(&at).await {
+    let rests = |(at, took): (Instant, Duration)| at.elapsed() < MEND_AGAIN.max(took * MEND_REST);
+    if work.rejoin.mended.is_some_and(rests) || !reaches(&at).await {
         return Ok(());
     }
-    work.rejoin.mended = Some(Instant::now());
-    copy_anew(host, database, work, upstream, &found).await
+    let began = Instant::now();
+    let copied = copy_anew(host, database, work, upstream, &found).await;
+    if copied.is_err() {
+        work.rejoin.mended = Some((Instant::now(), began.elapsed()));
+    }
+    copied
 }
 
 /// Copy the data anew; the old one stays until the copy is whole.

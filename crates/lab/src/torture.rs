@@ -61,6 +61,8 @@ pub enum Typed {
     Switch,
     /// The same with `--force`.
     ForcedSwitch,
+    /// `database scrub`.
+    Scrub,
 }
 
 /// One thing that is done to the pool.
@@ -89,6 +91,8 @@ pub enum Blow {
     Unstall(Part),
     /// Write zeros into the middle of the newest whole log file of the share.
     DamageShare,
+    /// Change a bit of a page on the disk of a host's database, so far into its relations in thousandths.
+    DamagePage(Part, u64),
     /// Turn the clocks of all processes of a host by so many seconds, while they run.
     Clock(Part, i64),
     /// Have the run that comes next end with its agent at a named point: `failover.fence-old-primary.during`.
@@ -126,12 +130,23 @@ pub enum Kind {
     Damage,
     /// The clocks of a host jump.
     Clock,
+    /// A disk changes a page of a standby, which is read through.
+    Page,
 }
 
 impl Kind {
     /// All, in the order of their names here.
-    pub const ALL: [Kind; 8] =
-        [Kind::Site, Kind::Disaster, Kind::Line, Kind::Split, Kind::Switch, Kind::Disk, Kind::Damage, Kind::Clock];
+    pub const ALL: [Kind; 9] = [
+        Kind::Site,
+        Kind::Disaster,
+        Kind::Line,
+        Kind::Split,
+        Kind::Switch,
+        Kind::Disk,
+        Kind::Damage,
+        Kind::Clock,
+        Kind::Page,
+    ];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -144,6 +159,7 @@ impl Kind {
             Kind::Disk => "disk",
             Kind::Damage => "damage",
             Kind::Clock => "clock",
+            Kind::Page => "page",
         }
     }
 }
@@ -194,6 +210,7 @@ impl fmt::Display for Typed {
             Typed::Failback => "failback",
             Typed::Switch => "database failover --new-principal mirror",
             Typed::ForcedSwitch => "database failover --new-principal mirror --force",
+            Typed::Scrub => "database scrub",
         })
     }
 }
@@ -222,6 +239,7 @@ impl fmt::Display for Blow {
             Blow::Stall(part, ms) => write!(f, "the disk of {part} stands still for {ms} ms at a time"),
             Blow::Unstall(part) => write!(f, "the disk of {part} writes again"),
             Blow::DamageShare => f.write_str("damage the newest whole log file of the share"),
+            Blow::DamagePage(part, at) => write!(f, "change a bit {at} thousandths into the pages of {part}"),
             Blow::Clock(part, seconds) => write!(f, "turn the clocks of {part} by {seconds} s"),
             Blow::StopAt(point) => write!(f, "the next run is to be killed at {point}"),
             Blow::Type(typed) => write!(f, "type {typed}"),

@@ -29,6 +29,7 @@ pub fn episode(seed: u64, number: u64, kinds: &[Kind]) -> Episode {
         Kind::Disk => plan.disk(),
         Kind::Damage => plan.damage(),
         Kind::Clock => plan.clock(),
+        Kind::Page => plan.page(),
     };
     let mut acts = plan.acts;
     acts.sort_by_key(|act| act.at_ms);
@@ -211,6 +212,26 @@ impl Plan {
         self.at(lost, Blow::Kill(Part::Home, Process::All));
         self.at(lost + 500, Blow::Type(Typed::Failover));
         lost + self.draw.between(4_000, 8_000)
+    }
+
+    fn page(&mut self) -> u64 {
+        let part = self.draw.one(&[Part::Mirror, Part::BackupMirror]);
+        let at = self.draw.between(200, 2_000);
+        for _ in 0..self.draw.between(1, 3) {
+            let place = self.draw.between(0, 999);
+            self.at(at, Blow::DamagePage(part, place));
+        }
+        let scrubbed = at + self.draw.between(100, 2_000);
+        if self.draw.percent(60) {
+            self.at(scrubbed, Blow::Type(Typed::Scrub));
+        } else {
+            // Or it meets the page itself, when it starts.
+            self.at(scrubbed, Blow::Kill(part, Process::Database));
+        }
+        if self.draw.percent(50) {
+            self.lose(&[Part::Mirror, Part::Backup, Part::BackupMirror], 2, at, scrubbed + 4_000);
+        }
+        scrubbed + self.draw.between(3_000, 8_000)
     }
 
     fn clock(&mut self) -> u64 {

@@ -245,7 +245,7 @@ async fn one<'a>(world: &mut World, args: &Args, episode: &'a Episode) -> Result
     world.heal().await?;
     let healed = Instant::now();
     let mut findings = Vec::new();
-    let well = settle::until_well(world, Duration::from_secs(args.patience)).await;
+    let well = settle::until_well(world, Duration::from_secs(args.patience), episode.kind).await;
     let well_after_ms = match well {
         Ok(()) => Some(u64::try_from(healed.elapsed().as_millis()).unwrap_or(u64::MAX)),
         Err(why) => {

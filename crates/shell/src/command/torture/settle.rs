@@ -3,23 +3,29 @@
 use super::strike::World;
 use crate::agents::Look;
 use cluster::record::{DatabaseRecord, PoolState};
+use lab::torture::Kind;
 use std::time::{Duration, Instant};
 use tokio::process::Child;
 
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
-/// Wait until everything is as it should be: Normal, nothing under way, mirror synchronised, backup and its mirror fed.
+/// Wait until everything is as it should be: Normal, nothing under way, mirror synchronised, backup and its mirror fed;
+/// after an episode with damaged pages, every page whole.
 ///
 /// # Errors
 /// When it takes longer than it may: what is still missing.
-pub(super) async fn until_well(world: &mut World, patience: Duration) -> Result<(), String> {
+pub(super) async fn until_well(world: &mut World, patience: Duration, kind: Kind) -> Result<(), String> {
     let began = Instant::now();
     let mut typed: Option<Child> = None;
     loop {
         world.start_all().await?;
         let look = world.agents().map_err(|e| e.to_string())?.look().await;
         let missing = match missing(&look) {
+            Missing::Nothing if kind == Kind::Page => match world.to_the_end(&["database", "scrub"]).await {
+                Ok(()) => return Ok(()),
+                Err(why) => Missing::Time(why.to_string()),
+            },
             Missing::Nothing => return Ok(()),
             other => other,
         };

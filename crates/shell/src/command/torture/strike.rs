@@ -11,6 +11,7 @@ use lab::protocol::{LinkState, Links};
 use lab::torture::{Blow, Part, Process, Typed};
 use lab::{Answer, Request};
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -226,6 +227,10 @@ impl World {
                 Ok("the disks are well".into())
             }
             Blow::DamageShare => damage_share(self.dir()),
+            Blow::DamagePage(part, place) => {
+                let host = self.target(*part).await?;
+                damage_page(&self.dir().join("hosts").join(host.as_str()), *place)
+            }
             Blow::Clock(part, seconds) => {
                 let target = self.target(*part).await?;
                 self.turn_clock(&target, *seconds).await
@@ -269,6 +274,7 @@ impl World {
             Typed::Failback => &["failback", "--yes"],
             Typed::Switch => &["database", "failover", "--new-principal", other, "--yes"],
             Typed::ForcedSwitch => &["database", "failover", "--new-principal", other, "--force", "--yes"],
+            Typed::Scrub => &["database", "scrub"],
         };
         Ok((self.in_background(words)?, words.join(" ")))
     }
@@ -424,6 +430,37 @@ fn damage_share(dir: &Path) -> Result<String, String> {
     bytes[middle..end].fill(0);
     std::fs::write(&newest, bytes).map_err(failed)?;
     Ok(format!("damaged {}", newest.strip_prefix(dir).unwrap_or(&newest).display()))
+}
+
+/// Change a bit of a page of a host's databases, `place` thousandths into all that their relations hold.
+fn damage_page(host: &Path, place: u64) -> Result<String, String> {
+    let mut files = Vec::new();
+    for base in std::fs::read_dir(host.join("pg")).into_iter().flatten().flatten().map(|e| e.path().join("data/base")) {
+        for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
+            for file in std::fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+                let is_relation = file.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit());
+                let bytes = file.metadata().map_or(0, |m| m.len());
+                if is_relation && bytes > 0 {
+                    files.push((file.path(), bytes));
+                }
+            }
+        }
+    }
+    files.sort();
+    let mut at = files.iter().map(|(_, bytes)| bytes).sum::<u64>() * place / 1000;
+    for (path, bytes) in files {
+        if at >= bytes {
+            at -= bytes;
+            continue;
+        }
+        let failed = |e: std::io::Error| format!("damage {}: {e}", path.display());
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).map_err(failed)?;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).map_err(failed)?;
+        file.write_all_at(&[byte[0] ^ 0x10], at).map_err(failed)?;
+        return Ok(format!("changed byte {at} of {}", path.strip_prefix(host).unwrap_or(&path).display()));
+    }
+    Err(format!("there are no pages below {}", host.display()))
 }
 
 /// The load of an episode.
