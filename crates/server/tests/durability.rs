@@ -102,7 +102,8 @@ async fn posts_wait_for_the_other_site_while_other_rooms_go_on() {
     let ids: Vec<Uuid> = (0..4).map(|_| Uuid::now_v7()).collect();
     let first = ada.post(board, ids[0], "one").await;
     assert_eq!(waits(&mut ada, first).await, "waiting for site-2");
-    let second = ada.post(board, ids[1], "two").await;
+    // Between posts at two servers there is no order, so each is written before the next one is sent.
+    let second = post_and_wait(&mut ada, board, ids[1], "two").await;
     // Through the second server, which the first one writes for.
     let third = post_and_wait(&mut bob, board, ids[2], "three").await;
     // Another room is not held up, whoever posts.
