@@ -55,6 +55,8 @@ pub enum Typed {
     Failover,
     /// `failover --force`.
     ForcedFailover,
+    /// `failover --planned`.
+    Planned,
     /// `failback`.
     Failback,
     /// `database failover --new-principal mirror`.
@@ -95,8 +97,9 @@ pub enum Blow {
     DamagePage(Part, u64),
     /// Turn the clocks of all processes of a host by so many seconds, while they run.
     Clock(Part, i64),
-    /// Have the run that comes next end with its agent at a named point: `failover.fence-old-primary.during`.
-    StopAt(String),
+    /// Have the run that comes next, which this host carries, end with its agent at a named point:
+    /// `failover.fence-old-primary.during`.
+    StopAt(Part, String),
     /// Type a command.
     Type(Typed),
 }
@@ -122,8 +125,10 @@ pub enum Kind {
     Line,
     /// Both sites live, they do not see each other, and somebody forces a failover.
     Split,
-    /// Principal and mirror change places while processes are lost.
+    /// Principal and mirror change places while processes are lost; runs are stopped at named points.
     Switch,
+    /// Both sites live, and the pool is handed over to the other one and brought home; runs are stopped at named points.
+    Planned,
     /// The disk of a database is full, stands still or is slow.
     Disk,
     /// A log file in the share is damaged, and the site is lost before anybody saw it.
@@ -136,12 +141,13 @@ pub enum Kind {
 
 impl Kind {
     /// All, in the order of their names here.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Site,
         Kind::Disaster,
         Kind::Line,
         Kind::Split,
         Kind::Switch,
+        Kind::Planned,
         Kind::Disk,
         Kind::Damage,
         Kind::Clock,
@@ -156,6 +162,7 @@ impl Kind {
             Kind::Line => "line",
             Kind::Split => "split",
             Kind::Switch => "switch",
+            Kind::Planned => "planned",
             Kind::Disk => "disk",
             Kind::Damage => "damage",
             Kind::Clock => "clock",
@@ -207,6 +214,7 @@ impl fmt::Display for Typed {
         f.write_str(match self {
             Typed::Failover => "failover",
             Typed::ForcedFailover => "failover --force",
+            Typed::Planned => "failover --planned",
             Typed::Failback => "failback",
             Typed::Switch => "database failover --new-principal mirror",
             Typed::ForcedSwitch => "database failover --new-principal mirror --force",
@@ -241,7 +249,7 @@ impl fmt::Display for Blow {
             Blow::DamageShare => f.write_str("damage the newest whole log file of the share"),
             Blow::DamagePage(part, at) => write!(f, "change a bit {at} thousandths into the pages of {part}"),
             Blow::Clock(part, seconds) => write!(f, "turn the clocks of {part} by {seconds} s"),
-            Blow::StopAt(point) => write!(f, "the next run is to be killed at {point}"),
+            Blow::StopAt(part, point) => write!(f, "the next run is to be killed at {point}, with the agent of {part}"),
             Blow::Type(typed) => write!(f, "type {typed}"),
         }
     }

@@ -12,6 +12,8 @@ const DATABASES: [Part; 4] = [Part::Principal, Part::Mirror, Part::Backup, Part:
 /// Every host.
 const HOSTS: [Part; 6] =
     [Part::Principal, Part::Mirror, Part::Backup, Part::BackupMirror, Part::Witness, Part::OtherWitness];
+/// Time that an agent needs until it carries runs again, when it was started anew to end at a point.
+const ARMING: u64 = 1_200;
 /// What a process can be of a host with a database.
 const PROCESSES: [Process; 4] = [Process::All, Process::Agent, Process::Database, Process::Server];
 
@@ -26,6 +28,7 @@ pub fn episode(seed: u64, number: u64, kinds: &[Kind]) -> Episode {
         Kind::Line => plan.line(),
         Kind::Split => plan.split(),
         Kind::Switch => plan.switch(),
+        Kind::Planned => plan.planned(),
         Kind::Disk => plan.disk(),
         Kind::Damage => plan.damage(),
         Kind::Clock => plan.clock(),
@@ -93,19 +96,21 @@ impl Plan {
         self.draw.between(6_000, 12_000)
     }
 
-    /// Have the next run stopped at a point of a runbook, more often than not.
-    fn stop_somewhere(&mut self, at: u64, runbook: &Runbook) {
-        if self.draw.percent(60) {
+    /// Have the next run, which this host carries, stopped at a point of a runbook, more often than not. Tells whether it is.
+    fn stop_somewhere(&mut self, at: u64, carrier: Part, runbook: &Runbook) -> bool {
+        let stops = self.draw.percent(60);
+        if stops {
             let steps: Vec<&str> = runbook.steps.iter().map(|step| step.id).collect();
             let step = self.draw.one(&steps);
             let when = self.draw.one(&["before", "during", "after"]);
-            self.at(at, Blow::StopAt(format!("{}.{step}.{when}", runbook.name)));
+            self.at(at, Blow::StopAt(carrier, format!("{}.{step}.{when}", runbook.name)));
         }
+        stops
     }
 
     fn disaster(&mut self) -> u64 {
         let lost = self.draw.between(500, 3_000);
-        self.stop_somewhere(50, cluster::failover::FAILOVER);
+        self.stop_somewhere(50, Part::OtherWitness, cluster::failover::FAILOVER);
         let frozen = self.draw.percent(30);
         self.at(
             lost,
@@ -122,7 +127,7 @@ impl Plan {
         self.at(returned, Blow::Thaw(Part::Home, Process::All));
         self.at(returned, Blow::Start(Part::Home));
         let again = returned + self.draw.between(1_500, 5_000);
-        self.stop_somewhere(again - 1_000, cluster::failback::FAILBACK);
+        self.stop_somewhere(again - 1_000, Part::OtherWitness, cluster::failback::FAILBACK);
         self.at(again, Blow::Type(Typed::Failback));
         if self.draw.percent(60) {
             self.lose(&HOSTS, 2, again, again + 5_000);
@@ -164,6 +169,10 @@ impl Plan {
         let mut at = self.draw.between(200, 1_500);
         for _ in 0..self.draw.between(1, 2) {
             let forced = self.draw.percent(35);
+            let runbook = if forced { cluster::switching::FORCE_MIRROR } else { cluster::switching::SWITCH_MIRROR };
+            if self.stop_somewhere(at, Part::Witness, runbook) {
+                at += ARMING;
+            }
             if forced {
                 let process = self.draw.one(&[Process::All, Process::Database]);
                 self.at(at, Blow::Kill(Part::Principal, process));
@@ -178,6 +187,22 @@ impl Plan {
             at += self.draw.between(3_000, 7_000);
         }
         at
+    }
+
+    fn planned(&mut self) -> u64 {
+        self.stop_somewhere(50, Part::Witness, cluster::planned_failover::PLANNED_FAILOVER);
+        let typed = ARMING + self.draw.between(100, 1_500);
+        self.at(typed, Blow::Type(Typed::Planned));
+        if self.draw.percent(60) {
+            self.lose(&HOSTS, 2, typed, typed + 4_000);
+        }
+        let again = typed + self.draw.between(6_000, 10_000);
+        self.stop_somewhere(again - ARMING, Part::OtherWitness, cluster::failback::FAILBACK);
+        self.at(again, Blow::Type(Typed::Failback));
+        if self.draw.percent(40) {
+            self.lose(&HOSTS, 2, again, again + 5_000);
+        }
+        again + self.draw.between(4_000, 9_000)
     }
 
     fn disk(&mut self) -> u64 {
@@ -282,16 +307,23 @@ mod tests {
     }
 
     #[test]
-    fn every_point_of_both_runbooks_comes_up() {
+    fn every_point_of_every_runbook_that_changes_the_writer_comes_up() {
         let mut points = BTreeSet::new();
-        for number in 1..4_000 {
-            for act in episode(5, number, &[Kind::Disaster]).acts {
-                if let Blow::StopAt(point) = act.blow {
+        for number in 1..8_000 {
+            for act in episode(5, number, &[Kind::Disaster, Kind::Switch, Kind::Planned]).acts {
+                if let Blow::StopAt(_, point) = act.blow {
                     points.insert(point);
                 }
             }
         }
-        let steps = cluster::failover::FAILOVER.steps.len() + cluster::failback::FAILBACK.steps.len();
+        let runbooks = [
+            cluster::failover::FAILOVER,
+            cluster::failback::FAILBACK,
+            cluster::planned_failover::PLANNED_FAILOVER,
+            cluster::switching::SWITCH_MIRROR,
+            cluster::switching::FORCE_MIRROR,
+        ];
+        let steps: usize = runbooks.iter().map(|runbook| runbook.steps.len()).sum();
         assert_eq!(points.len(), 3 * steps);
     }
 

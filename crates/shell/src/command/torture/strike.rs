@@ -235,8 +235,8 @@ impl World {
                 let target = self.target(*part).await?;
                 self.turn_clock(&target, *seconds).await
             }
-            Blow::StopAt(point) => {
-                let host = self.target(Part::OtherWitness).await?;
+            Blow::StopAt(part, point) => {
+                let host = self.target(*part).await?;
                 self.tell(Request::Kill { target: host.clone() }).await?;
                 let env = BTreeMap::from([("STANDFAST_FAILPOINTS".to_owned(), format!("{point}=abort"))]);
                 self.start(&host, env).await?;
@@ -271,6 +271,7 @@ impl World {
         let words: &[&str] = match typed {
             Typed::Failover => &["failover", "--yes"],
             Typed::ForcedFailover => &["failover", "--yes", "--force"],
+            Typed::Planned => &["failover", "--planned", "--yes"],
             Typed::Failback => &["failback", "--yes"],
             Typed::Switch => &["database", "failover", "--new-principal", other, "--yes"],
             Typed::ForcedSwitch => &["database", "failover", "--new-principal", other, "--force", "--yes"],
