@@ -105,6 +105,7 @@ fn prometheus_reads_what_a_pool_is_and_does() {
 
     lab.ok(&["backup", "create"]);
     lab.ok(&["backup", "prove"]);
+    lab.ok(&["database", "scrub"]);
 
     // The cron's file is of the same list.
     let file = lab.dir.join("standfast.prom");
