@@ -280,7 +280,7 @@ impl std::fmt::Debug for Store {
 impl Store {
     /// Connect to the writer at `target`, bring its schema up to date, and do one real write that states `epoch`.
     ///
-    /// Fails with `NotAWriter` on a standby and with `EpochRefused` when the database is at another epoch.
+    /// Fails with `NotAWriter` on a standby and with `EpochRefused` when the database is at another epoch, or has not begun it.
     pub async fn open(
         target: &Target,
         epoch: Epoch,
@@ -323,7 +323,20 @@ impl Store {
             broken,
         };
         store.prove_writable().await?;
+        store.prove_begun().await?;
         Ok(store)
+    }
+
+    /// A writer that was handed over refuses older epochs already, and may be opened again before its new one has begun: what was
+    /// written then would stand before the place at which the epoch is noted to begin.
+    async fn prove_begun(&self) -> Result<(), StoreError> {
+        let sql = "SELECT EXISTS (SELECT FROM standfast.epochs WHERE epoch = $1)";
+        let rows = self.reader().read("ask whether the epoch has begun", sql, &[&self.epoch.0]).await?;
+        if rows.first().is_some_and(|row| row.get(0)) {
+            return Ok(());
+        }
+        let message = format!("epoch {} has not begun there yet", self.epoch);
+        Err(StoreError::EpochRefused { at: self.at.to_string(), message })
     }
 
     /// What the server calls itself.

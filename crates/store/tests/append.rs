@@ -164,6 +164,10 @@ async fn another_epoch_is_refused_in_every_writing_transaction() {
     let refused = postgres.open("server-2", 1).await;
     assert!(matches!(refused, Err(StoreError::EpochRefused { .. })), "{refused:?}");
 
+    // Nor does the new epoch write before it has begun: a writer that was handed over may be opened again.
+    let early = postgres.open("server-1", 2).await;
+    assert!(matches!(early, Err(StoreError::EpochRefused { .. })), "{early:?}");
+
     // The same epoch begins once, with the place in every room; an older one never again.
     let begun = sql.query_one("SELECT standfast.begin_epoch(2)", &[]).await.unwrap();
     assert_eq!(begun.get::<_, i64>(0), 1);
