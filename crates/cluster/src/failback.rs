@@ -13,11 +13,11 @@ use crate::hand_over::{
     CATCH_UP, CLEAR_ACTIVE_SERVERS, RECREATE_MIRROR, REMOVE_MIRRORING, authority_knows, begin_epoch, hand_out_parts,
     next_epoch, stop_writers,
 };
-use crate::name::{DatabaseName, HostName, ServerName, SiteName};
+use crate::name::{DatabaseName, HostName, ServerName};
 use crate::order::Order;
-use crate::record::{MirrorRecord, PoolRecord, PoolState, RunRef};
+use crate::record::{MirrorRecord, PoolState};
 use crate::report::InstanceState;
-use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, nothing};
+use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, claim_at_home, nothing};
 
 /// The runbook.
 pub const FAILBACK: &Runbook = &Runbook {
@@ -25,7 +25,7 @@ pub const FAILBACK: &Runbook = &Runbook {
     says: "The primary site is back: rewind and feed its databases online, hand the writer over, and be as before the disaster.",
     preflight,
     already,
-    claim,
+    claim: claim_at_home,
     says_at_end,
     steps: &[
         SALVAGE_TAIL,
@@ -320,14 +320,6 @@ fn preflight(view: &View<'_>) -> Vec<Unmet> {
 fn already(view: &View<'_>) -> Option<String> {
     (view.record.state == PoolState::Normal && view.record.run.is_none())
         .then(|| format!("the pool is Normal: {} serves in epoch {}", view.record.home, view.record.epoch))
-}
-
-fn claim(view: &View<'_>, run: RunRef) -> (PoolRecord, SiteName) {
-    let mut record = view.record.clone();
-    record.version += 1;
-    record.run = Some(run);
-    let at = record.home.clone();
-    (record, at)
 }
 
 fn says_at_end(view: &View<'_>) -> String {

@@ -1,10 +1,9 @@
 //! Adding and removing the backup's warm mirror in a running pool. The mirror is `mirroring`, the backup log shipping.
 
-use crate::name::{DatabaseName, HostName, SiteName};
+use crate::name::{DatabaseName, HostName};
 use crate::order::{Order, Outcome};
-use crate::record::{PoolRecord, RunRef};
 use crate::report::InstanceState;
-use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, nothing};
+use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, claim_at_home, nothing};
 
 /// Add the backup's warm mirror.
 pub const ADD_BACKUP_MIRROR: &Runbook = &Runbook {
@@ -12,7 +11,7 @@ pub const ADD_BACKUP_MIRROR: &Runbook = &Runbook {
     says: "Give the backup the warm mirror that the topology names: copy the backup to it, online, and feed it.",
     preflight: preflight_add,
     already: already_added,
-    claim,
+    claim: claim_at_home,
     says_at_end: |_| "the backup has its warm mirror: a failover gives the new principal its mirror at once".into(),
     steps: &[SEED_BACKUP_MIRROR, RECORD_BACKUP_MIRROR, FEED_BACKUP_MIRROR],
 };
@@ -23,7 +22,7 @@ pub const REMOVE_BACKUP_MIRROR: &Runbook = &Runbook {
     says: "Take the backup's warm mirror out of the pool; the copy is kept, stopped.",
     preflight: |_| Vec::new(),
     already: already_removed,
-    claim,
+    claim: claim_at_home,
     says_at_end: |_| "the backup has no mirror: after a failover the new principal serves alone".into(),
     steps: &[REMOVE],
 };
@@ -177,12 +176,4 @@ fn already_added(view: &View<'_>) -> Option<String> {
 fn already_removed(view: &View<'_>) -> Option<String> {
     let none = view.record.databases.values().all(|d| d.backup_mirror.is_none());
     (none && view.record.run.is_none()).then(|| "no backup has a mirror".to_owned())
-}
-
-fn claim(view: &View<'_>, run: RunRef) -> (PoolRecord, SiteName) {
-    let mut record = view.record.clone();
-    record.version += 1;
-    record.run = Some(run);
-    let at = record.home.clone();
-    (record, at)
 }

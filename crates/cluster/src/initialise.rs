@@ -3,11 +3,11 @@
 //! Works for every shape that a topology can have: steps for what is not in it are done at once.
 
 use crate::failover::serving;
-use crate::name::{DatabaseName, HostName, SiteName};
+use crate::name::{DatabaseName, HostName};
 use crate::order::Order;
-use crate::record::{DatabaseRecord, MirrorRecord, PoolRecord, RunRef};
+use crate::record::{DatabaseRecord, MirrorRecord};
 use crate::report::InstanceState;
-use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, nothing};
+use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, claim_at_home, nothing};
 use crate::topology::Database;
 
 /// The runbook.
@@ -16,7 +16,7 @@ pub const INITIALISE: &Runbook = &Runbook {
     says: "Create the databases of the topology, mirror them, ship their log, and activate the servers.",
     preflight,
     already,
-    claim,
+    claim: claim_at_home,
     says_at_end,
     steps: &[
         INITIALISE_PRIMARY,
@@ -254,14 +254,6 @@ fn already(view: &View<'_>) -> Option<String> {
     let known = !view.record.databases.is_empty() || (view.topology.has_only_existing() && view.record.version > 0);
     let set = known && view.record.databases.values().all(|d| d.principal.is_some()) && view.record.run.is_none();
     set.then(|| format!("the pool is initialised: state {}, epoch {}", view.record.state, view.record.epoch))
-}
-
-fn claim(view: &View<'_>, run: RunRef) -> (PoolRecord, SiteName) {
-    let mut record = view.record.clone();
-    record.version += 1;
-    record.run = Some(run);
-    let at = record.home.clone();
-    (record, at)
 }
 
 fn says_at_end(view: &View<'_>) -> String {

@@ -1,10 +1,10 @@
 //! Installing and removing the mirror of the present principal (`Install-CsMirrorDatabase`, `Uninstall-CsMirrorDatabase`).
 
-use crate::name::{DatabaseName, HostName, SiteName};
+use crate::name::{DatabaseName, HostName};
 use crate::order::{Order, Outcome};
-use crate::record::{MirrorRecord, Part, PoolRecord, RunRef};
+use crate::record::{MirrorRecord, Part};
 use crate::report::InstanceState;
-use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, nothing};
+use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, claim_at_home, nothing};
 
 /// Install the mirror.
 pub const INSTALL_MIRROR: &Runbook = &Runbook {
@@ -12,7 +12,7 @@ pub const INSTALL_MIRROR: &Runbook = &Runbook {
     says: "Give the principal a synchronous mirror on the host that the topology names at its site.",
     preflight: preflight_install,
     already: already_installed,
-    claim,
+    claim: claim_at_home,
     says_at_end: says_installed,
     steps: &[SEED_MIRROR, RECORD_MIRROR, SYNCHRONISE],
 };
@@ -23,7 +23,7 @@ pub const REMOVE_MIRROR: &Runbook = &Runbook {
     says: "Take the mirror out of the pool; the principal serves alone, and the copy is kept, stopped.",
     preflight: |_| Vec::new(),
     already: already_removed,
-    claim,
+    claim: claim_at_home,
     says_at_end: says_removed,
     steps: &[REMOVE],
 };
@@ -180,14 +180,6 @@ fn already_installed(view: &View<'_>) -> Option<String> {
 fn already_removed(view: &View<'_>) -> Option<String> {
     let none = view.record.databases.values().all(|d| d.mirror.is_none());
     (none && view.record.run.is_none()).then(|| "no principal has a mirror".to_owned())
-}
-
-fn claim(view: &View<'_>, run: RunRef) -> (PoolRecord, SiteName) {
-    let mut record = view.record.clone();
-    record.version += 1;
-    record.run = Some(run);
-    let at = record.home.clone();
-    (record, at)
 }
 
 fn says_installed(_: &View<'_>) -> String {

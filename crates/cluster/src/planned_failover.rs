@@ -10,11 +10,11 @@ use crate::hand_over::standing::{handed_over, order_over, principals, receiver};
 use crate::hand_over::{
     self, authority_knows, begin_epoch, caught_up, ended, hand_out_parts, next_epoch, servers_there, stop_writers,
 };
-use crate::name::{DatabaseName, HostName, SiteName};
+use crate::name::{DatabaseName, HostName};
 use crate::order::Order;
-use crate::record::{PoolRecord, PoolState, RunRef};
+use crate::record::PoolState;
 use crate::report::InstanceState;
-use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, nothing};
+use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, claim_at_home, nothing};
 
 /// The runbook.
 pub const PLANNED_FAILOVER: &Runbook = &Runbook {
@@ -22,7 +22,7 @@ pub const PLANNED_FAILOVER: &Runbook = &Runbook {
     says: "Both sites live: hand the writer over to the other site with nothing lost, let the users in there, and feed this site from it.",
     preflight,
     already: failover::already,
-    claim,
+    claim: claim_at_home,
     says_at_end,
     steps: &[
         APPLY_AT_ONCE,
@@ -267,14 +267,6 @@ fn unfit_backup(view: &View<'_>, database: &DatabaseName) -> Vec<Unmet> {
         )),
     }
     all
-}
-
-fn claim(view: &View<'_>, run: RunRef) -> (PoolRecord, SiteName) {
-    let mut record = view.record.clone();
-    record.version += 1;
-    record.run = Some(run);
-    let at = record.home.clone();
-    (record, at)
 }
 
 fn says_at_end(view: &View<'_>) -> String {

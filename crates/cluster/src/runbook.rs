@@ -217,6 +217,15 @@ impl View<'_> {
     }
 }
 
+/// The claim of a run that its pool's home site carries: nothing else of the record changes.
+pub fn claim_at_home(view: &View<'_>, run: RunRef) -> (PoolRecord, SiteName) {
+    let mut record = view.record.clone();
+    record.version += 1;
+    record.run = Some(run);
+    let at = record.home.clone();
+    (record, at)
+}
+
 /// The precondition of a step that needs nothing.
 ///
 /// # Errors

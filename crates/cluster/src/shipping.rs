@@ -4,11 +4,11 @@
 //! On: the archive begins first, so that the log from there on is in the share whatever happens; then the backup is copied
 //! anew, or follows again with what it has; its mirror is copied from the backup, at its own site.
 
-use crate::name::{DatabaseName, HostName, SiteName};
+use crate::name::{DatabaseName, HostName};
 use crate::order::{Order, Outcome};
-use crate::record::{DatabaseRecord, PoolRecord, PoolState, RunRef};
+use crate::record::{DatabaseRecord, PoolState};
 use crate::report::{InstanceReport, InstanceState};
-use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, nothing};
+use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, claim_at_home, nothing};
 
 /// Turn log shipping off.
 pub const DISABLE_LOG_SHIPPING: &Runbook = &Runbook {
@@ -16,7 +16,7 @@ pub const DISABLE_LOG_SHIPPING: &Runbook = &Runbook {
     says: "Remove the log-shipping secondary: its jobs and the archive end, and the copies are kept, stopped.",
     preflight: preflight_disable,
     already: already_disabled,
-    claim,
+    claim: claim_at_home,
     says_at_end: |_| {
         "log shipping is off, and a failover is not possible; standfast log-shipping enable turns it on again".into()
     },
@@ -29,7 +29,7 @@ pub const ENABLE_LOG_SHIPPING: &Runbook = &Runbook {
     says: "Ship the log to the backup: generate a full backup of the primary online, restore it, and keep it fed.",
     preflight: |view| preflight_enable(view, false),
     already: already_enabled,
-    claim,
+    claim: claim_at_home,
     says_at_end: says_enabled,
     steps: &[START_ARCHIVE, SEED_BACKUP, RECORD_SECONDARY, FEED_SECONDARY, SEED_BACKUP_MIRROR, RECORD_BACKUP_MIRROR],
 };
@@ -40,7 +40,7 @@ pub const FOLLOW_AGAIN: &Runbook = &Runbook {
     says: "Ship the log to the backup, which is initialised already: it follows again from where it stopped.",
     preflight: |view| preflight_enable(view, true),
     already: already_enabled,
-    claim,
+    claim: claim_at_home,
     says_at_end: says_enabled,
     steps: &[START_ARCHIVE, RECORD_FOLLOWER, FEED_SECONDARY, MEND_BACKUP_MIRROR, RECORD_BACKUP_MIRROR],
 };
@@ -446,14 +446,6 @@ fn already_enabled(view: &View<'_>) -> Option<String> {
         recorded && matches!(is_fed(view, c), Done::Yes(_))
     });
     (on && !chains.is_empty() && view.record.run.is_none()).then(|| "log shipping is on".to_owned())
-}
-
-fn claim(view: &View<'_>, run: RunRef) -> (PoolRecord, SiteName) {
-    let mut record = view.record.clone();
-    record.version += 1;
-    record.run = Some(run);
-    let at = record.home.clone();
-    (record, at)
 }
 
 fn says_enabled(view: &View<'_>) -> String {

@@ -21,7 +21,7 @@ use crate::name::{DatabaseName, HostName, SiteName};
 use crate::order::Order;
 use crate::record::{DatabaseRecord, MirrorRecord, PoolRecord, RunRef};
 use crate::report::{InstanceReport, InstanceState};
-use crate::runbook::{Deed, Done, Runbook, Step, Undo, View, all_of, nothing};
+use crate::runbook::{Deed, Done, Runbook, Step, Undo, View, all_of, claim_at_home, nothing};
 use crate::topology::Database;
 use crate::wal::Lsn;
 use rules::id::Epoch;
@@ -52,7 +52,7 @@ pub const SWITCH_MIRROR: &Runbook = &Runbook {
     says: "Principal and mirror change places: hand the writer over to the mirror, and let the old principal follow it.",
     preflight: preflight_switch,
     already,
-    claim: claim_switch,
+    claim: claim_at_home,
     says_at_end,
     steps: &[
         WRITE_OUT,
@@ -467,18 +467,10 @@ fn already(view: &View<'_>) -> Option<String> {
     Some(says.join("; "))
 }
 
-fn claim_switch(view: &View<'_>, run: RunRef) -> (PoolRecord, SiteName) {
-    let mut record = view.record.clone();
-    record.version += 1;
-    record.run = Some(run);
-    let at = record.home.clone();
-    (record, at)
-}
-
 /// The fence in one change of the record: a new epoch, and no principal in it. From here on the old principal's agent can
 /// record nothing of its own epoch any more.
 fn claim_force(view: &View<'_>, run: RunRef) -> (PoolRecord, SiteName) {
-    let (mut record, at) = claim_switch(view, run);
+    let (mut record, at) = claim_at_home(view, run);
     record.epoch = next_epoch(view, record.epoch);
     for pair in pairs(view) {
         record.databases.entry(pair.database).or_default().principal = None;

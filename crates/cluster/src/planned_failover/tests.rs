@@ -3,7 +3,7 @@
 use super::*;
 use crate::abort::abort_of;
 use crate::order::{Outcome, Stamp};
-use crate::record::{DatabaseRecord, MirrorRecord};
+use crate::record::{DatabaseRecord, MirrorRecord, PoolRecord, RunRef};
 use crate::report::{CleanStop, HostReport, InstanceReport, OrderReport, ServerReport, ShippingReport};
 use crate::runbook::{Facts, Next, Silence, advance};
 use crate::topology::Topology;
