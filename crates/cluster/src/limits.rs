@@ -116,7 +116,9 @@ pub fn found(limits: &Limits, last_gap_ms: Option<u64>, view: &View<'_>) -> Stri
         last_gap_ms.map_or("no run was measured yet".to_owned(), |ms| format!("{} in the last runs", seconds(ms)));
     let behind = behind_bytes(view).map_or("not known".to_owned(), megabytes);
     format!(
-        "limits: nobody unable to post for longer than {} ({last}), served there within {}, {} has to apply {} at most          ({behind} now), {} free on every volume; it is given up by itself before one is broken",
+        "limits: nobody unable to post for longer than {} ({last}), served there within {}, \
+         {} has to apply {} at most ({behind} now), {} free on every volume; \
+         it is given up by itself before one is broken",
         seconds(limits.gap_ms),
         seconds(limits.whole_ms),
         view.facts.to_site,
