@@ -12,7 +12,7 @@ use crate::postgres::copy::{CopyDestination, CopyJob, Has};
 use crate::postgres::instance::{Instance, volume};
 use crate::postgres::process::{Process, first_in};
 use crate::postgres::receive::Receive;
-use crate::postgres::share::{Share, WriterPlaces, is_segment, start_of};
+use crate::postgres::share::{SEGMENT_BYTES, Share, WriterPlaces, is_segment, start_of};
 use crate::postgres::share_folder::Folder;
 use crate::postgres::sql::{ChatProbe, Probe};
 use crate::rejoin::Rejoin;
@@ -38,6 +38,10 @@ use tokio::sync::{Notify, watch};
 
 /// How old a look at what the share has may be in a report.
 const SHARE_AGE: Duration = Duration::from_secs(1);
+
+/// How old a look at the log on disk may be in a report: its folder has hundreds of files, and whoever asks for reports asks all
+/// hosts at once.
+const LOG_AGE: Duration = Duration::from_secs(1);
 
 /// How old a count of entries may be in a report.
 const COUNT_AGE: Duration = Duration::from_millis(200);
@@ -129,6 +133,8 @@ struct Seen {
     follows_from: Option<Lsn>,
     /// Up to where the share has it, and when that was looked up.
     share_reaches: Option<(Lsn, Instant)>,
+    /// The log on disk, and when it was looked at.
+    log: Option<(LogOnDisk, Instant)>,
     /// Numbers of alerts that stand.
     alerts: Vec<u32>,
     growth: Option<(u64, Instant)>,
@@ -472,7 +478,7 @@ impl Database {
         let chat = if probe.is_some() { self.chat().await } else { ChatProbe::default() };
         let is_standby = probe.as_ref().is_some_and(|p| p.in_recovery);
         let canaries = self.canaries.look(host, &self.instance.sql, is_standby).await;
-        let (wal_bytes, oldest) = log_on_disk(&self.instance.data().join("pg_wal"));
+        let log = self.log_on_disk();
         let follows_from = if self.running().is_none() { self.follows_from(host) } else { None };
         let free_bytes = volume(&self.instance.folder).map_or(0, |v| v.1);
         let memory = self.state();
@@ -499,9 +505,9 @@ impl Database {
             receivers: probe.as_ref().map(|p| p.receivers.clone()).unwrap_or_default(),
             shipping,
             backup_job: backup_job.filter(|_| state == InstanceState::Online),
-            kept_from: oldest.filter(|_| probe.is_some()),
+            kept_from: log.oldest.filter(|_| probe.is_some()),
             follows_from,
-            wal_bytes,
+            wal_bytes: log.bytes,
             free_bytes,
             full_in_s,
             sessions: probe.as_ref().map_or(0, |p| p.sessions),
@@ -510,6 +516,16 @@ impl Database {
             canaries,
             scrub: memory.scrub,
         }
+    }
+
+    /// The log on disk; the look may be a moment old.
+    fn log_on_disk(&self) -> LogOnDisk {
+        if let Some((log, _)) = self.seen(|s| s.log).filter(|(_, at)| at.elapsed() < LOG_AGE) {
+            return log;
+        }
+        let log = log_in(&self.instance.data().join("pg_wal"));
+        self.seen(|s| s.log = Some((log, Instant::now())));
+        log
     }
 
     /// The chat schema's figures; the count of entries may be a moment old.
@@ -545,17 +561,23 @@ impl Seen {
     }
 }
 
-/// Bytes of log in a folder, and where the oldest begins. Segments that are kept to be used again have later names.
-fn log_on_disk(folder: &std::path::Path) -> (u64, Option<Lsn>) {
-    let mut bytes = 0;
-    let mut oldest: Option<String> = None;
+/// The log that an instance has on its disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct LogOnDisk {
+    /// Bytes of segments, those included that are kept to be used again.
+    bytes: u64,
+    /// Where the oldest begins.
+    oldest: Option<Lsn>,
+}
+
+/// The log in a folder, by the names alone: all segments are of one size. Those that are kept to be used again have later names.
+fn log_in(folder: &std::path::Path) -> LogOnDisk {
+    let mut log = LogOnDisk::default();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let Some(meta) = entry.metadata().ok().filter(std::fs::Metadata::is_file) else { continue };
-        bytes += meta.len();
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if is_segment(&name) && oldest.as_ref().is_none_or(|o| name[8..] < o[8..]) {
-            oldest = Some(name);
-        }
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| is_segment(name)) else { continue };
+        log.bytes += SEGMENT_BYTES;
+        log.oldest = [log.oldest, start_of(name)].into_iter().flatten().min();
     }
-    (bytes, oldest.and_then(|name| start_of(&name)))
+    log
 }
