@@ -320,6 +320,11 @@ impl Database {
         Ok(())
     }
 
+    /// Where the stopped instance ends, if its last stop was clean.
+    pub fn clean_stop(&self) -> Option<CleanStop> {
+        self.seen(|s| s.clean_stop)
+    }
+
     /// Let a running instance take a changed configuration.
     pub fn reload(&self, conf: &Conf) -> Result<bool, Error> {
         let changed = self.instance.configure(conf)?;

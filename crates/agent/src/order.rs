@@ -500,16 +500,15 @@ async fn hand_over(host: &Host, database: &Database, work: &mut Work, epoch: Epo
             conf.archive_to = record.as_ref().and_then(|r| archive_of(host, database, r.epoch));
             database.reload(&conf)?;
         }
-        database.instance.sql.refuse_writers_before(epoch).await?;
-        // Nobody waits for pg_receivewal at a clean stop, nor for standbys that the mirror can feed.
+        // Nobody waits for pg_receivewal at a clean stop, nor for standbys that the mirror can feed. It ends while people write.
         crate::shipper::stop(work).await;
+        database.instance.sql.refuse_writers_before(epoch).await?;
         if let Some(mirror) = mirror {
             database.instance.sql.end_streams_except(&mirror).await?;
         }
     }
     database.stop(Signal::SIGINT).await?;
-    let end = database.instance.clean_stop().await?;
-    let Some(end) = end else {
+    let Some(end) = database.clean_stop() else {
         return Err(Error::Unfit(format!(
             "{} was not stopped cleanly; start its agent again, and the run goes on",
             database.name

@@ -15,7 +15,7 @@ use crate::witness::TakeOver;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Everything that a step is judged on. Reports are fresh: asked for after the step began.
+/// Everything that a step is judged on. Reports are fresh: asked for a moment ago, and after everything that the run has ordered.
 #[derive(Clone, Debug)]
 pub struct View<'a> {
     /// The published topology.

@@ -26,8 +26,14 @@ const LOOK: Duration = Duration::from_millis(8);
 const AGAIN: Duration = Duration::from_millis(250);
 const AGAIN_MAX: Duration = Duration::from_secs(4);
 
+/// A look that showed a step done serves the next one as well if it is no older: nothing was ordered since it began, and while a pool
+/// has no writer each look costs users time.
+const FRESH: Duration = Duration::from_millis(100);
+
 /// What a run sees at one moment.
 struct Now {
+    /// When the look began.
+    since: Instant,
     topology: Topology,
     record: PoolRecord,
     reports: std::collections::BTreeMap<HostName, cluster::report::HostReport>,
@@ -44,6 +50,8 @@ struct Run<'a> {
     undoing: bool,
     /// How long users noticed the last runs, in milliseconds.
     last_gap_ms: Option<u64>,
+    /// The look that showed the last step done, until something is ordered.
+    last: Option<Now>,
 }
 
 /// Take up runs whose journals are not at their end.
@@ -69,7 +77,7 @@ pub async fn carry_out(conductor: Arc<Conductor>, journal: Arc<Journal>) {
     };
     let journals: Vec<_> = conductor.all_runs().iter().map(|j| j.events()).collect();
     let last_gap_ms = estimate(runbook.name, journals.iter().map(Vec::as_slice)).gap_ms;
-    let mut run = Run { conductor: &conductor, journal: &journal, runbook, facts, undoing: false, last_gap_ms };
+    let mut run = Run { conductor: &conductor, journal: &journal, runbook, facts, undoing: false, last_gap_ms, last: None };
     while let Err(error) = run.carry_to_the_end(&started_by, only_step.as_deref()).await {
         if journal.over().is_some() {
             tracing::warn!(run = %journal.id, "a run is over: another one has taken its place");
@@ -212,23 +220,24 @@ impl Run<'_> {
 
     /// Look at everybody but those whom the observer, which asks all the time, found silent: a step does not wait for them.
     async fn look(&self) -> Result<Now, String> {
+        let since = Instant::now();
         let topology = self.conductor.agents.topology()?;
         let silent = self.conductor.observer.silent();
         let hosts: BTreeSet<HostName> = all_hosts(&topology).into_iter().filter(|h| !silent.contains_key(h)).collect();
-        let mut look = ask(&self.conductor.agents, &topology, hosts, REPORT).await;
+        let (mut look, own) =
+            tokio::join!(ask(&self.conductor.agents, &topology, hosts, REPORT), self.conductor.agents.own_record());
         for (host, silence) in silent {
             if !look.reports.contains_key(&host) {
                 look.silent.entry(host).or_insert(silence);
             }
         }
-        let own = self.conductor.agents.own_record().await?;
-        let record = match (own, look.newest_record()) {
+        let record = match (own?, look.newest_record()) {
             (Some(own), Some(seen)) if seen.supersedes(&own) => seen,
             (Some(own), _) => own,
             (None, Some(seen)) => seen,
             (None, None) => self.facts.before.clone(),
         };
-        Ok(Now { topology, record, reports: look.reports, silent: look.silent })
+        Ok(Now { since, topology, record, reports: look.reports, silent: look.silent })
     }
 
     async fn step(&mut self, step: &'static Step) -> Result<(), String> {
@@ -239,7 +248,10 @@ impl Run<'_> {
         let mut said = String::new();
         let mut again = AGAIN;
         loop {
-            let now = self.look().await?;
+            let now = match self.last.take().filter(|last| last.since.elapsed() < FRESH) {
+                Some(last) => last,
+                None => self.look().await?,
+            };
             if now.record.run.as_ref().is_none_or(|run| run.id != self.journal.id) {
                 return Err("the pool's record names another run".into());
             }
@@ -256,6 +268,7 @@ impl Run<'_> {
                 Next::StepDone(evidence) => {
                     self.note(RunEventKind::StepDone { step: step.id.to_owned(), evidence })?;
                     self.pass(step, "after").await;
+                    self.last = Some(now);
                     return Ok(());
                 }
                 Next::Blocked(unmet) => {
