@@ -9,6 +9,7 @@ use cluster::secret::{PoolSecret, Purpose};
 use cluster::topology::Topology;
 use cluster::witness::Reach;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use wire::agent::{AgentError, RecordAnswer, SetRecord, Watched};
 
@@ -22,40 +23,54 @@ const ORDER_WAIT_MS: u64 = 20_000;
 /// All agents of the pool, as this host reaches them.
 #[derive(Clone)]
 pub struct Agents {
-    dir: PathBuf,
     /// This host.
     pub host: HostName,
     /// This host's site.
     pub site: SiteName,
     http: reqwest::Client,
+    file: Arc<TopologyFile>,
 }
 
-/// Read the topology that this host works from.
-pub fn topology(dir: &Path) -> Result<Topology, String> {
-    let published = dir.join("store/topology.toml");
-    let path = if published.exists() { published } else { dir.join("topology.toml") };
-    let text = std::fs::read_to_string(&path).map_err(|e| format!("read {}: {e}", path.display()))?;
-    Topology::from_toml(&text).map_err(|findings| {
-        format!("{}: {}", path.display(), findings.first().map_or(String::new(), ToString::to_string))
-    })
+/// The topology that a host works from: its file is read each time, and understood when it has changed.
+struct TopologyFile {
+    folder: PathBuf,
+    last: Mutex<Option<(String, Topology)>>,
+}
+
+impl TopologyFile {
+    fn read(&self) -> Result<Topology, String> {
+        let published = self.folder.join("store/topology.toml");
+        let path = if published.exists() { published } else { self.folder.join("topology.toml") };
+        let text = std::fs::read_to_string(&path).map_err(|e| format!("read {}: {e}", path.display()))?;
+        let mut last = self.last.lock().expect("nothing panics while it holds the last topology");
+        if let Some((_, topology)) = last.as_ref().filter(|(before, _)| *before == text) {
+            return Ok(topology.clone());
+        }
+        let topology = Topology::from_toml(&text).map_err(|findings| {
+            format!("{}: {}", path.display(), findings.first().map_or(String::new(), ToString::to_string))
+        })?;
+        *last = Some((text, topology.clone()));
+        Ok(topology)
+    }
 }
 
 impl Agents {
     /// The agents of the topology in a host folder.
     pub fn new(dir: &Path, host: &HostName, secret: &PoolSecret) -> Result<Self, String> {
-        let site = topology(dir)?.site_of(host).cloned().ok_or_else(|| format!("the topology has no host {host}"))?;
+        let file = TopologyFile { folder: dir.to_owned(), last: Mutex::default() };
+        let site = file.read()?.site_of(host).cloned().ok_or_else(|| format!("the topology has no host {host}"))?;
         let mut headers = reqwest::header::HeaderMap::new();
         let bearer = format!("Bearer {}", secret.derive(Purpose::AgentApi));
         let mut value = reqwest::header::HeaderValue::from_str(&bearer).map_err(|e| e.to_string())?;
         value.set_sensitive(true);
         headers.insert(reqwest::header::AUTHORIZATION, value);
         let http = reqwest::Client::builder().default_headers(headers).no_proxy().connect_timeout(CONNECT).build();
-        Ok(Self { dir: dir.to_owned(), host: host.clone(), site, http: http.map_err(|e| e.to_string())? })
+        Ok(Self { host: host.clone(), site, http: http.map_err(|e| e.to_string())?, file: Arc::new(file) })
     }
 
     /// The topology that this host works from now.
     pub fn topology(&self) -> Result<Topology, String> {
-        topology(&self.dir)
+        self.file.read()
     }
 
     fn base(&self, topology: &Topology, host: &HostName) -> Result<String, String> {
