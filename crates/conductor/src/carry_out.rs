@@ -77,7 +77,8 @@ pub async fn carry_out(conductor: Arc<Conductor>, journal: Arc<Journal>) {
     };
     let journals: Vec<_> = conductor.all_runs().iter().map(|j| j.events()).collect();
     let last_gap_ms = estimate(runbook.name, journals.iter().map(Vec::as_slice)).gap_ms;
-    let mut run = Run { conductor: &conductor, journal: &journal, runbook, facts, undoing: false, last_gap_ms, last: None };
+    let mut run =
+        Run { conductor: &conductor, journal: &journal, runbook, facts, undoing: false, last_gap_ms, last: None };
     while let Err(error) = run.carry_to_the_end(&started_by, only_step.as_deref()).await {
         if journal.over().is_some() {
             tracing::warn!(run = %journal.id, "a run is over: another one has taken its place");

@@ -138,3 +138,50 @@ fn a_planned_failover_that_takes_too_long_is_given_up_and_the_pool_is_as_it_was(
     let (_, rewound) = assert_clean(&lab.audit(&ledger));
     assert_eq!(rewound, 0);
 }
+
+#[test]
+fn a_planned_failover_whose_writer_has_stopped_is_given_up_or_undone_and_the_writer_goes_on() {
+    let lab = Lab::up();
+    lab.until_normal();
+    let replay = lab.replay(&[]);
+    let serves_on = |lab: &Lab, epoch: i64| {
+        replay.until_epoch(lab, epoch);
+        lab.until_normal();
+        assert_eq!(parts(lab), ["s1a", "s1b", "s2a", "s2b"]);
+        let record = lab.record();
+        assert_eq!((record["home"].as_str(), record["run"].is_null()), (Some("site-1"), true), "{record:#}");
+        assert_eq!(record["active_servers"], serde_json::json!(["server-1", "server-2"]));
+        replay.until_acknowledged(lab, 5);
+    };
+
+    // The backup is lost when the writer has just been stopped for it: the run gives itself up.
+    stop_at(&lab, &["planned-failover.hand-over.during".to_owned()]);
+    lab.until("the writer is stopped", |lab| lab.instance("s1a")["state"] == "stopped");
+    lab.ok(&["lab", "kill", "s2a"]);
+    lab.ok(&["lab", "kill", "s1a/agent"]);
+    lab.ok(&["lab", "start", "s1a"]);
+    lab.until("the run is over", |lab| lab.record()["run"].is_null() && lab.state() == "Normal");
+    let shown = lab.ok(&["runbook", "show"]);
+    assert!(shown.contains("nobody has been able to post for"), "{shown}");
+    lab.ok(&["lab", "start", "s2a"]);
+    let epoch = lab.record()["epoch"].as_i64().unwrap_or_default();
+    assert!(epoch > 1, "a writer that was opened again has an epoch of its own: {shown}");
+    serves_on(&lab, epoch);
+
+    // The new epoch has begun without a writer, and somebody thinks better of it.
+    lab.until("the other site follows again", |lab| {
+        ["s2a", "s2b"].iter().all(|host| lab.instance(host)["shipping"]["streaming"] == true)
+    });
+    let steps = cluster::planned_failover::PLANNED_FAILOVER.steps.iter().map(|step| step.id);
+    for step in steps.take_while(|id| *id != "bring-backup-online") {
+        lab.ok(&["step", "planned-failover", step]);
+    }
+    assert!(lab.record()["databases"]["mgc"]["principal"].is_null(), "{:#}", lab.record());
+    let said = lab.cli(&["runbook", "abort", "--yes"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert!(said.all().contains("site-1 serves on"), "{}", said.all());
+    serves_on(&lab, epoch + 2);
+    let ledger = replay.end();
+    let (_, rewound) = assert_clean(&lab.audit(&ledger));
+    assert_eq!(rewound, 0);
+}
