@@ -73,6 +73,8 @@ fn with_the_authority_at_the_mirror() -> Lab {
     let file = lab.dir.join("wanted.toml");
     let wanted = text.replace("authority = \"s1a\"", "authority = \"s1b\"");
     let wanted = wanted.replace("authority = \"s2a\"", "authority = \"s2b\"");
+    // A mirror that hangs is not given up while a test goes on.
+    let wanted = wanted.replace("name = \"mgc\"", "name = \"mgc\"\npartner_timeout = \"1min\"");
     std::fs::write(&file, wanted).expect("the folder takes files");
     lab.ok(&["topology", "publish", file.to_str().expect("the path is text"), "--yes"]);
     lab
