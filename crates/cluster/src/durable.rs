@@ -16,19 +16,27 @@ pub const EXPECTED_MS: u64 = 1_000;
 ///
 /// `waited`: it was to wait for a synchronous standby, or all that was committed before has been confirmed since. `has_flushed`:
 /// whether a standby has told that its disk holds the log up to the transaction's end.
+///
+/// A mirror that may take over, and has not told, makes it one disk, whoever else has told: the backup would follow the mirror, and be taken
+/// back to what that one has.
 pub fn known(record: &DatabaseRecord, waited: bool, has_flushed: impl Fn(&HostName) -> bool) -> Durable {
+    let mirror = may_take_over(record);
+    if mirror.is_some_and(|mirror| !has_flushed(mirror)) {
+        return Durable::Disk;
+    }
     if record.backup.as_ref().is_some_and(&has_flushed) {
         return Durable::Site;
     }
-    match synchronised_mirror(record, waited) {
-        Some(mirror) if has_flushed(mirror) => Durable::Mirror,
-        Some(_) | None => Durable::Disk,
-    }
+    if waited && mirror.is_some() { Durable::Mirror } else { Durable::Disk }
+}
+
+fn may_take_over(record: &DatabaseRecord) -> Option<&HostName> {
+    record.mirror.as_ref().filter(|mirror| mirror.synchronised).map(|mirror| &mirror.host)
 }
 
 /// The mirror that is sure to have flushed the transaction, unless it was given up at this very moment.
 pub fn synchronised_mirror(record: &DatabaseRecord, waited: bool) -> Option<&HostName> {
-    record.mirror.as_ref().filter(|mirror| waited && mirror.synchronised).map(|mirror| &mirror.host)
+    may_take_over(record).filter(|_| waited)
 }
 
 /// What is to become of a post that is committed.
@@ -83,13 +91,16 @@ pub fn decide(rule: Rule, record: Option<&DatabaseRecord>, told: &Told<'_>) -> V
     let record = record.unwrap_or(&nobody);
     let has_flushed = |host: &HostName| told.standbys.iter().any(|(name, flushed)| *name == host.as_str() && *flushed);
     let durable = known(record, told.waited, has_flushed);
-    let mirror = synchronised_mirror(record, told.waited);
+    let mirror = match rule.durability {
+        Durability::Mirror => synchronised_mirror(record, told.waited),
+        Durability::BothSites => may_take_over(record),
+    };
     let missing = match rule.durability {
         Durability::Mirror => match mirror {
             None => Some(Missing::Mirror),
             Some(host) => (!has_flushed(host)).then_some(Missing::MirrorTells),
         },
-        Durability::BothSites if durable < Durable::Site => {
+        Durability::BothSites if !record.backup.as_ref().is_some_and(has_flushed) => {
             Some(if record.backup.is_none() { Missing::Site } else { Missing::SiteTells })
         }
         Durability::BothSites => mirror.filter(|host| !has_flushed(host)).map(|_| Missing::MirrorTells),
@@ -131,6 +142,7 @@ mod tests {
         check(Some(true), true, &["m"], Durable::Mirror);
         check(Some(true), true, &[], Durable::Disk);
         check(Some(true), true, &["m", "b"], Durable::Site);
+        check(Some(true), false, &["m", "b"], Durable::Site);
         check(Some(false), false, &["b"], Durable::Site);
         check(None, true, &["other"], Durable::Disk);
     }
@@ -139,6 +151,14 @@ mod tests {
     fn a_mirror_counts_only_while_the_record_says_that_it_is_synchronised() {
         check(Some(false), true, &["m"], Durable::Disk);
         check(Some(true), false, &["m"], Durable::Disk);
+    }
+
+    #[test]
+    fn what_a_take_over_inside_the_site_would_leave_behind_is_on_one_disk() {
+        check(Some(true), true, &["b"], Durable::Disk);
+        check(Some(true), false, &["b"], Durable::Disk);
+        check(Some(false), true, &["b"], Durable::Site);
+        check(None, false, &["b"], Durable::Site);
     }
 
     /// Every rule with every record and everything that standbys can have told.
