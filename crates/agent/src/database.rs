@@ -506,6 +506,7 @@ impl Database {
             applied: probe.as_ref().map(|p| p.applied),
             entries: chat.entries,
             database_epoch: chat.epoch,
+            disk_categories: chat.disk_categories,
             synchronous: probe.as_ref().map(|p| p.synchronous.clone()).unwrap_or_default(),
             receivers: probe.as_ref().map(|p| p.receivers.clone()).unwrap_or_default(),
             shipping,

@@ -92,10 +92,12 @@ pub fn decide(rule: Rule, record: Option<&DatabaseRecord>, told: &Told<'_>) -> V
     let has_flushed = |host: &HostName| told.standbys.iter().any(|(name, flushed)| *name == host.as_str() && *flushed);
     let durable = known(record, told.waited, has_flushed);
     let mirror = match rule.durability {
-        Durability::Mirror => synchronised_mirror(record, told.waited),
+        Durability::Disk | Durability::Mirror => synchronised_mirror(record, told.waited),
         Durability::BothSites => may_take_over(record),
     };
     let missing = match rule.durability {
+        // Whatever is committed is there.
+        Durability::Disk => None,
         Durability::Mirror => match mirror {
             None => Some(Missing::Mirror),
             Some(host) => (!has_flushed(host)).then_some(Missing::MirrorTells),
@@ -195,6 +197,7 @@ mod tests {
             let site = record.backup.is_some() && flushed(told, "b");
             let synchronised = record.mirror.is_some_and(|m| m.synchronised) && told.waited;
             match rule.durability {
+                Durability::Disk => {}
                 Durability::Mirror => assert!(synchronised && flushed(told, "m"), "{rule} {told:?}"),
                 Durability::BothSites => assert!(site && (!synchronised || flushed(told, "m")), "{rule} {told:?}"),
             }
@@ -203,10 +206,10 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_waits_never_acknowledges_as_less_and_the_default_never_waits() {
+    fn a_rule_that_waits_never_acknowledges_as_less_and_one_that_asks_no_standby_never_waits() {
         all(|rule, _, told, verdict| match verdict {
             Verdict::AsLess(_) => assert!(!rule.waits(), "{rule} {told:?}"),
-            Verdict::Wait(_) => assert!(!rule.is_default(), "{rule} {told:?}"),
+            Verdict::Wait(_) => assert!(rule.asks_standbys(), "{rule} {told:?}"),
             Verdict::Acknowledge(_) => {}
         });
     }
@@ -228,6 +231,13 @@ mod tests {
             let record = record.cloned().unwrap_or_default();
             let known = known(&record, told.waited, |host| flushed(told, host.as_str()));
             assert_eq!(level, known, "{rule} {told:?}");
+        });
+    }
+
+    #[test]
+    fn what_asks_for_the_disk_alone_is_acknowledged_in_full_whatever_standbys_do() {
+        all(|rule, _, told, verdict| {
+            assert!(!rule.is_disk() || matches!(verdict, Verdict::Acknowledge(_)), "{rule} {told:?} {verdict:?}");
         });
     }
 

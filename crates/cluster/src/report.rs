@@ -162,6 +162,9 @@ pub struct InstanceReport {
     pub entries: Option<u64>,
     /// The newest epoch that has begun in the database itself.
     pub database_epoch: Option<Epoch>,
+    /// Categories that ask for the principal's disk alone, as visible in this instance.
+    #[serde(default)]
+    pub disk_categories: u64,
     /// Writer: names in `synchronous_standby_names`; empty when commits wait for nobody.
     pub synchronous: Vec<HostName>,
     /// Writer or cascading standby: who receives from it.
@@ -350,6 +353,7 @@ impl InstanceReport {
             written: None,
             applied: None,
             entries: None,
+            disk_categories: 0,
             database_epoch: None,
             synchronous: Vec::new(),
             receivers: Vec::new(),

@@ -7,7 +7,8 @@
 //! Planned: the principal stops cleanly, and the mirror is promoted only when it has applied everything. If that does not
 //! come about, the writer goes back to where it was. Forced: the principal is gone, or is taken for gone. While the record
 //! says "synchronised" nothing that was acknowledged can be lost by it: an old principal that lives on out of reach commits
-//! nothing, because its commits wait for the mirror, and it cannot record "not synchronised" in an epoch that is over.
+//! nothing, because its commits wait for the mirror, and it cannot record "not synchronised" in an epoch that is over. Rooms whose
+//! category asks for the disk alone are the exception: what the mirror lacks of them is salvaged when the old principal is back.
 
 mod preflight;
 mod undo;

@@ -4,10 +4,10 @@
 //! another one has written for it.
 
 use crate::app::App;
-use crate::chat_path::Post;
 use crate::forward::Answers;
 use crate::frame;
 use crate::outbox::Outbox;
+use crate::poster::Post;
 use rules::durability::{Durability, Rule};
 use rules::id::{Epoch, RoomId, Seq};
 use rules::merkle::Tree;

@@ -1,7 +1,6 @@
 //! What all parts of a server share.
 
 use crate::canary::{Canaries, Turn};
-use crate::chat_path::Poster;
 use crate::counts::Counts;
 use crate::error::Error;
 use crate::forward::Forward;
@@ -12,10 +11,11 @@ use crate::link::Links;
 use crate::mend::Mender;
 use crate::notices::Listeners;
 use crate::outbox::Writers;
+use crate::poster::{self, Poster};
 use crate::reception::Reception;
 use crate::rooms::Rooms;
 use crate::standing::Standing;
-use crate::{Config, chat_path, mend};
+use crate::{Config, mend};
 use cluster::name::ServerName;
 use cluster::record::PoolRecord;
 use cluster::secret::{PoolSecret, Purpose, ROLE_CHAT};
@@ -107,19 +107,19 @@ pub struct App {
 
 /// The receiving ends of the queues in `App`.
 pub struct Tasks {
-    /// Posts to be written.
-    pub posts: mpsc::Receiver<chat_path::Post>,
+    /// Posts to be written, by lane.
+    pub posts: poster::Queues,
     /// Who waits for a turn of the chat path.
     pub turns: mpsc::Receiver<Turn>,
-    /// Rooms to be mended.
-    pub mend: mpsc::UnboundedReceiver<mend::Request>,
+    /// Rooms to be mended, by lane.
+    pub mend: mend::Queues,
 }
 
 impl App {
     /// The shared state of a server, and the receiving ends of its queues.
     pub fn new(config: Config, folder: HostFolder) -> Result<(Arc<Self>, Tasks), Error> {
         let (poster, posts) = Poster::new();
-        let (mender, mend) = Mender::new();
+        let (mender, mend) = Mender::new(poster.shared_lanes());
         let (canaries, turns) = Canaries::new();
         let reception = Reception::new(&folder.secret);
         let runtime = tokio::runtime::Handle::current();

@@ -4,6 +4,10 @@
 //! One batch is under way at a time, so the posts of one session keep their order. A batch whose outcome is unknown
 //! is run again, as it stands, before anything newer: the client message ids make that exact. Nothing is shown or acknowledged before the commit
 //! has returned without a warning (promise 1).
+//!
+//! Rooms that ask for the principal's disk alone have a lane of their own (`lanes`), with batches and a connection of its own, so that
+//! they go on while the other lane's commit waits for a mirror that hangs. It forwards nothing: such a transaction has its rooms for
+//! the time of one flush.
 
 use crate::answer::{Answer, Outcome, Written, answer_all, too_many_wait};
 use crate::app::App;
@@ -12,25 +16,22 @@ use crate::decisions::Decisions;
 use crate::durable;
 use crate::forward::Answers;
 use crate::frame::{self, Frame};
+use crate::lanes::{Course, Lane};
+use crate::poster::{Came, Post};
 use crate::room::{Need, Offer};
 use crate::standing::Standing;
 use rules::durability::Rule;
-use rules::id::{Epoch, PrincipalId, RoomId, Seq};
+use rules::id::{Epoch, RoomId, Seq};
 use rules::receipt::{Durable, Grounds};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
-use store::{Appended, Attempt, Batch, EntryKind, Evidence, NewEntry, Store, StoreError};
+use store::{Appended, Attempt, Batch, EntryKind, Evidence, NewEntry, Store, StoreError, Waits};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use uuid::Uuid;
 use wire::chat::{Content, Entry, RefusalCode, ServerFrame};
 use wire::link::{Committed, ForwardOutcome};
 
-/// Posts that may wait.
-const POSTS_MAX: usize = 20_000;
-/// Bytes of text that may wait.
-const BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Posts in one transaction.
 const BATCH_MAX: usize = 1000;
 /// Shortest time between the beginnings of two transactions, unless the second is large. Every flush costs the principal and
@@ -42,127 +43,35 @@ const FORWARD_PACE: Duration = Duration::from_millis(1);
 const BATCH_BUSY: usize = 4;
 /// A batch of so many posts does not wait for more.
 const BATCH_LARGE: usize = 200;
-/// What is taken for a room's rule that is not known.
-const STRICTEST: Rule = Rule::ALL[Rule::ALL.len() - 1];
 /// A batch that PostgreSQL refuses so often for reasons that should pass is written post by post.
 const PASSING_REFUSALS_MAX: u32 = 20;
 
-/// The user who posts.
-#[derive(Clone, Debug)]
-pub struct Author {
-    /// Its number.
-    pub id: PrincipalId,
-    /// Its name.
-    pub name: Arc<str>,
+/// What a lane keeps between two batches.
+struct Work {
+    lane: Lane,
+    decisions: Decisions,
 }
 
-/// A post that waits.
-pub struct Post {
-    /// To which room.
-    pub room: RoomId,
-    /// Whose.
-    pub author: Author,
-    /// The author's client message id.
-    pub client_id: Uuid,
-    /// The text, checked.
-    pub text: String,
-    /// When it arrived.
-    pub arrived: Instant,
-    /// Whether its author wants a receipt.
-    pub receipt: bool,
-    /// Who waits for the outcome.
-    pub answer: Answer,
-}
-
-/// Takes posts, up to a bound.
-pub struct Poster {
-    queue: mpsc::Sender<Post>,
-    waiting: AtomicU64,
-    bytes: AtomicUsize,
-    began: Instant,
-    /// When the oldest post of the batch under way arrived, in microseconds after the beginning; `u64::MAX`: none is.
-    oldest_us: AtomicU64,
-    /// The longest that a post took since somebody asked, in microseconds.
-    slowest_us: AtomicU64,
-}
-
-impl Poster {
-    /// A poster and its queue.
-    pub fn new() -> (Self, mpsc::Receiver<Post>) {
-        let (queue, posts) = mpsc::channel(POSTS_MAX);
-        let poster = Self {
-            queue,
-            waiting: AtomicU64::new(0),
-            bytes: AtomicUsize::new(0),
-            began: Instant::now(),
-            oldest_us: AtomicU64::new(u64::MAX),
-            slowest_us: AtomicU64::new(0),
-        };
-        (poster, posts)
+impl Work {
+    fn of(lane: Lane) -> Self {
+        Self { lane, decisions: Decisions::default() }
     }
-
-    /// Take a post, or refuse it because too much waits already.
-    pub fn post(&self, app: &App, post: Post) {
-        let size = post.text.len();
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        if self.bytes.fetch_add(size, Ordering::Relaxed) + size > BYTES_MAX {
-            overloaded(app, post);
-        } else if let Err(error) = self.queue.try_send(post) {
-            overloaded(app, error.into_inner());
-        }
-    }
-
-    /// The post waits no more.
-    pub fn resolved(&self, post: &Post) {
-        self.bytes.fetch_sub(post.text.len(), Ordering::Relaxed);
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.slowest_us.fetch_max(post.arrived.elapsed().as_micros() as u64, Ordering::Relaxed);
-    }
-
-    /// A post that waited to be durable enough is to be written again.
-    pub fn taken_again(&self, post: &Post) {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(post.text.len(), Ordering::Relaxed);
-    }
-
-    /// A batch is under way whose oldest post arrived then; `None`: no more.
-    fn under_way(&self, oldest: Option<Instant>) {
-        let us = oldest.map_or(u64::MAX, |at| at.saturating_duration_since(self.began).as_micros() as u64);
-        self.oldest_us.store(us, Ordering::Relaxed);
-    }
-
-    /// The longest that a post took since the last call, or has been under way; nothing when nobody posted.
-    pub fn slowest(&self) -> Duration {
-        let now_us = self.began.elapsed().as_micros() as u64;
-        let under_way_us = now_us.saturating_sub(self.oldest_us.load(Ordering::Relaxed));
-        Duration::from_micros(self.slowest_us.swap(0, Ordering::Relaxed).max(under_way_us))
-    }
-
-    /// Posts that wait.
-    pub fn waiting(&self) -> u64 {
-        self.waiting.load(Ordering::Relaxed)
-    }
-}
-
-fn overloaded(app: &App, post: Post) {
-    let message = "too many posts wait already; post it again in a moment with the same client_id".to_owned();
-    answer_all(app, vec![(post, Outcome::Refused { code: RefusalCode::Overloaded, message })]);
 }
 
 /// Write posts for as long as the process lives, or have them written by the server that gathers them. Between two batches
 /// whoever wants to know that it goes on is told so.
 pub async fn run(app: Arc<App>, mut posts: mpsc::Receiver<Post>, mut turns: mpsc::Receiver<Turn>) {
-    let mut decisions = Decisions::default();
+    let mut work = Work::of(Lane::Mirror);
     let mut batch = Vec::new();
     let mut earliest = Instant::now();
     loop {
         tokio::select! {
             given_up = app.forward.given_up(&app) => {
-                write_all(&app, &mut decisions, Attempt::Again, given_up).await;
+                write_all(&app, &mut work, Attempt::Again, given_up).await;
                 continue;
             }
             () = app.held.orphaned() => {
-                write_orphans(&app, &mut decisions).await;
+                write_orphans(&app, &mut work).await;
                 continue;
             }
             Some(turn) = turns.recv() => {
@@ -174,16 +83,11 @@ pub async fn run(app: Arc<App>, mut posts: mpsc::Receiver<Post>, mut turns: mpsc
         }
         gather(&mut posts, &mut batch, earliest).await;
         // Before anything newer, wherever that is written.
-        write_orphans(&app, &mut decisions).await;
+        write_orphans(&app, &mut work).await;
         let busy = batch.len() >= BATCH_BUSY;
         let (forwarded_here, own): (Vec<_>, Vec<_>) =
             batch.drain(..).partition(|post| matches!(post.answer, Answer::Server { .. }));
-        let has_declined = |post: &Post| match &post.answer {
-            Answer::Server { server, run, .. } => app.forward.has_declined(server, *run),
-            Answer::Session { .. } | Answer::Call(_) => false,
-        };
-        let (too_late, forwarded_here): (Vec<_>, Vec<_>) = forwarded_here.into_iter().partition(has_declined);
-        not_active(&app, too_late);
+        let mut here = without_declined(&app, forwarded_here);
         // Between the servers there is no order to be kept, within each of them there is.
         let began = Instant::now();
         let (pace, mine) = match app.forward.forward(&app, own) {
@@ -191,21 +95,49 @@ pub async fn run(app: Arc<App>, mut posts: mpsc::Receiver<Post>, mut turns: mpsc
             Err(own) => (PACE, own),
         };
         earliest = began + if busy { pace } else { Duration::ZERO };
-        let mut here = forwarded_here;
         here.extend(mine);
-        app.poster.under_way(here.iter().map(|post| post.arrived).min());
-        write_all(&app, &mut decisions, Attempt::First, here).await;
-        app.poster.under_way(None);
+        write_new(&app, &mut work, here).await;
     }
 }
 
+/// The same for rooms that ask for the principal's disk alone.
+pub async fn run_disk(app: Arc<App>, mut posts: mpsc::Receiver<Post>) {
+    let mut work = Work::of(Lane::Disk);
+    let mut batch = Vec::new();
+    let mut earliest = Instant::now();
+    while posts.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        gather(&mut posts, &mut batch, earliest).await;
+        let pace = if batch.len() >= BATCH_BUSY { PACE } else { Duration::ZERO };
+        earliest = Instant::now() + pace;
+        let here = without_declined(&app, std::mem::take(&mut batch));
+        write_new(&app, &mut work, here).await;
+    }
+}
+
+async fn write_new(app: &Arc<App>, work: &mut Work, posts: Vec<Post>) {
+    app.poster.under_way(work.lane, posts.iter().map(|post| post.arrived).min());
+    write_all(app, work, Attempt::First, posts).await;
+    app.poster.under_way(work.lane, None);
+}
+
+/// Posts of a server's run of which one was declined are declined as well, lest they come before it.
+fn without_declined(app: &App, posts: Vec<Post>) -> Vec<Post> {
+    let has_declined = |post: &Post| match &post.answer {
+        Answer::Server { server, run, .. } => app.forward.has_declined(server, *run),
+        Answer::Session { .. } | Answer::Call(_) => false,
+    };
+    let (too_late, posts): (Vec<_>, Vec<_>) = posts.into_iter().partition(has_declined);
+    not_active(app, too_late);
+    posts
+}
+
 /// Write again what an earlier writer has written and was not acknowledged.
-async fn write_orphans(app: &App, decisions: &mut Decisions) {
+async fn write_orphans(app: &Arc<App>, work: &mut Work) {
     let present = app.standing.borrow().epoch();
-    let posts = present.map(|epoch| app.held.take_orphans(app, epoch)).unwrap_or_default();
+    let posts = present.map(|epoch| app.held.take_orphans(app, epoch, work.lane)).unwrap_or_default();
     if !posts.is_empty() {
         tracing::info!(posts = posts.len(), "posts that waited to be durable enough are looked for at the new writer");
-        write_all(app, decisions, Attempt::Again, posts).await;
+        write_all(app, work, Attempt::Again, posts).await;
     }
 }
 
@@ -221,20 +153,29 @@ async fn gather(posts: &mut mpsc::Receiver<Post>, batch: &mut Vec<Post>, earlies
 }
 
 /// Write posts until each has its outcome, over as many writers as it takes.
-async fn write_all(app: &App, decisions: &mut Decisions, mut attempt_is: Attempt, mut posts: Vec<Post>) {
+async fn write_all(app: &Arc<App>, work: &mut Work, mut attempt_is: Attempt, mut posts: Vec<Post>) {
     let mut refusals = 0;
     while !posts.is_empty() {
         let Some(store) = writer(app).await else {
             // Its sessions are told where to go, and offer their posts there; calls are told the same.
             return not_active(app, posts);
         };
-        let orphans = app.held.take_orphans(app, store.epoch());
+        let orphans = app.held.take_orphans(app, store.epoch(), work.lane);
         if !orphans.is_empty() {
             attempt_is = Attempt::Again;
             posts.splice(..0, orphans);
         }
-        match attempt(app, &store, decisions, attempt_is, &mut posts).await {
+        match attempt(app, &store, work, attempt_is, &mut posts).await {
             Ok(()) => (refusals, attempt_is) = (0, Attempt::First),
+            Err(StoreError::HeldUp { why, .. }) => {
+                tracing::info!(why, posts = posts.len(), "a batch that waits for no mirror is held up");
+                if posts.iter().any(|post| post.room != posts[0].room) {
+                    return room_by_room(app, work, posts).await;
+                }
+                if !stand_aside(app, work.lane, &mut posts) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
             Err(error) if error.is_passing() => {
                 refusals += 1;
                 attempt_is = Attempt::Again;
@@ -242,14 +183,36 @@ async fn write_all(app: &App, decisions: &mut Decisions, mut attempt_is: Attempt
                 match error {
                     StoreError::Unknown { .. } => {}
                     StoreError::Database { .. } if refusals < PASSING_REFUSALS_MAX => {}
-                    StoreError::Database { .. } => return one_by_one(app, &store, decisions, posts, &error).await,
+                    StoreError::Database { .. } => return one_by_one(app, &store, work, posts, &error).await,
                     _ => store.close(),
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            Err(error) => return one_by_one(app, &store, decisions, posts, &error).await,
+            Err(error) => return one_by_one(app, &store, work, posts, &error).await,
         }
     }
+}
+
+/// Some of these rooms are held up by who waits for the mirror: find out which, so that the others go on.
+async fn room_by_room(app: &Arc<App>, work: &mut Work, posts: Vec<Post>) {
+    let mut rooms: BTreeMap<RoomId, Vec<Post>> = BTreeMap::new();
+    for post in posts {
+        rooms.entry(post.room).or_default().push(post);
+    }
+    for posts in rooms.into_values() {
+        Box::pin(write_all(app, work, Attempt::Again, posts)).await;
+    }
+}
+
+/// Leave these posts of one room, all that this lane has taken of it, to the other lane, which waits for the mirror anyway. Not while
+/// that one still hands posts of the room over.
+fn stand_aside(app: &App, lane: Lane, posts: &mut Vec<Post>) -> bool {
+    let Some(room) = posts.first().map(|post| post.room) else { return true };
+    let goes = lane == Lane::Disk && app.poster.course(room, lane, Lane::Mirror) == Course::Over;
+    if goes {
+        app.poster.hand_over(app, lane, Came::HeldUp, std::mem::take(posts));
+    }
+    goes
 }
 
 /// Tell clients and servers that these posts are not written here.
@@ -276,13 +239,14 @@ pub fn not_active(app: &App, posts: Vec<Post>) {
 }
 
 /// PostgreSQL refuses the batch as a whole: find the posts that it is about.
-async fn one_by_one(app: &App, store: &Store, decisions: &mut Decisions, posts: Vec<Post>, error: &StoreError) {
+async fn one_by_one(app: &Arc<App>, store: &Arc<Store>, work: &mut Work, posts: Vec<Post>, error: &StoreError) {
     tracing::error!(%error, posts = posts.len(), "a batch was refused; its posts are written one by one");
     for post in posts {
         let mut one = vec![post];
         while !one.is_empty() {
-            match attempt(app, store, decisions, Attempt::Again, &mut one).await {
+            match attempt(app, store, work, Attempt::Again, &mut one).await {
                 Ok(()) => {}
+                Err(StoreError::HeldUp { .. }) if stand_aside(app, work.lane, &mut one) => {}
                 Err(error) if error.is_passing() && !store.is_broken() => {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
@@ -313,62 +277,106 @@ async fn writer(app: &App) -> Option<Arc<Store>> {
     now.store().cloned()
 }
 
-/// Decide, write, show, answer. What has its outcome is taken out of `posts`; what was decided on stale facts stays.
-async fn attempt(
-    app: &App,
-    store: &Store,
-    decisions: &mut Decisions,
-    attempt: Attempt,
-    posts: &mut Vec<Post>,
-) -> Result<(), StoreError> {
-    decisions.begin(store.epoch());
-    decisions.learn(store, posts).await?;
+/// A post on which was decided: the room's access version on which that rests, and its rule.
+type Decided = (Post, i64, Rule);
+
+/// Decide on posts. Those that are refused are answered, those whose rooms belong in the other lane go there.
+async fn decide(app: &App, store: &Store, work: &mut Work, posts: &mut Vec<Post>) -> Result<Vec<Decided>, StoreError> {
+    work.decisions.begin(store.epoch());
+    for post in posts.iter_mut().filter(|post| post.way.came == Came::HandedOver) {
+        work.decisions.forget(post.room);
+        post.way.came = Came::Known;
+    }
+    work.decisions.learn(store, posts).await?;
     let mut refused = Vec::new();
     let mut taken = Vec::with_capacity(posts.len());
-    let mut entries = Vec::with_capacity(posts.len());
-    let mut rules = Vec::with_capacity(posts.len());
     for post in std::mem::take(posts) {
-        match decisions.of(&post) {
-            Ok((_, rule)) if !rule.is_default() && !app.held.has_room() => {
+        match work.decisions.of(&post) {
+            Ok((_, rule)) if rule.asks_standbys() && !app.held.has_room() => {
                 refused.push((post, too_many_wait(rule, None)));
             }
-            Ok((access_version, rule)) => {
-                entries.push(new_entry(&post, access_version));
-                rules.push(rule);
-                taken.push(post);
-            }
+            Ok((access_version, rule)) => taken.push((post, access_version, rule)),
             Err((code, message)) => refused.push((post, Outcome::Refused { code, message })),
         }
     }
     answer_all(app, refused);
-    let versions: Vec<i64> = entries.iter().map(|e| e.access_version).collect();
-    let (posts_in_it, began, mut waited) = (entries.len(), Instant::now(), false);
-    let results = match store.append(&Batch::new(entries), attempt).await {
+    Ok(keep_to_lane(app, work.lane, taken))
+}
+
+/// Hand over what belongs in the other lane, all of a room or nothing.
+fn keep_to_lane(app: &App, lane: Lane, taken: Vec<Decided>) -> Vec<Decided> {
+    // By room: where it belongs, and whether its posts may go there.
+    let mut rooms: BTreeMap<RoomId, (Lane, bool)> = BTreeMap::new();
+    for (post, _, rule) in taken.iter().filter(|(_, version, _)| *version >= 0) {
+        let (_, may_go) = rooms.entry(post.room).or_insert((Lane::of(*rule), true));
+        *may_go &= post.way.came != Came::HeldUp;
+    }
+    let mut over: BTreeMap<RoomId, Vec<Post>> = BTreeMap::new();
+    {
+        let mut lanes = app.poster.lanes();
+        for (room, (belongs, may_go)) in rooms {
+            lanes.learn(room, belongs);
+            if lanes.course(room, lane, if may_go { belongs } else { lane }) == Course::Over {
+                over.insert(room, Vec::new());
+            }
+        }
+    }
+    if over.is_empty() {
+        return taken;
+    }
+    let mut stays = Vec::with_capacity(taken.len());
+    for (post, access_version, rule) in taken {
+        match over.get_mut(&post.room) {
+            Some(posts) => posts.push(post),
+            None => stays.push((post, access_version, rule)),
+        }
+    }
+    over.into_values().for_each(|posts| app.poster.hand_over(app, lane, Came::HandedOver, posts));
+    stays
+}
+
+/// Decide, write, show, answer. What has its outcome is taken out of `posts`; what was decided on stale facts stays.
+async fn attempt(
+    app: &Arc<App>,
+    store: &Arc<Store>,
+    work: &mut Work,
+    attempt: Attempt,
+    posts: &mut Vec<Post>,
+) -> Result<(), StoreError> {
+    let decided = decide(app, store, work, posts).await?;
+    // What is not known is not written.
+    let on_disk = work.lane == Lane::Disk && decided.iter().all(|(_, version, rule)| rule.is_disk() || *version < 0);
+    let waits = if on_disk { Waits::ForNobody } else { Waits::ForMirror };
+    let entries = decided.iter().map(|(post, version, _)| new_entry(post, *version)).collect();
+    let (posts_in_it, began, mut waited) = (decided.len(), Instant::now(), false);
+    let results = match store.append(&Batch::new(entries).waiting(waits), attempt).await {
         Ok(results) => {
             app.counts.committed(posts_in_it, began.elapsed());
             results
         }
         Err(error) => {
-            *posts = taken;
+            *posts = decided.into_iter().map(|(post, ..)| post).collect();
             return Err(error);
         }
     };
     let mut shown = Shown::default();
-    let mut written = Vec::with_capacity(taken.len());
-    let (mut later, mut shown_later) = (Vec::new(), Vec::new());
-    for (((post, result), version), rule) in taken.into_iter().zip(results).zip(versions).zip(rules) {
+    let mut written = Vec::with_capacity(decided.len());
+    let (mut later, mut shown_later, mut elsewhere) = (Vec::new(), Vec::new(), Vec::new());
+    for ((post, version, rule), result) in decided.into_iter().zip(results) {
         match result {
             Appended::At { room, seq, epoch, at_us, repeated, evidence } => {
                 // Of another room's rule nothing is known here: it is looked up before the post is acknowledged.
-                let rule = if room == post.room { rule } else { STRICTEST };
-                if !rule.is_default() {
+                let rule = if room == post.room { rule } else { Rule::STRICTEST };
+                if rule.asks_standbys() {
                     let Evidence { chain, content, nonce, waited_for_standby: _ } = evidence;
                     let (durable, less_than, grounds) = (Durable::Disk, None, Some(Grounds { chain, content, nonce }));
                     if !repeated {
                         shown_later.push((rule, version, entry_of(&post, seq, store.epoch(), at_us)));
                     }
                     let written = Written { room, seq, epoch, at_us, repeated, durable, less_than, grounds };
-                    later.push((post, Outcome::Committed(written, rule, store.epoch())));
+                    let is_elsewhere = room != post.room && waits == Waits::ForNobody;
+                    let to = if is_elsewhere { &mut elsewhere } else { &mut later };
+                    to.push((post, Outcome::Committed(written, rule, store.epoch())));
                     continue;
                 }
                 if repeated {
@@ -384,7 +392,7 @@ async fn attempt(
                 written.push((post, Written { room, seq, epoch, at_us, repeated, durable, less_than, grounds }));
             }
             Appended::Stale => {
-                decisions.forget(post.room);
+                work.decisions.forget(post.room);
                 app.mender.check_access(&[post.room], app);
                 posts.push(post);
             }
@@ -394,13 +402,35 @@ async fn attempt(
     shown.tell(app);
     app.held.show_later(store.epoch(), shown_later);
     answer_all(app, later);
+    confirm_elsewhere(app, store, elsewhere);
     if written.is_empty() {
         return Ok(());
     }
-    let durable = durable::find_out(app, store, waited).await;
+    let durable = durable::find_out(app, store, waited, waits).await;
     let answer = |(post, written)| (post, Outcome::Written(Written { durable, ..written }));
     answer_all(app, written.into_iter().map(answer).collect());
     Ok(())
+}
+
+/// Posts that a commit which waited for nobody has found in another room, where the first of them may not be on the mirror yet: that is
+/// waited for beside the lane.
+fn confirm_elsewhere(app: &Arc<App>, store: &Arc<Store>, posts: Vec<(Post, Outcome)>) {
+    if posts.is_empty() {
+        return;
+    }
+    let (app, store) = (app.clone(), store.clone());
+    tokio::spawn(async move {
+        let confirmed = store.confirm().await;
+        let outcome = |outcome: Outcome| match &confirmed {
+            Ok(()) => outcome,
+            Err(error) => {
+                let message =
+                    format!("the post is there and not confirmed: {error}; post it again with the same client_id");
+                Outcome::Refused { code: RefusalCode::Unavailable, message }
+            }
+        };
+        answer_all(&app, posts.into_iter().map(|(post, found)| (post, outcome(found))).collect());
+    });
 }
 
 fn new_entry(post: &Post, access_version: i64) -> NewEntry {

@@ -1,6 +1,6 @@
 //! Who may post where, and what the acknowledgement waits for, as far as that is known: for the chat path.
 
-use crate::chat_path::Post;
+use crate::poster::Post;
 use rules::access::{Deed, Refusal, decide};
 use rules::durability::Rule;
 use rules::id::{Epoch, PrincipalId, RoomId};

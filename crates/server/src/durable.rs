@@ -6,7 +6,7 @@ use cluster::durable::{Durable, known, synchronised_mirror};
 use cluster::name::DatabaseName;
 use cluster::record::DatabaseRecord;
 use std::time::Duration;
-use store::Store;
+use store::{Store, Waits};
 
 /// Longest time for finding out: the post is durable, and its author waits.
 const WAIT: Duration = Duration::from_millis(100);
@@ -17,7 +17,8 @@ const AGAIN: Duration = Duration::from_millis(1);
 
 /// Where everything is durable that this store has committed before. `waited`: the last transaction was to wait for a
 /// synchronous standby.
-pub async fn find_out(app: &App, store: &Store, waited: bool) -> Durable {
+/// `waits`: what it waited for when it committed.
+pub async fn find_out(app: &App, store: &Store, waited: bool, waits: Waits) -> Durable {
     let view = app.view();
     // A record of another epoch says nothing of this writer's standbys.
     let record = view.record.as_ref().filter(|record| record.epoch == store.epoch());
@@ -27,14 +28,14 @@ pub async fn find_out(app: &App, store: &Store, waited: bool) -> Durable {
     if record.mirror.is_none() && record.backup.is_none() {
         return Durable::Disk;
     }
-    tokio::time::timeout(WAIT, ask(store, record, waited)).await.unwrap_or_default()
+    tokio::time::timeout(WAIT, ask(store, record, waited, waits)).await.unwrap_or_default()
 }
 
-async fn ask(store: &Store, record: &DatabaseRecord, waited: bool) -> Durable {
+async fn ask(store: &Store, record: &DatabaseRecord, waited: bool, waits: Waits) -> Durable {
     let mut lsn: Option<String> = None;
     let mut durable = Durable::Disk;
     for _ in 0..TRIES {
-        let flushed = match store.flushed(lsn.as_deref()).await {
+        let flushed = match store.flushed(lsn.as_deref(), waits).await {
             Ok(flushed) => flushed,
             Err(error) => {
                 tracing::debug!(%error, "cannot find out which standbys have flushed the log");

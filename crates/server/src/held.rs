@@ -10,8 +10,10 @@
 
 use crate::answer::{Answer, Outcome, Written, answer_released};
 use crate::app::{App, View};
-use crate::chat_path::{Post, Shown, hint, not_active};
+use crate::chat_path::{Shown, hint, not_active};
 use crate::frame;
+use crate::lanes::Lane;
+use crate::poster::Post;
 use crate::standing::{CONTENT_DATABASE, Standing};
 use cluster::durable::{Missing, Told, Verdict, decide};
 use cluster::name::DatabaseName;
@@ -166,16 +168,18 @@ impl Held {
         }
     }
 
-    /// Posts that were written in another epoch than this one, in their order, to be written again before anything newer.
-    pub fn take_orphans(&self, app: &App, present: Epoch) -> Vec<Post> {
+    /// Posts that were written in another epoch than this one, in their order, to be written again before anything newer: those that
+    /// this lane is to write.
+    pub fn take_orphans(&self, app: &App, present: Epoch, lane: Lane) -> Vec<Post> {
         let mut state = self.state();
         if state.items.iter().all(|item| item.writer == present) {
             return Vec::new();
         }
-        let out = state.take(|item| item.writer != present);
+        let mut lanes = app.poster.lanes();
+        let out = state.take(|item| item.writer != present && lanes.writes_first(item.room, lane));
         drop(state);
-        let posts: Vec<Post> = out.into_iter().filter_map(answer_of).map(|(post, _)| post).collect();
-        posts.iter().for_each(|post| app.poster.taken_again(post));
+        let mut posts: Vec<Post> = out.into_iter().filter_map(answer_of).map(|(post, _)| post).collect();
+        app.poster.taken_again(&mut lanes, lane, &mut posts);
         posts
     }
 
@@ -374,7 +378,7 @@ fn release(app: &App, store: &Store, items: Vec<Item>, verdicts: &BTreeMap<u64, 
                     hint(app, item.room, item.seq);
                 }
                 let rule = marks.get(&item.room).map_or(item.rule, |mark| mark.durability);
-                let less_than = (less && !rule.is_default()).then_some(rule.durability);
+                let less_than = (less && rule.asks_standbys()).then_some(rule.durability);
                 answers.push((post, Outcome::Written(Written { durable, less_than, ..written })));
             }
         }
@@ -422,9 +426,9 @@ fn answer_calls(app: &App) {
 /// Clients belong elsewhere, and offer there what was not acknowledged.
 fn send_away(app: &App) {
     let out = app.held.state().take(|_| true);
-    let posts: Vec<Post> = out.into_iter().filter_map(answer_of).map(|(post, _)| post).collect();
+    let mut posts: Vec<Post> = out.into_iter().filter_map(answer_of).map(|(post, _)| post).collect();
     if !posts.is_empty() {
-        posts.iter().for_each(|post| app.poster.taken_again(post));
+        app.poster.taken_again(&mut app.poster.lanes(), Lane::Mirror, &mut posts);
         not_active(app, posts);
     }
 }

@@ -118,6 +118,7 @@ async fn answer(app: &App, store: &Store, who: &Who, request: &Request, progress
             return Err(Stop::Told);
         }
     };
+    app.poster.learn(request.room, facts.durability);
     let head = if facts.durability.waits() {
         visible::shown(app, store, request.room, facts.last_seq).await?.unwrap_or(facts.last_seq)
     } else {
@@ -225,7 +226,8 @@ async fn catch_up(
                 room_for = 0;
                 let page = {
                     // Never closed, so there is always a turn.
-                    let _turn = app.reception.pages.acquire().await;
+                    let lane = app.poster.lanes().known(id).unwrap_or_default();
+                    let _turn = app.reception.pages(lane).acquire().await;
                     visible::page(app, store, id, Bound::After(has), PAGE).await?
                 };
                 if page.access_version > progress.decided {

@@ -1,14 +1,18 @@
 //! Mending rooms: what links and commits did not bring is read from the database, and sessions whose access has changed
 //! are checked again. The database is the truth; everything else is a hint.
+//!
+//! What is read is confirmed by a write that waits for the mirror, but for rooms that ask for the principal's disk alone: those are mended by
+//! themselves, beside the others.
 
 use crate::app::App;
 use crate::frame;
+use crate::lanes::{Lane, Lanes};
 use crate::room::{Need, Offer, Room};
 use crate::visible;
 use rules::access::{Deed, decide};
 use rules::id::{Epoch, PrincipalId, RoomId};
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use store::{Bound, Store, StoreError};
 use tokio::sync::mpsc;
@@ -35,13 +39,24 @@ pub enum Request {
 }
 
 /// Takes requests. Unbounded, but a room is asked for again only after an offer, and requests are merged.
-pub struct Mender(mpsc::UnboundedSender<Request>);
+pub struct Mender {
+    lanes: Arc<Mutex<Lanes>>,
+    queues: [mpsc::UnboundedSender<Request>; 2],
+}
+
+/// The receiving ends, by lane.
+pub type Queues = [mpsc::UnboundedReceiver<Request>; 2];
 
 impl Mender {
-    /// A mender and its queue.
-    pub fn new() -> (Self, mpsc::UnboundedReceiver<Request>) {
-        let (sender, queue) = mpsc::unbounded_channel();
-        (Self(sender), queue)
+    /// A mender and its queues. `lanes` knows which rooms are mended by themselves.
+    pub fn new(lanes: Arc<Mutex<Lanes>>) -> (Self, Queues) {
+        let [(mirror, to_mirror), (disk, to_disk)] = Lane::ALL.map(|_| mpsc::unbounded_channel());
+        (Self { lanes, queues: [mirror, disk] }, [to_mirror, to_disk])
+    }
+
+    /// Where a room is mended.
+    fn lane_of(&self, room: RoomId) -> Lane {
+        self.lanes.lock().expect("nothing panics while it holds the lanes").known(room).unwrap_or_default()
     }
 
     /// Mend a room if it needs it.
@@ -69,13 +84,19 @@ impl Mender {
     }
 
     fn request(&self, request: Request) {
-        // An error means that the server ends.
-        let _ = self.0.send(request);
+        let only = match request {
+            Request::Gap(room) | Request::Access(room) => Some(self.lane_of(room)),
+            Request::All => None,
+        };
+        for lane in Lane::ALL.into_iter().filter(|lane| only.is_none_or(|only| only == *lane)) {
+            // An error means that the server ends.
+            let _ = self.queues[lane.index()].send(request);
+        }
     }
 }
 
-/// Carry out requests, merged, for as long as the process lives.
-pub async fn run(app: Arc<App>, mut queue: mpsc::UnboundedReceiver<Request>) {
+/// Carry out a lane's requests, merged, for as long as the process lives.
+pub async fn run(app: Arc<App>, lane: Lane, mut queue: mpsc::UnboundedReceiver<Request>) {
     let mut batch = Vec::new();
     while queue.recv_many(&mut batch, 4096).await > 0 {
         if batch.iter().all(|request| matches!(request, Request::Gap(_))) {
@@ -94,7 +115,7 @@ pub async fn run(app: Arc<App>, mut queue: mpsc::UnboundedReceiver<Request>) {
                 Request::Gap(room) | Request::Access(room) => {
                     mend(&app, &store, room, matches!(request, Request::Access(_))).await
                 }
-                Request::All => compare_heads(&app, &store).await,
+                Request::All => compare_heads(&app, &store, lane).await,
             };
             if let Err(error) = result {
                 tracing::info!(%error, ?request, "a room could not be mended now; the next comparison finds it");
@@ -114,9 +135,10 @@ pub async fn poll(app: Arc<App>) {
     }
 }
 
-async fn compare_heads(app: &App, store: &Store) -> Result<(), StoreError> {
-    let rooms: Vec<RoomId> =
-        app.rooms.all().into_iter().filter(|(_, room)| !room.lock().is_empty()).map(|(id, _)| id).collect();
+async fn compare_heads(app: &App, store: &Store, lane: Lane) -> Result<(), StoreError> {
+    let is_here = |id: &RoomId| app.mender.lane_of(*id) == lane;
+    let rooms = app.rooms.all().into_iter().filter(|(id, room)| !room.lock().is_empty() && is_here(id));
+    let rooms: Vec<RoomId> = rooms.map(|(id, _)| id).collect();
     if rooms.is_empty() {
         return Ok(());
     }
@@ -133,13 +155,13 @@ async fn compare_heads(app: &App, store: &Store) -> Result<(), StoreError> {
 async fn mend(app: &App, store: &Store, id: RoomId, check: bool) -> Result<(), StoreError> {
     let Some(room) = app.rooms.get(id) else { return Ok(()) };
     if check {
-        check_access(store, id, &room).await?;
+        check_access(app, store, id, &room).await?;
     }
     loop {
         let Some(delivered) = room.lock().delivered() else { return Ok(()) };
         let page = visible::page(app, store, id, Bound::After(delivered), PAGE).await?;
         if page.access_version > room.lock().checked() {
-            check_access(store, id, &room).await?;
+            check_access(app, store, id, &room).await?;
         }
         let count = page.entries.len();
         let mut need = Need::Nothing;
@@ -150,7 +172,7 @@ async fn mend(app: &App, store: &Store, id: RoomId, check: bool) -> Result<(), S
         }
         // Held back although nothing is missing: access has moved on meanwhile.
         if need == Need::Mending && count > 0 {
-            check_access(store, id, &room).await?;
+            check_access(app, store, id, &room).await?;
         }
         if count < PAGE as usize {
             return Ok(());
@@ -159,7 +181,7 @@ async fn mend(app: &App, store: &Store, id: RoomId, check: bool) -> Result<(), S
 }
 
 /// Decide again who may be in the room, and tell those who may not.
-async fn check_access(store: &Store, id: RoomId, room: &Room) -> Result<(), StoreError> {
+async fn check_access(app: &App, store: &Store, id: RoomId, room: &Room) -> Result<(), StoreError> {
     // Sessions that come in on an older decision while this one is made are checked in another round.
     for _ in 0..CHECKS_MAX {
         let users = room.lock().users();
@@ -168,6 +190,7 @@ async fn check_access(store: &Store, id: RoomId, room: &Room) -> Result<(), Stor
             room.lock().resume_all();
             return Ok(());
         };
+        app.poster.learn(id, room_facts.durability);
         let may_stay = |user: &PrincipalId| {
             facts.askers.get(user).is_some_and(|asker| decide(asker, &room_facts.access, Deed::Join).is_ok())
         };
@@ -211,5 +234,6 @@ pub async fn settle(app: &App, store: &Store, epoch_settled: Option<Epoch>) -> R
             }
         }
     }
-    compare_heads(app, store).await
+    compare_heads(app, store, Lane::Disk).await?;
+    compare_heads(app, store, Lane::Mirror).await
 }

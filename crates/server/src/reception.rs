@@ -7,6 +7,7 @@
 //! Who waits costs a connection and an entry here.
 
 use crate::app::App;
+use crate::lanes::Lane;
 use crate::standing::Standing;
 use cluster::name::ServerName;
 use cluster::secret::{PoolSecret, Purpose};
@@ -93,8 +94,8 @@ pub struct Reception {
     woken: Notify,
     began: Instant,
     key: String,
-    /// Bounds the reading of pages.
-    pub pages: Semaphore,
+    /// Bounds the reading of pages, by lane.
+    pages: [Semaphore; 2],
     /// What became of those who came.
     pub counts: Counts,
 }
@@ -181,9 +182,14 @@ impl Reception {
             woken: Notify::new(),
             began: Instant::now(),
             key: secret.derive(Purpose::Ticket),
-            pages: Semaphore::new(PAGES_AT_ONCE),
+            pages: Lane::ALL.map(|_| Semaphore::new(PAGES_AT_ONCE)),
             counts: Counts::default(),
         })
+    }
+
+    /// Bounds the reading of pages of rooms in this lane: the others' wait for the mirror.
+    pub fn pages(&self, lane: Lane) -> &Semaphore {
+        &self.pages[lane.index()]
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

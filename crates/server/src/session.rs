@@ -6,11 +6,11 @@
 
 use crate::answer::Answer;
 use crate::app::App;
-use crate::chat_path::{Author, Post};
 use crate::frame::encode;
 use crate::join;
 use crate::notices::Listening;
 use crate::outbox::{Outbox, SessionId};
+use crate::poster::{Author, Post, Way};
 use crate::reception::{Arrival, Failed, Owner, Turn};
 use crate::socket::Socket;
 use crate::standing::{Standing, addresses, pool_stands};
@@ -392,7 +392,7 @@ impl Session {
                 None
             }
             Ok(ClientFrame::Post { id, room, client_id, text }) => {
-                self.post(id, room, client_id, text);
+                self.post(id, room, client_id, text).await;
                 None
             }
             Err(error) => {
@@ -441,14 +441,17 @@ impl Session {
         }
     }
 
-    fn post(&self, id: u64, room: RoomId, client_id: Uuid, text: String) {
+    async fn post(&self, id: u64, room: RoomId, client_id: Uuid, text: String) {
         if let Err((code, message)) = check_text(&text) {
             return self.refuse(id, code, message);
         }
+        self.app.poster.look_up(&self.app, room).await;
         let answer = Answer::Session { id, outbox: self.who.outbox.clone() };
         let arrived = tokio::time::Instant::now();
         let (author, receipt) = (self.who.author.clone(), self.receipts);
-        self.app.poster.post(&self.app, Post { room, author, client_id, text, arrived, receipt, answer });
+        self.app
+            .poster
+            .post(&self.app, Post { room, author, client_id, text, arrived, receipt, answer, way: Way::default() });
     }
 }
 

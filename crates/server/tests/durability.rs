@@ -13,7 +13,7 @@ use serde_json::json;
 use support::postgres::{Receiver, until};
 use support::{Person, World};
 use uuid::Uuid;
-use wire::chat::ServerFrame;
+use wire::chat::{Cursor, ServerFrame};
 use wire::http::Page;
 
 /// An acknowledgement, as far as this is about it.
@@ -230,4 +230,155 @@ async fn a_word_that_is_no_setting_is_refused() {
     assert_eq!(status, 400, "{answer}");
     let (status, answer) = call(json!({"name": "Board", "when_unavailable": "never"})).await;
     assert_eq!(status, 400, "{answer}");
+    let (status, answer) = call(json!({"name": "Board", "durability": "disk", "when_unavailable": "wait"})).await;
+    assert_eq!(status, 400, "{answer}");
+    assert!(answer["message"].as_str().unwrap().contains("no post waits for it"), "{answer}");
+    let (status, made) = call(json!({"name": "Board", "durability": "disk"})).await;
+    assert_eq!((status, made["when_unavailable"].as_str()), (201, Some("acknowledge_as_less")), "{made}");
+    let path = format!("/v1/categories/{}", made["id"]);
+    let (status, answer) = world.call(0, "PATCH", &path, &world.admin, Some(json!({"when_unavailable": "wait"}))).await;
+    assert_eq!(status, 400, "{answer}");
+}
+
+/// How many backends wait for this, as PostgreSQL says.
+async fn backends(sql: &tokio_postgres::Client, waiting: &str) -> i64 {
+    let asked = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = 'mgc' AND {waiting}");
+    sql.query_one(&asked, &[]).await.unwrap().get(0)
+}
+
+/// Every commit waits for the mirror, which follows.
+async fn pair(world: &World) -> (Receiver, tokio_postgres::Client) {
+    let sql = world.postgres.admin("mgc").await;
+    let mirror = world.postgres.receiver("s1b");
+    sql.batch_execute("ALTER SYSTEM SET synchronous_standby_names = 's1b'").await.unwrap();
+    sql.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    until("the mirror is synchronous", || async {
+        let asked = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+        sql.query_one(asked, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    has_mirror(world, true);
+    (mirror, sql)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rooms_that_ask_for_the_disk_alone_go_on_while_the_mirror_stands_still() {
+    let (world, tokens, board, tea) = world(("disk", "acknowledge_as_less")).await;
+    let (mirror, sql) = pair(&world).await;
+    let mut ada = world.person(0, &tokens[0]).await;
+    let mut bob = world.person(1, &tokens[1]).await;
+    for person in [&mut ada, &mut bob] {
+        person.join(board, None).await;
+        person.join(tea, None).await;
+    }
+    let post = async |person: &mut Person, room, text: &str| person.post(room, Uuid::now_v7(), text).await;
+    let said = post(&mut ada, tea, "tea 1").await;
+    assert_eq!(acked(&mut ada, said).await, (Seq(1), Epoch(1), false, Durable::Mirror, None));
+    let said = post(&mut bob, board, "board 1").await;
+    assert_eq!(acked(&mut bob, said).await, (Seq(1), Epoch(1), false, Durable::Disk, None));
+
+    // Reads only, at the second server.
+    let mut eve = world.person(1, &tokens[1]).await;
+    eve.join(board, None).await;
+    let mut texts = vec![(1, "board 1".to_owned())];
+
+    mirror.freeze();
+    let (ada_waits, bob_waits) = (post(&mut ada, tea, "tea 2").await, post(&mut bob, tea, "tea 3").await);
+    until("a commit waits for the mirror", || async { backends(&sql, "wait_event = 'SyncRep'").await >= 1 }).await;
+    // The second server has given the first one up, and waits for the room itself.
+    until("another one waits for the room", || async { backends(&sql, "wait_event_type = 'Lock'").await >= 1 }).await;
+    let mut seq = 1;
+    for round in 0..5 {
+        for person in [&mut ada, &mut bob] {
+            seq += 1;
+            let text = format!("board {seq} in round {round}");
+            let said = post(person, board, &text).await;
+            assert_eq!(acked(person, said).await, (Seq(seq), Epoch(1), false, Durable::Disk, None));
+            texts.push((seq, text));
+        }
+    }
+    // By a call, and by one who has not joined; and whoever comes now is shown all of it.
+    for server in [0, 1] {
+        seq += 1;
+        let body = json!({"client_id": Uuid::now_v7(), "text": format!("call {seq}")});
+        let (status, answer) =
+            world.call(server, "POST", &format!("/v1/rooms/{board}/entries"), &tokens[0], Some(body)).await;
+        assert_eq!(
+            (status, answer["seq"].as_i64(), answer["durable"].as_str()),
+            (200, Some(seq), Some("disk")),
+            "{answer}"
+        );
+        texts.push((seq, format!("call {seq}")));
+    }
+    assert_eq!(eve.entries(texts.len()).await, texts);
+    let mut late = world.person(1, &tokens[1]).await;
+    let joined = late.join(board, Some(Cursor { epoch: Epoch(1), seq: Seq(0) })).await;
+    assert!(matches!(joined, ServerFrame::Joined { head, .. } if head.seq == Seq(seq)), "{joined:?}");
+    assert_eq!(late.entries(texts.len()).await, texts);
+    assert_eq!(page(&world, 0, board).await, (texts.len(), seq));
+    assert!(backends(&sql, "wait_event = 'SyncRep'").await >= 1, "the mirror was not waited for");
+
+    mirror.thaw();
+    let mut seqs = [acked(&mut ada, ada_waits).await, acked(&mut bob, bob_waits).await].map(|(seq, ..)| seq.0);
+    seqs.sort_unstable();
+    assert_eq!(seqs, [2, 3]);
+
+    // The setting is another one from the next post on, and so is the lane.
+    let path = board_category(&world).await;
+    for (setting, expect) in [("mirror", Durable::Mirror), ("disk", Durable::Disk), ("mirror", Durable::Mirror)] {
+        world.administer("PATCH", &path, json!({"durability": setting})).await;
+        for person in [&mut ada, &mut bob] {
+            let requests =
+                [post(person, board, "a").await, post(person, board, "b").await, post(person, board, "c").await];
+            for request in requests {
+                seq += 1;
+                let got = acked(person, request).await;
+                assert_eq!((got.0, got.3, got.4), (Seq(seq), expect, None), "{setting}");
+            }
+        }
+    }
+}
+
+/// Where the category of the board is changed.
+async fn board_category(world: &World) -> String {
+    let categories = world.call(0, "GET", "/v1/categories", &world.admin, None).await.1;
+    let board = categories.as_array().unwrap().iter().find(|c| c["name"] == "Board").unwrap();
+    format!("/v1/categories/{}", board["id"])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn posts_keep_their_order_while_their_room_goes_from_lane_to_lane() {
+    const EACH: usize = 20;
+    let (world, tokens, board, _) = world(("disk", "acknowledge_as_less")).await;
+    let _pair = pair(&world).await;
+    let path = board_category(&world).await;
+    let mut people = [world.person(0, &tokens[0]).await, world.person(1, &tokens[1]).await];
+    let mut requests = [Vec::new(), Vec::new()];
+    let settings = [("mirror", "acknowledge_as_less"), ("disk", "acknowledge_as_less"), ("mirror", "wait")];
+    for (durability, when_unavailable) in settings.into_iter().cycle().take(9) {
+        let say = async |people: &mut [Person; 2], requests: &mut [Vec<u64>; 2]| {
+            for (person, requests) in people.iter_mut().zip(requests) {
+                for _ in 0..EACH {
+                    requests.push(person.post(board, Uuid::now_v7(), "in order").await);
+                }
+            }
+        };
+        say(&mut people, &mut requests).await;
+        let change = json!({"durability": durability, "when_unavailable": when_unavailable});
+        let (changed, ()) = tokio::join!(world.administer("PATCH", &path, change), say(&mut people, &mut requests));
+        assert_eq!(changed["durability"], durability);
+    }
+    let mut all = Vec::new();
+    for (person, requests) in people.iter_mut().zip(requests) {
+        let mut seqs = std::collections::BTreeMap::new();
+        while seqs.len() < requests.len() {
+            let frame = person.next().await;
+            seqs.extend(requests.iter().filter_map(|request| Some((*request, ack_of(&frame, *request)?.0))));
+        }
+        let in_order: Vec<Seq> = requests.iter().map(|request| seqs[request]).collect();
+        assert!(in_order.is_sorted(), "{in_order:?}");
+        all.extend(in_order);
+    }
+    all.sort_unstable();
+    assert_eq!(all, (1..=all.len() as i64).map(Seq).collect::<Vec<_>>());
 }

@@ -1,9 +1,21 @@
-//! What categories ask for besides what holds everywhere: rooms that wait for a mirror that is lost.
+//! What categories ask for besides what holds everywhere: rooms that go on with the principal's disk alone, and what a change of writer
+//! inside the site does to them; rooms that wait for a mirror that is lost.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod support;
+use std::path::PathBuf;
 use support::{Lab, Replay, assert_clean};
+
+fn until_pair(lab: &Lab, principal: &str, mirror: &str) {
+    lab.until(&format!("{principal} is principal and {mirror} its synchronised mirror"), |lab| {
+        let record = lab.record();
+        let d = &record["databases"]["mgc"];
+        let stands =
+            d["principal"] == principal && d["mirror"]["host"] == mirror && d["mirror"]["synchronised"] == true;
+        stands && record["run"].is_null()
+    });
+}
 
 /// A replay into rooms whose category has this setting.
 fn replay_with(lab: &Lab, settings: &[&str]) -> Replay {
@@ -14,6 +26,80 @@ fn replay_with(lab: &Lab, settings: &[&str]) -> Replay {
     lab.ok(&change);
     first.until_acknowledged(lab, 20);
     first
+}
+
+/// End a replay and put its ledger where the next one's does not come.
+fn ended(lab: &Lab, replay: Replay, name: &str) -> PathBuf {
+    let ledger = lab.dir.join(name);
+    std::fs::rename(replay.end(), &ledger).unwrap();
+    ledger
+}
+
+#[test]
+fn what_the_principals_disk_alone_had_comes_home_after_a_take_over_and_a_planned_switch_loses_none_of_it() {
+    let lab = Lab::up();
+    lab.until_normal();
+    // The site's authority outlives the principal, and a mirror that is silent is waited for.
+    let text = std::fs::read_to_string(lab.dir.join("topology.toml")).unwrap();
+    let file = lab.dir.join("wanted.toml");
+    let text = text.replace("authority = \"s1a\"", "authority = \"s1b\"");
+    std::fs::write(&file, text.replace("[[database]]", "[[database]]\npartner_timeout = \"1min\"")).unwrap();
+    lab.ok(&["topology", "publish", file.to_str().unwrap(), "--yes"]);
+
+    let replay = replay_with(&lab, &["--durability", "disk"]);
+    for (to, principal, mirror, epoch) in [("mirror", "s1b", "s1a", 3), ("primary", "s1a", "s1b", 5)] {
+        let said = lab.cli(&["database", "failover", "--new-principal", to, "--yes"]);
+        assert_eq!(said.code, Some(0), "{}", said.all());
+        replay.until_epoch(&lab, epoch);
+        until_pair(&lab, principal, mirror);
+    }
+    replay.until_acknowledged(&lab, 20);
+    let planned = ended(&lab, replay, "planned.jsonl");
+    let (_, rewound) = assert_clean(&lab.audit(&planned));
+    assert_eq!(rewound, 0);
+
+    // The mirror hears nothing more, and is not given up for a minute: every other commit waits for it.
+    // Nor does anything reach the other site, so the principal's disk is the only one.
+    let replay = lab.replay(&[]);
+    let share = lab.dir.join("share");
+    lab.ok(&["lab", "link", "down"]);
+    std::fs::rename(&share, lab.dir.join("share.away")).unwrap();
+    lab.sql("s1b", "ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1'");
+    lab.sql("s1b", "SELECT pg_reload_conf()");
+    lab.until("the mirror follows no more", |lab| {
+        lab.sql("s1a", "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == "0"
+    });
+    replay.until_acknowledged(&lab, 40);
+    let before = ended(&lab, replay, "before.jsonl");
+    let receipts = std::fs::read_to_string(&before).unwrap();
+    assert!(receipts.contains(r#""durable":"disk""#), "no receipt says that the principal's disk alone has the post");
+    lab.ok(&["lab", "kill", "s1a"]);
+    std::fs::rename(lab.dir.join("share.away"), &share).unwrap();
+    lab.ok(&["lab", "link", "up"]);
+    lab.sql("s1b", "ALTER SYSTEM RESET primary_conninfo");
+    // The record says "synchronised", so nothing has to be forced.
+    let said = lab.cli(&["database", "failover", "--new-principal", "mirror", "--yes"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert!(said.all().contains("asks for the disk alone"), "{}", said.all());
+    let since = lab.replay(&[]);
+    since.until_epoch(&lab, 7);
+    let (_, rewound) = assert_clean(&lab.audit(&before));
+    assert!(rewound >= 40, "{rewound} are missing until the old principal is back");
+    lab.ok(&["lab", "start", "s1a"]);
+    until_pair(&lab, "s1b", "s1a");
+    lab.until("all that the mirror had not is in the rooms again", |lab| {
+        let audit = lab.audit(&before);
+        let (_, rewound) = assert_clean(&audit);
+        rewound == 0
+    });
+    let audit = lab.audit(&before);
+    assert!(audit.stdout.contains(&format!("late arrivals {rewound}:")), "{}", audit.all());
+    since.until_acknowledged(&lab, 10);
+    let (_, rewound) = assert_clean(&lab.audit(&since.end()));
+    assert_eq!(rewound, 0);
+    lab.ok(&["verify", "pool"]);
+    let doubled = "SELECT count(*) FROM (SELECT 1 FROM standfast.entries GROUP BY client_id HAVING count(*) > 1) d";
+    assert_eq!(lab.sql("s1b", doubled), "0");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Appending to the logs of rooms: a whole batch as one transaction and one round trip.
 
-use crate::connection::{Connection, Store};
+use crate::connection::{Connection, Store, Waits};
 use crate::error::StoreError;
 use rand::RngCore;
 use rules::chain::{Bytes, Facts, Hash, Nonce, content_digest, entry_digest};
@@ -82,13 +82,14 @@ pub struct Batch {
     entries: Vec<Hash>,
     /// For each entry given: the row that stands for it, and whether it is a repetition of an earlier one.
     rows: Vec<(usize, bool)>,
+    waits: Waits,
 }
 
 /// What became of a batch, an answer for each entry in the order given.
 pub type BatchResult = Vec<Appended>;
 
 impl Batch {
-    /// Lay out a batch. Of entries with one author and client message id the first stands for all. Where two entries
+    /// Lay out a batch, whose commit waits for the mirror. Of entries with one author and client message id the first stands for all. Where two entries
     /// state different access versions of a room, the lower counts: at worst both come back stale.
     pub fn new(entries: Vec<NewEntry>) -> Self {
         let mut versions: BTreeMap<i64, i64> = BTreeMap::new();
@@ -142,6 +143,12 @@ impl Batch {
         batch
     }
 
+    /// The batch, whose commit waits for these.
+    #[must_use]
+    pub fn waiting(self, waits: Waits) -> Self {
+        Self { waits, ..self }
+    }
+
     /// Entries in the batch, repetitions included.
     pub fn len(&self) -> usize {
         self.rows.len()
@@ -182,15 +189,16 @@ const APPEND: &str = "SELECT outcomes, rooms, seqs, epochs, ats_us, chains, nonc
 const DOING: &str = "append to the rooms' logs";
 
 impl Store {
-    /// Append a batch as one transaction. When this returns `Ok`, every entry in it that is `At` is durable.
+    /// Append a batch as one transaction. When this returns `Ok`, every entry in it that is `At` is durable, on the mirror too
+    /// where the batch waits for it. An entry in another room than the one given, which its client message id has had before, is visible and may be less.
     ///
     /// After `Lost` or `Unknown` nothing may be acknowledged: the batch is to be run again, on this store or on the next
-    /// one, and finds by the client message ids what has been written. `EpochRefused`: nothing was written.
+    /// one, and finds by the client message ids what has been written. `EpochRefused` and `HeldUp`: nothing was written.
     pub async fn append(&self, batch: &Batch, attempt: Attempt) -> Result<BatchResult, StoreError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let connection = self.appender.lock().await;
+        let connection = self.appender(batch.waits).await?;
         let answers = match attempt {
             Attempt::First => match self.append_fresh(&connection, batch).await {
                 Err(error) if error.is_duplicate() => self.append_carefully(&connection, batch).await?,

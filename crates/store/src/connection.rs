@@ -1,6 +1,7 @@
 //! Connections to one writer.
 //!
-//! Appending has a connection of its own, on which one batch at a time is under way. Reads share a few connections and are pipelined. Administrative
+//! Appending has a connection of its own, on which one batch at a time is under way; batches whose commit waits for no mirror have
+//! another, opened with the first of them. Reads share a few connections and are pipelined. Administrative
 //! writes take turns on one. Each connection counts PostgreSQL's warnings that a wait for the mirror was cancelled, so a
 //! commit that may be on the principal alone is never taken for a durable one.
 
@@ -14,7 +15,7 @@ use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, watch};
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client, NoTls, Row, Socket, Statement, Transaction};
@@ -27,6 +28,11 @@ const READ_WAIT: Duration = Duration::from_secs(10);
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// Connections for reading.
 const READERS: usize = 3;
+/// How commits wait for the mirror.
+const WAITS_FOR_MIRROR: &str = "-c synchronous_commit=on";
+/// Commits that do not wait for the mirror wait for nobody else who does, either: a transaction that waits for it has its locks still. In
+/// milliseconds.
+const WAITS_FOR_NOBODY: &str = "-c synchronous_commit=local -c lock_timeout=200";
 
 /// Where a writer is and how to sign in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +112,7 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    async fn open(target: &Target, broken: Arc<watch::Sender<bool>>) -> Result<Self, StoreError> {
+    async fn open(target: &Target, waits: &str, broken: Arc<watch::Sender<bool>>) -> Result<Self, StoreError> {
         let doing = "connect";
         let at = target.at();
         let mut config = target.config.clone();
@@ -117,7 +123,7 @@ impl Connection {
             .keepalives_idle(SILENCE_MAX)
             .keepalives_interval(Duration::from_secs(1))
             .keepalives_retries(3)
-            .options("-c jit=off -c synchronous_commit=on -c default_transaction_isolation=read\\ committed");
+            .options(format!("-c jit=off {waits} -c default_transaction_isolation=read\\ committed"));
         let Some(tls) = &target.tls else {
             let (client, connection) =
                 in_time(&at, Box::pin(config.connect(NoTls))).await?.map_err(|e| StoreError::of(doing, &at, e))?;
@@ -256,17 +262,32 @@ fn is_cancelled_wait(notice: &tokio_postgres::error::DbError) -> bool {
     ["57014", "57P01"].contains(&notice.code().code()) || notice.message().contains("synchronous replication")
 }
 
+/// What a transaction waits for when it commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Waits {
+    /// For the mirror, as long as the pair is synchronised.
+    #[default]
+    ForMirror,
+    /// For the writer's own disk alone.
+    ForNobody,
+}
+
+/// What ends the connections; nothing once they are closed.
+type Drivers = Option<Vec<tokio::task::AbortHandle>>;
+
 /// Connections to one writer at one epoch.
 pub struct Store {
     epoch: Epoch,
     at: Arc<str>,
-    application: String,
-    pub(crate) appender: Mutex<Connection>,
+    target: Target,
+    appender: Mutex<Connection>,
+    /// Appends without a wait for the mirror, once somebody did.
+    local_appender: Mutex<Option<Connection>>,
     writer: Mutex<Connection>,
     readers: Vec<Connection>,
     next_reader: AtomicUsize,
     confirmations: crate::confirm::Confirmations,
-    drivers: Vec<tokio::task::AbortHandle>,
+    drivers: StdMutex<Drivers>,
     broken_tx: Arc<watch::Sender<bool>>,
     broken: watch::Receiver<bool>,
 }
@@ -288,13 +309,13 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let (broken_tx, broken) = watch::channel(false);
         let broken_tx = Arc::new(broken_tx);
-        let mut writer = Connection::open(target, broken_tx.clone()).await?;
+        let mut writer = Connection::open(target, WAITS_FOR_MIRROR, broken_tx.clone()).await?;
         let rows = writer.read("ask whether this is the writer", "SELECT pg_is_in_recovery()", &[]).await?;
         if rows.first().is_none_or(|row| row.get::<_, bool>(0)) {
             return Err(StoreError::NotAWriter { at: target.at() });
         }
         crate::migrate::migrate(&mut writer, epoch, first).await?;
-        let open = || Connection::open(target, broken_tx.clone());
+        let open = || Connection::open(target, WAITS_FOR_MIRROR, broken_tx.clone());
         let (appender, one, two, three) = tokio::try_join!(open(), open(), open(), open())?;
         let readers = vec![one, two, three];
         if target.is_theirs {
@@ -312,13 +333,14 @@ impl Store {
         let store = Self {
             epoch,
             at: target.at().into(),
-            application: target.application_name.clone(),
+            target: target.clone(),
             appender: Mutex::new(appender),
+            local_appender: Mutex::new(None),
             writer: Mutex::new(writer),
             readers,
             next_reader: AtomicUsize::new(0),
             confirmations: crate::confirm::Confirmations::default(),
-            drivers,
+            drivers: StdMutex::new(Some(drivers)),
             broken_tx,
             broken,
         };
@@ -341,7 +363,38 @@ impl Store {
 
     /// What the server calls itself.
     pub(crate) fn application(&self) -> &str {
-        &self.application
+        &self.target.application_name
+    }
+
+    /// The connection for appending whose commits wait for whom they are to wait for. Of a database that somebody else operates
+    /// there is one alone: nobody would bring home what a take-over there leaves behind.
+    pub(crate) async fn appender(&self, waits: Waits) -> Result<MappedMutexGuard<'_, Connection>, StoreError> {
+        if waits == Waits::ForMirror || self.target.is_theirs {
+            return Ok(MutexGuard::map(self.appender.lock().await, |connection| connection));
+        }
+        let mut local = self.local_appender.lock().await;
+        if local.is_none() {
+            let opened = Connection::open(&self.target, WAITS_FOR_NOBODY, self.broken_tx.clone()).await;
+            let held_up = |error: StoreError| match error {
+                error if self.is_broken() => error,
+                error => {
+                    StoreError::HeldUp { doing: "connect once more", at: self.at.to_string(), why: error.to_string() }
+                }
+            };
+            *local = Some(opened.and_then(|connection| self.kept(connection)).map_err(held_up)?);
+        }
+        Ok(MutexGuard::map(local, |local| local.as_mut().expect("it was opened above")))
+    }
+
+    /// A connection that was opened later ends with the others.
+    fn kept(&self, connection: Connection) -> Result<Connection, StoreError> {
+        match &mut *self.drivers.lock().expect("no panic while held") {
+            Some(drivers) => {
+                drivers.push(connection.driver.abort_handle());
+                Ok(connection)
+            }
+            None => Err(StoreError::NotAWriter { at: self.at.to_string() }),
+        }
     }
 
     /// The epoch that this store states.
@@ -358,9 +411,8 @@ impl Store {
 
     /// Break every connection at once: whatever is under way on this store ends with `Lost`.
     pub fn close(&self) {
-        for driver in &self.drivers {
-            driver.abort();
-        }
+        let drivers = self.drivers.lock().expect("no panic while held").take();
+        drivers.iter().flatten().for_each(tokio::task::AbortHandle::abort);
         self.broken_tx.send_replace(true);
     }
 
@@ -379,7 +431,7 @@ impl Store {
                     tx.execute(
                         "INSERT INTO standfast.server_sessions (server, epoch, at) VALUES ($1, $2, clock_timestamp())
                          ON CONFLICT (server) DO UPDATE SET epoch = excluded.epoch, at = excluded.at",
-                        &[&self.application, &self.epoch.0],
+                        &[&self.application(), &self.epoch.0],
                     )
                     .await?;
                     Ok(())

@@ -137,10 +137,7 @@ impl Store {
             let remove = remove_from_lists(tx, category.0, &patch.remove).await?;
             let add = add_to_lists(tx, category.0, &patch.add).await?;
             let before = Rule::of_code(row.get(1));
-            let rule = Rule {
-                durability: patch.durability.unwrap_or(before.durability),
-                when_unavailable: patch.when_unavailable.unwrap_or(before.when_unavailable),
-            };
+            let rule = before.changed(patch.durability, patch.when_unavailable).map_err(StoreError::Invalid)?;
             let durability = (rule != before).then_some(rule);
             if let Some(rule) = durability {
                 set_durability(tx, category, rule).await?;

@@ -54,6 +54,17 @@ pub enum StoreError {
         /// What was being done.
         doing: &'static str,
     },
+    /// A transaction that waits for no mirror met a lock that is kept, perhaps by one that does, or found no connection. Nothing was
+    /// written.
+    #[error("{doing}: PostgreSQL at {at} holds up what is not to wait for a mirror: {why}")]
+    HeldUp {
+        /// What was being done.
+        doing: &'static str,
+        /// `host:port`.
+        at: String,
+        /// The cause.
+        why: String,
+    },
     /// A name or a thing exists already.
     #[error("{0}")]
     Conflict(String),
@@ -102,6 +113,9 @@ impl StoreError {
         if *db.code() == SqlState::READ_ONLY_SQL_TRANSACTION {
             return StoreError::NotAWriter { at };
         }
+        if *db.code() == SqlState::LOCK_NOT_AVAILABLE {
+            return StoreError::HeldUp { doing, at, why: db.message().to_owned() };
+        }
         // 57P: the server shuts down or starts up; 08: connection exceptions.
         if code.starts_with("57P") || code.starts_with("08") {
             return StoreError::Lost { doing, at, source };
@@ -121,6 +135,7 @@ impl StoreError {
             | StoreError::TimedOut { .. }
             | StoreError::NotAWriter { .. }
             | StoreError::EpochRefused { .. }
+            | StoreError::HeldUp { .. }
             | StoreError::Unknown { .. } => true,
             // A deadlock, a serialisation failure, a duplicate key of a concurrent retry, or a cancelled statement.
             StoreError::Database { source, .. } => source.code().is_some_and(|code| {

@@ -1,6 +1,6 @@
 //! Who holds the log: asking after a commit whose standbys have flushed it.
 
-use crate::connection::Store;
+use crate::connection::{Store, Waits};
 use crate::error::StoreError;
 
 /// Who had flushed the log up to a place.
@@ -45,9 +45,9 @@ impl Store {
     }
 
     /// Who has flushed everything that was committed before this call, or what lies before `lsn`. Asked between two batches,
-    /// so that nobody's reading holds it up.
-    pub async fn flushed(&self, lsn: Option<&str>) -> Result<Flushed, StoreError> {
-        let connection = self.appender.lock().await;
+    /// so that nobody's reading holds it up; of those that commit as `waits` says.
+    pub async fn flushed(&self, lsn: Option<&str>, waits: Waits) -> Result<Flushed, StoreError> {
+        let connection = self.appender(waits).await?;
         let rows = connection.read("ask which standbys have flushed the log", FLUSHED, &[&lsn]).await?;
         let row =
             rows.first().ok_or_else(|| StoreError::Invalid("the database knows no place in its log".to_owned()))?;

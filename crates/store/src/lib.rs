@@ -31,7 +31,7 @@ pub mod whole;
 
 pub use access::{Facts, RoomFacts};
 pub use append::{Appended, Attempt, Batch, BatchResult, Evidence, NewEntry};
-pub use connection::{Store, Target};
+pub use connection::{Store, Target, Waits};
 pub use directory::{CategoryLists, CategoryPatch, CategoryRow, NewRoomRow, RoomPatch};
 pub use error::StoreError;
 pub use evidence::LoggedPage;

@@ -17,6 +17,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (4, include_str!("../migrations/0004_canaries.sql")),
     (5, include_str!("../migrations/0005_chain.sql")),
     (6, include_str!("../migrations/0006_durability.sql")),
+    (7, include_str!("../migrations/0007_disk.sql")),
 ];
 
 /// The user that a new pool begins with.

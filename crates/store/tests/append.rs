@@ -7,7 +7,9 @@ mod support;
 use rules::durability::Rule;
 use rules::id::{Epoch, PrincipalId, RoomId, Seq};
 use std::sync::Arc;
-use store::{Appended, Attempt, Batch, Bound, CategoryLists, EntryKind, NewEntry, NewRoomRow, Store, StoreError};
+use store::{
+    Appended, Attempt, Batch, Bound, CategoryLists, EntryKind, NewEntry, NewRoomRow, Store, StoreError, Waits,
+};
 use support::{Postgres, check_chain, until};
 use uuid::Uuid;
 
@@ -210,4 +212,55 @@ async fn a_store_that_is_closed_says_so() {
     store.broken().await;
     let result = store.append(&Batch::new(vec![post(rooms[0], admin, Uuid::now_v7(), 1)]), Attempt::First).await;
     assert!(matches!(result, Err(StoreError::Lost { .. })), "{result:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_no_mirror_is_written_beside_what_does() {
+    let Place { postgres, store, admin, rooms } = place(2).await;
+    let store = Arc::new(store);
+    let sql = postgres.admin("mgc").await;
+    sql.batch_execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.unwrap();
+    sql.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    until("commits wait", || async {
+        let shown = sql.query_one("SHOW synchronous_standby_names", &[]).await.unwrap();
+        shown.get::<_, String>(0) == "nobody"
+    })
+    .await;
+    let shared = Uuid::now_v7();
+    let slow = {
+        let (store, batch) = (store.clone(), Batch::new(vec![post(rooms[0], admin, shared, 1)]));
+        tokio::spawn(async move { store.append(&batch, Attempt::First).await })
+    };
+    until("a commit waits for the mirror", || async {
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        sql.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    let quick = |room, id| Batch::new(vec![post(room, admin, id, 1)]).waiting(Waits::ForNobody);
+    let first = Uuid::now_v7();
+    for (attempt, id, expect) in [
+        (Attempt::First, first, (1, false)),
+        (Attempt::Again, first, (1, true)),
+        (Attempt::First, Uuid::now_v7(), (2, false)),
+    ] {
+        let results = store.append(&quick(rooms[1], id), attempt).await.unwrap();
+        assert_eq!(seqs(&results), [expect]);
+        let Appended::At { evidence, .. } = results[0] else { panic!("it is stale") };
+        assert!(!evidence.waited_for_standby);
+    }
+    assert!(store.flushed(None, Waits::ForNobody).await.unwrap().by.is_empty());
+    // What the other transaction keeps is not waited for: its room, and the client message id that it writes.
+    for batch in [quick(rooms[0], Uuid::now_v7()), quick(rooms[1], shared)] {
+        let held_up = store.append(&batch, Attempt::First).await;
+        assert!(matches!(held_up, Err(StoreError::HeldUp { .. })), "{held_up:?}");
+    }
+    assert_eq!((slow.is_finished(), store.is_broken()), (false, false));
+    let _mirror = postgres.receiver("nobody");
+    assert_eq!(seqs(&slow.await.unwrap().unwrap()), [(1, false)]);
+    assert_eq!(seqs(&store.append(&quick(rooms[1], shared), Attempt::First).await.unwrap()), [(1, true)]);
+    assert_eq!((check_chain(&store, rooms[0]).await, check_chain(&store, rooms[1]).await), (Ok(Seq(1)), Ok(Seq(2))));
+    // Both connections end together.
+    store.close();
+    let closed = store.append(&quick(rooms[1], Uuid::now_v7()), Attempt::First).await;
+    assert!(closed.is_err(), "{closed:?}");
 }

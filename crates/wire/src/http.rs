@@ -114,11 +114,11 @@ pub struct NewCategory {
     /// Who may create rooms.
     #[serde(default)]
     pub creators: Vec<String>,
-    /// What an acknowledgement in its rooms waits for: `mirror` (when left out) or `both_sites`.
+    /// What an acknowledgement in its rooms waits for: `disk`, `mirror` (when left out) or `both_sites`.
     #[serde(default)]
     #[schema(value_type = String)]
     pub durability: Durability,
-    /// When that cannot be had: `acknowledge_as_less` (when left out) or `wait`.
+    /// When that cannot be had: `acknowledge_as_less` (when left out) or `wait`; not with `disk`, which is always there.
     #[serde(default)]
     #[schema(value_type = String)]
     pub when_unavailable: WhenUnavailable,
@@ -149,7 +149,7 @@ pub struct CategoryChange {
     /// Who may create rooms.
     #[serde(default)]
     pub creators: ListChange,
-    /// What an acknowledgement in its rooms waits for from now on: `mirror` or `both_sites`.
+    /// What an acknowledgement in its rooms waits for from now on: `disk`, `mirror` or `both_sites`. `disk` takes `wait` back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub durability: Option<Durability>,
@@ -175,7 +175,7 @@ pub struct Category {
     pub denied_members: Vec<String>,
     /// Who may create rooms.
     pub creators: Vec<String>,
-    /// What an acknowledgement in its rooms waits for: `mirror` or `both_sites`.
+    /// What an acknowledgement in its rooms waits for: `disk`, `mirror` or `both_sites`.
     #[serde(default)]
     #[schema(value_type = String)]
     pub durability: Durability,

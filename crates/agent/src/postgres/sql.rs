@@ -111,6 +111,8 @@ pub struct ChatProbe {
     pub entries: Option<u64>,
     /// The newest epoch that has begun in the database.
     pub epoch: Option<Epoch>,
+    /// Categories that ask for the principal's disk alone.
+    pub disk_categories: u64,
 }
 
 impl Sql {
@@ -347,7 +349,8 @@ impl Sql {
             })
             .await?;
         let number = |i| row.as_ref().and_then(|r| r.get::<_, Option<i64>>(i));
-        Ok(ChatProbe { entries: number(0).map(i64::unsigned_abs), epoch: number(1).map(Epoch) })
+        let [entries, disk_categories] = [0, 2].map(|i| number(i).map(i64::unsigned_abs));
+        Ok(ChatProbe { entries, epoch: number(1).map(Epoch), disk_categories: disk_categories.unwrap_or_default() })
     }
 
     /// The canaries that are visible here: server, epoch, number, and how long ago each was written, in milliseconds, by the
@@ -554,7 +557,8 @@ const RECEIVERS: &str =
 
 /// How many entries there are, and the newest epoch that has begun here.
 const CHAT: &str = "SELECT (SELECT coalesce(sum(last_seq), 0)::bigint FROM standfast.room_heads), \
-                    coalesce((SELECT max(epoch) FROM standfast.epochs), (SELECT epoch FROM standfast.pool_epoch))";
+                    coalesce((SELECT max(epoch) FROM standfast.epochs), (SELECT epoch FROM standfast.pool_epoch)), \
+                    (SELECT count(*) FROM standfast.categories c WHERE to_jsonb(c) ->> 'durability' = '4')";
 
 /// The canaries, and how old each is by its writer's clock and this host's.
 const CANARIES: &str = "SELECT server, epoch, n, (extract(epoch FROM clock_timestamp() - at) * 1000)::bigint

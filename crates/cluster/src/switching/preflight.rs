@@ -185,7 +185,14 @@ fn less_loss(view: &View<'_>, pair: &Pair) -> String {
 /// What a forced switch would lose now, a sentence for each pair.
 pub fn loss(view: &View<'_>) -> Vec<String> {
     let say = |pair: Pair| {
-        if synchronised(view, &pair) {
+        let sees_disk = |host: &HostName| view.instance(host, &pair.database).is_some_and(|i| i.disk_categories > 0);
+        if synchronised(view, &pair) && (sees_disk(&pair.from) || sees_disk(&pair.to)) {
+            format!(
+                "{}: nothing that was acknowledged as more than on one disk: {} is synchronised; what rooms whose category asks for the \
+                 disk alone have beyond that comes home when {} is back",
+                pair.database, pair.to, pair.from
+            )
+        } else if synchronised(view, &pair) {
             format!("{}: nothing that was acknowledged: {} is synchronised", pair.database, pair.to)
         } else {
             format!("{}: {}", pair.database, exposed(view, &pair))

@@ -270,7 +270,10 @@ fn force_is_not_needed_when_nothing_can_be_lost() {
     let mut world = World::normal();
     world.kill("s1a");
     assert!(preflight_force(&world.view()).is_empty());
-    assert!(loss(&world.view())[0].contains("nothing that was acknowledged"));
+    assert!(loss(&world.view())[0].contains("nothing that was acknowledged: s1b"));
+    world.on("s1b").disk_categories = 1;
+    let said = loss(&world.view())[0].clone();
+    assert!(said.contains("asks for the disk alone") && said.contains("when s1a is back"), "{said}");
     world.mgc().mirror = Some(MirrorRecord { host: "s1b".into(), synchronised: false });
     world.on("s2a").written = Some(Lsn(150));
     let unmet = preflight_force(&world.view());

@@ -14,7 +14,7 @@ mod simulation;
 use self::away::{Away, Identified, Trust};
 use crate::answer::{Answer, Outcome, Written, answer_all};
 use crate::app::App;
-use crate::chat_path::{Author, Post};
+use crate::poster::{Author, Post, Way};
 use crate::standing::Standing;
 use cluster::name::{DatabaseName, ServerName};
 use rules::receipt::Durable;
@@ -197,6 +197,7 @@ pub fn gather(app: &App, server: &Arc<str>, run: u64, posts: Vec<Forwarded>) {
                 arrived: tokio::time::Instant::now(),
                 receipt: post.receipt,
                 answer: Answer::Server { server: server.clone(), run, number: post.number },
+                way: Way::default(),
             },
         );
     }

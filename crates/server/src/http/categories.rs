@@ -36,7 +36,7 @@ pub async fn create(
     caller.must_administer()?;
     let name = node_name(&body.name)?;
     check_description(&body.description)?;
-    let rule = Rule { durability: body.durability, when_unavailable: body.when_unavailable };
+    let rule = Rule::of(body.durability, body.when_unavailable).map_err(contradiction)?;
     check_durability(&app, rule)?;
     let lists = CategoryLists { allowed: body.allowed_members, denied: body.denied_members, creators: body.creators };
     let store = app.store().await?;
@@ -69,13 +69,8 @@ pub async fn change(
     let (durability, when_unavailable) = (body.durability, body.when_unavailable);
     if durability.is_some() || when_unavailable.is_some() {
         let present = find(&store, CategoryId(id)).await?;
-        check_durability(
-            &app,
-            Rule {
-                durability: durability.unwrap_or(present.durability),
-                when_unavailable: when_unavailable.unwrap_or(present.when_unavailable),
-            },
-        )?;
+        let present = Rule { durability: present.durability, when_unavailable: present.when_unavailable };
+        check_durability(&app, present.changed(durability, when_unavailable).map_err(contradiction)?)?;
     }
     let patch = CategoryPatch { add, remove, durability, when_unavailable };
     let rooms = store.change_category(CategoryId(id), &patch, caller.id).await?;
@@ -104,12 +99,21 @@ fn category(row: CategoryRow) -> Category {
     }
 }
 
-/// Whether the pool is made so that this can ever be had.
+fn contradiction(why: String) -> CallError {
+    CallError::new(RefusalCode::BadRequest, why)
+}
+
+/// Whether the pool is made so that this can ever be had, and so that what is less than everywhere comes home after a take-over.
 fn check_durability(app: &App, rule: Rule) -> Result<(), CallError> {
     let view = app.view();
     let name = DatabaseName::from(CONTENT_DATABASE);
     let why = match view.topology.database(&name) {
         _ if rule.is_default() => return Ok(()),
+        None if rule.is_disk() => format!(
+            "the database {name} is operated by somebody else, and nobody would bring home what a take-over there leaves behind; leave it \
+             at {}",
+            Rule::default()
+        ),
         None => format!(
             "the database {name} is operated by somebody else, and nobody tells the servers where posts are durable; leave it at \
              {}",

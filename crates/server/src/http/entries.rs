@@ -4,8 +4,8 @@ use super::call::{Body, CallError, Caller, Id, Parameters};
 use super::rooms::may_know;
 use crate::answer::{Answer, Outcome, Written};
 use crate::app::App;
-use crate::chat_path::{Author, Post};
 use crate::frame::entry_of;
+use crate::poster::{Author, Post, Way};
 use crate::session::check_text;
 use crate::visible;
 use axum::Json;
@@ -102,6 +102,7 @@ pub async fn post(
     Body(body): Body<NewPost>,
 ) -> Result<Json<Posted>, CallError> {
     check_text(&body.text).map_err(|(code, message)| CallError::new(code, message))?;
+    app.poster.look_up(&app, RoomId(id)).await;
     let (sender, outcome) = oneshot::channel();
     app.poster.post(
         &app,
@@ -113,6 +114,7 @@ pub async fn post(
             arrived: tokio::time::Instant::now(),
             receipt: true,
             answer: Answer::Call(sender),
+            way: Way::default(),
         },
     );
     match outcome.await {

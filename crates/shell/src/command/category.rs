@@ -13,10 +13,13 @@ use wire::http::{Category, CategoryChange, ListChange, NewCategory};
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:\n  standfast category add Harbour --allow Everyone\n  \
-    standfast category change Board --durability both-sites --when-unavailable wait\n\n\
+    standfast category change Board --durability both-sites --when-unavailable wait\n  \
+    standfast category add Alarms --allow Everyone --durability disk\n\n\
     With --when-unavailable wait, posts wait unacknowledged and unseen for as long as what is asked for cannot be had: with \
     both-sites also after a failover, until a second site follows again. Change it to acknowledge-as-less, and what waits is \
-    acknowledged at once.")]
+    acknowledged at once.\n\n\
+    With --durability disk, posts go on whatever the mirror does, and a take-over inside the site may leave some behind until the old \
+    principal is back.")]
 pub struct Args {
     #[command(subcommand)]
     deed: Deed,
@@ -53,7 +56,7 @@ enum Deed {
 
 #[derive(Clone, Copy, Debug, clap::Args)]
 struct Waits {
-    /// What an acknowledgement in its rooms waits for: 'mirror' (as everywhere) or 'both-sites'
+    /// What an acknowledgement in its rooms waits for: 'disk' (the principal's alone), 'mirror' (as everywhere) or 'both-sites'
     #[arg(long, value_name = "WHAT")]
     durability: Option<Durability>,
     /// When that cannot be had: 'acknowledge-as-less' (the default; the acknowledgement says so) or 'wait'

@@ -169,6 +169,23 @@ impl Postgres {
 /// Receives the log until it is dropped.
 pub struct Receiver(Child);
 
+impl Receiver {
+    /// Have it stand still, connected, and tell nothing more.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Have it go on.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let done = Command::new("kill").args([signal, &self.0.id().to_string()]).status().expect("kill runs");
+        assert!(done.success(), "the receiver takes no signal");
+    }
+}
+
 impl Drop for Receiver {
     fn drop(&mut self) {
         let _ = self.0.kill();
