@@ -179,6 +179,7 @@ impl Database {
             let found = first_in(&instance.data());
             state.change(|s| s.postmaster = found)?;
         }
+        tail::let_go_of_log(&instance);
         Ok(Self {
             name: name.clone(),
             state: Mutex::new(state),

@@ -134,6 +134,17 @@ impl Chat {
         self.world.report("a").await.unwrap().tails
     }
 
+    /// Segments of the log that are kept beside the tail.
+    fn kept_segments(&self) -> usize {
+        let folder = std::fs::read_dir(self.world.dir.join("a/pg/mgc/salvage/left-behind-by-2")).unwrap();
+        let names: Vec<String> = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(
+            ["complete", "tail.json", "tail.jsonl"].iter().all(|n| names.iter().any(|name| name == n)),
+            "{names:?}"
+        );
+        names.iter().filter(|name| name.len() == 24).count()
+    }
+
     fn entries(&self) -> Vec<TailEntry> {
         let file = self.world.dir.join("a/pg/mgc/salvage/left-behind-by-2/tail.jsonl");
         let text = std::fs::read_to_string(file).unwrap();
@@ -171,6 +182,7 @@ async fn what_only_the_lost_site_holds_is_read_before_it_is_rewound() {
     assert_eq!((tail.id.as_str(), tail.left_by, tail.old_epoch), ("mgc-2-a", Epoch(2), Some(Epoch(1))));
     assert_eq!((tail.posts, tail.changes, tail.unreadable.as_deref()), (7, 1, None));
     assert!(tail.fork.is_some() && said.contains("7 entries and 1 changes"), "{said}");
+    assert!(chat.kept_segments() > 0, "the log of what was lost is kept");
     let entries = chat.entries();
     let seen: Vec<_> = entries.iter().map(|e| (e.n, e.room_name.as_str(), e.seq.0, e.kind, e.target)).collect();
     assert_eq!(
@@ -217,6 +229,7 @@ async fn log_beyond_the_fork_that_changed_nothing_is_rewound_all_the_same() {
     let said = chat.come_back().await;
     assert!(said.contains("nothing in it"), "{said}");
     assert_eq!(chat.tails().await, []);
+    assert_eq!(chat.kept_segments(), 0, "log that holds nothing is let go");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -97,6 +97,7 @@ pub async fn read(database: &Database, at: &str, epoch: Epoch, kept: &Salvaged) 
     let header = kept.folder.join(HEADER);
     files::replace_json(&header, &report).map_err(Error::file(format!("write {}", header.display())))?;
     database.look_for_tails();
+    super::let_go_of_log(instance);
     Ok(says(&report))
 }
 
