@@ -174,6 +174,7 @@ impl Lanes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::choices::Choices;
     use std::collections::VecDeque;
 
     const ROOM: RoomId = RoomId(7);
@@ -216,19 +217,6 @@ mod tests {
         lanes.resolved(ROOM, Lane::Disk);
         lanes.take_first(ROOM, Lane::Mirror);
         assert_eq!(lanes.arrive(ROOM), Lane::Mirror);
-    }
-
-    /// A seeded source of choices: the algorithm of Steele, Lea and Flood (`SplitMix64`).
-    struct Choices(u64);
-
-    impl Choices {
-        fn next(&mut self, below: u64) -> u64 {
-            self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            (z ^ (z >> 31)) % below
-        }
     }
 
     /// Posts of one room through both lanes, whose opinion of it changes at random: the log, by number.

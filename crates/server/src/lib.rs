@@ -8,6 +8,8 @@ mod answer;
 mod app;
 mod canary;
 mod chat_path;
+#[cfg(test)]
+mod choices;
 mod counts;
 mod decisions;
 mod durable;

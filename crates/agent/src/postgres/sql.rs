@@ -555,7 +555,7 @@ const RECEIVERS: &str =
     "SELECT application_name, state, flush_lsn::text, replay_lsn::text, sync_state IN ('sync', 'quorum'), reply_time::text
      FROM pg_stat_replication WHERE application_name NOT IN ('pg_receivewal', 'pg_basebackup', 'pg_rewind', 'standfast_drill')";
 
-/// How many entries there are, and the newest epoch that has begun here.
+/// Entries, the newest epoch that has begun, and categories that ask for the disk alone: as JSON, for older schemas lack the column.
 const CHAT: &str = "SELECT (SELECT coalesce(sum(last_seq), 0)::bigint FROM standfast.room_heads), \
                     coalesce((SELECT max(epoch) FROM standfast.epochs), (SELECT epoch FROM standfast.pool_epoch)), \
                     (SELECT count(*) FROM standfast.categories c WHERE to_jsonb(c) ->> 'durability' = '4')";

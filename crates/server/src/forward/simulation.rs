@@ -3,6 +3,7 @@
 //! session are in their order, and nothing waits for ever.
 
 use super::away::{Away, Identified, PATIENCE, Trust};
+use crate::choices::Choices;
 use cluster::name::ServerName;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -26,19 +27,6 @@ enum Frame {
     Forward(u64, Vec<(u64, Post)>),
     Answered(Vec<(u64, Post)>),
     Declined,
-}
-
-/// A seeded source of choices: the algorithm of Steele, Lea and Flood (`SplitMix64`).
-struct Choices(u64);
-
-impl Choices {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % below
-    }
 }
 
 /// What a change to the rules would break, to see that the simulation finds it.
