@@ -22,13 +22,56 @@ async fn the_first_answer_of_an_agent_names_its_databases() {
 
 /// A pool whose backup was copied over the relay; the line is open.
 async fn copied(relay: &Relay) -> World {
-    let world = World::two_sites(Some(relay.port)).await;
+    backed_up(World::two_sites(Some(relay.port)).await, relay).await
+}
+
+async fn backed_up(world: World, relay: &Relay) -> World {
     world.done("a", 1, Order::Initialise { database: mgc(), epoch: Epoch(1) }).await;
     world.set_record("a", |_| ()).await;
     world.until("b has heard of the record", async |w| w.report("b").await.unwrap().record.is_some()).await;
     relay.lead_to(world.postgres_port("a"));
     world.done("b", 1, Order::Seed { database: mgc(), from: "a".into() }).await;
     world
+}
+
+/// A backup that was killed has more on its disk than it has applied, and than the share has: the share's file does not take
+/// that one's place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_backup_had_received_outlives_an_older_file_of_the_share() {
+    let relay = Relay::to_nobody().await;
+    let share = World::folder().join("share");
+    std::fs::create_dir_all(&share).unwrap();
+    // Held back for so long that the share's file is on offer before the backup has read its own to the end.
+    let settings = format!("share = \"{}\", restore_delay = \"5s\"", share.display());
+    let world = World::shipping_through(Some(relay.port), &settings, share, None).await;
+    let world = backed_up(world, &relay).await;
+    world.set_record("a", |r| r.databases.get_mut(&mgc()).unwrap().backup = Some("b".into())).await;
+    let streams = async |w: &World| w.instance("b").await.shipping.is_some_and(|s| s.streaming);
+    world.until("the backup streams", streams).await;
+    let writer = world.sql("a").await;
+    writer
+        .batch_execute("CREATE TABLE t (n int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 20)")
+        .await
+        .unwrap();
+    let shipped = world.instance("a").await.written.unwrap();
+    world.until("the share holds the first half", async |w| w.in_share(shipped)).await;
+    let file = world.being_written().expect("it lies where it is written");
+    let first_half = std::fs::read(&file).unwrap();
+    writer.batch_execute("INSERT INTO t SELECT generate_series(21, 40)").await.unwrap();
+    let written = world.instance("a").await.written;
+    world.until("the backup has received it all", async |w| w.instance("b").await.written >= written).await;
+    assert_eq!(world.being_written().as_ref(), Some(&file), "both halves are in one segment");
+
+    // The site dies before it has shipped the second half, and the backup's host with it, which comes back.
+    relay.cut();
+    world.done("a", 1, Order::Fence { database: mgc(), epoch: Epoch(2) }).await;
+    world.crash_postgres("b").await;
+    std::fs::write(&file, first_half).unwrap();
+    let applied = async |w: &World| w.instance("b").await.applied >= written;
+    world.until("the backup has applied all that it had", applied).await;
+    world.crash_postgres("b").await;
+    world.until("it has it all after another crash", applied).await;
+    assert_eq!(rows(&world, "b").await, (1..=40).collect::<Vec<_>>());
 }
 
 async fn rows(world: &World, host: &str) -> Vec<i32> {

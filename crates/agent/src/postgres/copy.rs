@@ -1,8 +1,9 @@
 //! The copy job of a backup: share → copy destination.
 //!
 //! PostgreSQL prefers a restored file to what it has received, and puts it in its place. So a segment that is still being
-//! written may be offered only while no stream can write into it, and only if it holds all that was received of it:
-//! otherwise the log on disk would end before what has been applied, and a promotion would find a hole.
+//! written may be offered only while no stream can write into it, and only if it holds all that was received of it, and
+//! more: otherwise the log on disk would end before what has been applied. PostgreSQL would not start on it again, and a
+//! promotion would find a hole.
 
 use crate::error::Error;
 use crate::postgres::programs::Programs;
@@ -67,8 +68,8 @@ impl CopyDestination {
         super::rebuild::clear(&self.folder.join(PARTIAL))
     }
 
-    /// Put a file on offer, if it still may be; tells whether it is.
-    fn publish(&self, aside: &Path, name: &str, partial: bool, programs: &Programs) -> io::Result<bool> {
+    /// Put a file on offer, if it still may be; tells where it is.
+    fn publish(&self, aside: &Path, name: &str, partial: bool, programs: &Programs) -> io::Result<Option<PathBuf>> {
         let offer = self.lock();
         let may = match *offer {
             Offer::Nothing => false,
@@ -77,19 +78,22 @@ impl CopyDestination {
         };
         if !may {
             fs::remove_file(aside)?;
-        } else if partial {
-            let folder = self.folder.join(PARTIAL);
-            programs.folder(&folder).map_err(io::Error::other)?;
-            fs::rename(aside, folder.join(name))?;
-        } else {
-            fs::rename(aside, self.folder.join(name))?;
-            // The same segment, while it was being written, is of no use any more.
-            match fs::remove_file(self.folder.join(PARTIAL).join(name)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            return Ok(None);
         }
-        Ok(may)
+        let below = self.folder.join(PARTIAL);
+        if partial {
+            programs.folder(&below).map_err(io::Error::other)?;
+            let at = below.join(name);
+            fs::rename(aside, &at)?;
+            return Ok(Some(at));
+        }
+        let at = self.folder.join(name);
+        fs::rename(aside, &at)?;
+        // The same segment, while it was being written, is of no use any more.
+        match fs::remove_file(below.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(Some(at)),
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Offer> {
@@ -132,7 +136,26 @@ pub struct Copied {
 /// The copy job: remembers what it has copied.
 #[derive(Debug, Default)]
 pub struct CopyJob {
-    copied: BTreeMap<String, (Shipped, SystemTime, Option<Lsn>)>,
+    copied: BTreeMap<String, Known>,
+}
+
+/// A file that was looked at.
+#[derive(Debug)]
+struct Known {
+    file: Shipped,
+    /// When it was changed last.
+    changed: SystemTime,
+    /// Where a segment's content ends.
+    end: Option<Lsn>,
+    /// Where it is on offer; nothing, where the standby has all of it.
+    offered: Option<PathBuf>,
+}
+
+impl Known {
+    /// Whether there is nothing to do for this file: it is as it was, and so is what became of it.
+    fn stands(&self, file: &Shipped, changed: SystemTime) -> bool {
+        self.file == *file && self.changed == changed && self.offered.as_ref().is_none_or(|at| at.exists())
+    }
 }
 
 impl CopyJob {
@@ -155,16 +178,21 @@ impl CopyJob {
             }
             // A file that was finished, renamed or trimmed since the folder was listed is seen in the next round.
             let Ok(changed) = fs::metadata(&file.path).and_then(|m| m.modified()) else { continue };
-            if self.copied.get(name).is_some_and(|(f, at, _)| f == file && *at == changed) {
+            if self.copied.get(name).is_some_and(|known| known.stands(file, changed)) {
                 continue;
             }
             match copy(file, name, to, has, programs) {
-                Ok(Copy::Offered(end)) => {
-                    let before = self.copied.get(name).and_then(|(_, _, end)| *end).or_else(|| start_of(name));
+                Ok(Copy::Offered { at, end }) => {
+                    let before = self.copied.get(name).and_then(|known| known.end).or_else(|| start_of(name));
                     result.bytes += end.zip(before).map_or(0, |(end, before)| end.bytes_after(before));
                     result.newest_copied = result.newest_copied.max(Some(name.clone()));
-                    self.copied.insert(name.clone(), (file.clone(), changed, end));
+                    let known = Known { file: file.clone(), changed, end, offered: Some(at) };
+                    self.copied.insert(name.clone(), known);
                     result.files += 1;
+                }
+                Ok(Copy::Had(end)) => {
+                    let known = Known { file: file.clone(), changed, end: Some(end), offered: None };
+                    self.copied.insert(name.clone(), known);
                 }
                 Ok(Copy::NotOffered) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -172,9 +200,9 @@ impl CopyJob {
             }
         }
         result.hole = hole(shipped.keys().filter(|n| is_segment(n)), has.end);
-        result.copied = self.copied.values().filter_map(|(_, _, end)| *end).max();
+        result.copied = self.copied.values().filter_map(|known| known.end).max();
         let newest = result.newest.as_ref();
-        let known = newest.and_then(|n| self.copied.get(n)).and_then(|(_, _, end)| *end);
+        let known = newest.and_then(|n| self.copied.get(n)).and_then(|known| known.end);
         result.shipped = known.or_else(|| newest.and_then(|n| start_of(n)));
         clean(&to.folder, has.redo)?;
         Ok(result)
@@ -194,8 +222,10 @@ fn hole<'a>(names: impl Iterator<Item = &'a String>, end: Lsn) -> Option<Hole> {
 enum Copy {
     /// It may not be offered now.
     NotOffered,
-    /// It is on offer; a segment's content ends here.
-    Offered(Option<Lsn>),
+    /// The standby has all of it, up to here.
+    Had(Lsn),
+    /// It is on offer there; a segment's content ends here.
+    Offered { at: PathBuf, end: Option<Lsn> },
 }
 
 /// Copy one file.
@@ -205,34 +235,53 @@ fn copy(file: &Shipped, name: &str, to: &CopyDestination, has: &Has, programs: &
     }
     let content = fs::read(&file.path)?;
     let start = start_of(name).filter(|_| is_segment(name));
-    if let Some(start) = start
-        && (content.len() as u64 != SEGMENT_BYTES || !covers(&content, start, name, has))
-    {
-        return Ok(Copy::NotOffered);
+    let used = if file.partial { content.iter().rposition(|b| *b != 0).map_or(0, |i| i + 1) } else { content.len() };
+    let end = start.map(|start| Lsn(start.0 + used as u64));
+    if let Some(start) = start {
+        if content.len() as u64 != SEGMENT_BYTES {
+            return Ok(Copy::NotOffered);
+        }
+        let own = match fs::read(has.wal.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            own => Some(own?),
+        };
+        let known = usize::try_from(has.end.bytes_after(start).min(SEGMENT_BYTES)).unwrap_or(usize::MAX);
+        match own.map_or(Against::Less, |own| against(&own, known, &content[..used])) {
+            Against::Less => {}
+            // What is finished has all that there will ever be.
+            Against::All if !file.partial => {}
+            Against::All => return Ok(Copy::Had(Lsn(start.0 + used as u64))),
+            Against::Other => return Ok(Copy::NotOffered),
+        }
     }
     let aside = to.folder.join(format!(".{name}.new"));
     fs::write(&aside, &content)?;
     programs.give(&aside).map_err(io::Error::other)?;
-    if !to.publish(&aside, name, file.partial, programs)? {
-        return Ok(Copy::NotOffered);
-    }
-    let end = start.map(|start| {
-        let used =
-            if file.partial { content.iter().rposition(|b| *b != 0).map_or(0, |i| i + 1) } else { content.len() };
-        Lsn(start.0 + used as u64)
-    });
-    Ok(Copy::Offered(end))
+    let Some(at) = to.publish(&aside, name, file.partial, programs)? else { return Ok(Copy::NotOffered) };
+    Ok(Copy::Offered { at, end })
 }
 
-/// Whether a segment from the share holds everything that the standby has of it.
-fn covers(content: &[u8], start: Lsn, name: &str, has: &Has) -> bool {
-    let had = usize::try_from(has.end.bytes_after(start).min(SEGMENT_BYTES)).unwrap_or(usize::MAX);
-    if had == 0 {
-        return true;
-    }
-    match fs::read(has.wal.join(name)) {
-        Ok(own) => own.len() >= had && content.len() >= had && own[..had] == content[..had],
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
+/// What a standby has of a segment, against what the share has of it. Both are the beginning of what one writer wrote, and
+/// whatever comes after a standby's, which may be left of an older segment, is no log: where the two differ within the
+/// share's, the standby's has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Against {
+    /// The share has all of it, and more.
+    Less,
+    /// The standby has all of the share's, and maybe more.
+    All,
+    /// They are not of one log, or the share lacks what the standby is known to have.
+    Other,
+}
+
+/// Compare a standby's own segment, the first `known` bytes of which are known to be log, with the share's, as far as it is used.
+fn against(own: &[u8], known: usize, shipped: &[u8]) -> Against {
+    if own.starts_with(shipped) {
+        Against::All
+    } else if own.get(..known).is_some_and(|had| shipped.starts_with(had)) {
+        Against::Less
+    } else {
+        Against::Other
     }
 }
 
@@ -251,23 +300,6 @@ fn clean(folder: &Path, redo: Lsn) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn check(received: u64, own: &[u8], shipped: &[u8], expect: bool) {
-        let folder = std::env::temp_dir().join(format!("standfast-copy-{}-{received}", std::process::id()));
-        fs::create_dir_all(&folder).expect("create a folder for the test");
-        let name = "000000010000000000000003";
-        let start = start_of(name).expect("it is a segment's name");
-        let whole = |text: &[u8]| {
-            let mut bytes = text.to_vec();
-            bytes.resize(usize::try_from(SEGMENT_BYTES).expect("a segment fits in memory"), 0);
-            bytes
-        };
-        fs::write(folder.join(name), whole(own)).expect("write the standby's segment");
-        let end = Lsn(start.0 + received);
-        let has = Has { wal: folder.clone(), end, applied: end, redo: start };
-        assert_eq!(covers(&whole(shipped), start, name, &has), expect, "{own:?} {shipped:?}");
-        fs::remove_dir_all(&folder).expect("remove the test's folder");
-    }
 
     #[test]
     fn partial_segments_are_withdrawn_when_a_stream_may_come_up_and_when_an_agent_starts() {
@@ -299,11 +331,22 @@ mod tests {
     }
 
     #[test]
-    fn a_partial_segment_never_replaces_one_that_holds_more() {
-        check(4, b"abcd", b"abcdef", true);
-        check(4, b"abcd", b"abcd", true);
-        check(4, b"abcd", b"abc", false);
-        check(3, b"abcx", b"abcd", true);
-        check(0, b"zzzz", b"abcd", true);
+    fn a_partial_segment_takes_the_place_of_one_only_if_it_adds_to_it() {
+        let cases: [(&[u8], usize, &[u8], Against); 9] = [
+            (b"abcd00", 4, b"abcdef", Against::Less),
+            (b"abcd00", 4, b"abcd", Against::All),
+            (b"abcd00", 4, b"abc", Against::All),
+            // One that has been started again does not know yet how much it has.
+            (b"abcd00", 1, b"abc", Against::All),
+            (b"abcd00", 0, b"abcdef", Against::Less),
+            // What is left of an older segment is no log.
+            (b"abxxxx", 2, b"abcd", Against::Less),
+            (b"xxxxxx", 0, b"abcd", Against::Less),
+            (b"abcd00", 4, b"abxd", Against::Other),
+            (b"abc", 4, b"abcdef", Against::Other),
+        ];
+        for (own, known, shipped, expected) in cases {
+            assert_eq!(against(own, known, shipped), expected, "{own:?} {known} {shipped:?}");
+        }
     }
 }

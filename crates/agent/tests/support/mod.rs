@@ -181,6 +181,12 @@ impl World {
         self.at(host).postgres
     }
 
+    /// The file that pg_receivewal is writing in the share of epoch 1.
+    pub fn being_written(&self) -> Option<PathBuf> {
+        let files = std::fs::read_dir(self.share.join("mgc/1/stream")).into_iter().flatten().flatten();
+        files.map(|f| f.path()).filter(|p| p.extension().is_some_and(|e| e == "partial")).max()
+    }
+
     /// Whether the share holds the log up to here: the segment is there, and is not empty beyond that place.
     pub fn in_share(&self, written: Lsn) -> bool {
         let segment = format!("{:08X}{:08X}", written.0 >> 32, (written.0 & 0xFFFF_FFFF) >> 20);
@@ -195,12 +201,23 @@ impl World {
         })
     }
 
+    fn postmaster(&self, host: &str) -> Option<i32> {
+        let pid = self.dir.join(host).join("pg/mgc/data/postmaster.pid");
+        std::fs::read_to_string(pid).ok()?.lines().next()?.trim().parse().ok()
+    }
+
     /// SIGKILL to a host's postmaster and its children.
     pub fn kill_postgres(&self, host: &str) {
-        let data = self.dir.join(host).join("pg/mgc/data");
-        let text = std::fs::read_to_string(data.join("postmaster.pid")).expect("it runs");
-        let pid: i32 = text.lines().next().and_then(|l| l.trim().parse().ok()).expect("it holds a pid");
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("it is ours");
+        let pid = nix::unistd::Pid::from_raw(self.postmaster(host).expect("it runs"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("it is ours");
+    }
+
+    /// The same; returns when the agent has begun to start it again.
+    pub async fn crash_postgres(&self, host: &str) {
+        let before = self.postmaster(host);
+        self.kill_postgres(host);
+        self.until("its agent starts it again", async |w| w.postmaster(host).is_some_and(|now| Some(now) != before))
+            .await;
     }
 
     /// Wait until `seen` holds.
@@ -216,9 +233,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         for host in &self.hosts {
-            let pid = self.dir.join(host.name).join("pg/mgc/data/postmaster.pid");
-            let pid = std::fs::read_to_string(pid).ok().and_then(|t| t.lines().next()?.trim().parse::<i32>().ok());
-            if let Some(pid) = pid {
+            if let Some(pid) = self.postmaster(host.name) {
                 // These are the postmasters of this test's own folder.
                 let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGQUIT);
             }
