@@ -12,7 +12,7 @@ use crate::name::{DatabaseName, HostName};
 use crate::order::Order;
 use crate::record::{MirrorRecord, PoolRecord};
 use crate::report::InstanceState;
-use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, nothing};
+use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, Whom, all_of, nothing};
 
 /// How a runbook is undone.
 pub struct Abort {
@@ -177,6 +177,7 @@ const REOPEN_OLD_PRIMARY: Step = Step {
     done: |view| {
         all_of(fenced(view).into_iter().map(|(database, host)| open(view, &database, &host, view.record.epoch)))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 60_000,
 };
@@ -198,6 +199,7 @@ const RESTORE_RECORD: Step = Step {
         }
         serving(view, &view.facts.before.active_servers)
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 10_000,
 };
@@ -245,6 +247,7 @@ const RESUME_LOG_SHIPPING: Step = Step {
             }
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 10_000,
 };
@@ -320,6 +323,7 @@ const HOLD_BACK_AGAIN: Step = Step {
             None => Done::Yes(String::new()),
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 5_000,
 };
@@ -338,6 +342,7 @@ const REOPEN_WRITER: Step = Step {
     done: |view| {
         all_of(principals(view).into_iter().map(|(database, host)| open(view, &database, &host, next_epoch(view))))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 60_000,
 };
@@ -356,6 +361,7 @@ const RESTORE_SERVICE: Step = Step {
         Some(_) => Done::NotYet("the record is not as it was yet".into()),
         None => Done::NotYet("the writer does not say in which epoch it is".into()),
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 10_000,
 };
@@ -407,6 +413,7 @@ const RESTORE_PAIR: Step = Step {
             }
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 5_000,
 };

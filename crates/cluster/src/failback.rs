@@ -17,7 +17,7 @@ use crate::name::{DatabaseName, HostName, ServerName};
 use crate::order::Order;
 use crate::record::{MirrorRecord, PoolState};
 use crate::report::InstanceState;
-use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, claim_at_home, nothing};
+use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, Whom, all_of, claim_at_home, nothing};
 
 /// The runbook.
 pub const FAILBACK: &Runbook = &Runbook {
@@ -69,6 +69,7 @@ const SALVAGE_TAIL: Step = Step {
             }
         })
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 60_000,
 };
@@ -100,6 +101,7 @@ const REWIND_PRIMARY: Step = Step {
             }
         })
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 600_000,
 };
@@ -131,6 +133,7 @@ const FEED_PRIMARY: Step = Step {
             }
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::RestoreRecord,
     patience_ms: 3_000,
 };
@@ -158,6 +161,7 @@ const FINAL_BACKUP: Step = Step {
             None => Done::NotYet(format!("{database} on {host} is not stopped yet")),
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 10_000,
 };
@@ -199,6 +203,7 @@ const RESTORE_ON_PRIMARY: Step = Step {
             })
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::PointOfNoReturn,
     patience_ms: 10_000,
 };
@@ -242,6 +247,7 @@ const RECREATE_LOG_SHIPPING: Step = Step {
             }
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::PointOfNoReturn,
     patience_ms: 5_000,
 };
@@ -264,6 +270,7 @@ const SET_POOL_NORMAL: Step = Step {
             Done::NotYet("the record does not say Normal yet".into())
         }
     },
+    looks_at: Whom::Everybody,
     undo: Undo::PointOfNoReturn,
     patience_ms: 5_000,
 };
@@ -287,6 +294,7 @@ const SET_ACTIVE_SERVERS: Step = Step {
         }
         serving(view, &wanted)
     },
+    looks_at: Whom::Everybody,
     undo: Undo::PointOfNoReturn,
     patience_ms: 5_000,
 };

@@ -8,7 +8,7 @@ use crate::name::{DatabaseName, HostName, SiteName};
 use crate::order::Order;
 use crate::record::{MirrorRecord, PoolRecord, PoolState, RunRef};
 use crate::report::InstanceState;
-use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, nothing};
+use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, Whom, all_of, nothing};
 use crate::topology_file::ACTIVE_SERVERS_MAX;
 
 /// The runbook.
@@ -51,6 +51,7 @@ const FENCE_OLD_PRIMARY: Step = Step {
         deeds
     },
     done: |view| all_of(backups(view).into_iter().map(|(database, backup)| fenced(view, &database, &backup))),
+    looks_at: Whom::Everybody,
     undo: Undo::RestoreRecord,
     patience_ms: 3_000,
 };
@@ -103,6 +104,7 @@ const STOP_LOG_SHIPPING: Step = Step {
             }
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::RestoreRecord,
     patience_ms: 3_000,
 };
@@ -114,6 +116,7 @@ const COPY_REMAINING_LOG: Step = Step {
     needs: nothing,
     does: |view| to_backups(view, |database| Order::CopyRemainingLog { database }),
     done: |view| ordered_and_done(view, |database| Order::CopyRemainingLog { database }),
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 30_000,
 };
@@ -125,6 +128,7 @@ const APPLY_REMAINING_LOG: Step = Step {
     needs: nothing,
     does: |view| to_backups(view, |database| Order::ApplyRemainingLog { database }),
     done: |view| ordered_and_done(view, |database| Order::ApplyRemainingLog { database }),
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 60_000,
 };
@@ -136,6 +140,7 @@ const DISCONNECT_SESSIONS: Step = Step {
     needs: nothing,
     does: |view| to_backups(view, |database| Order::DisconnectSessions { database }),
     done: |view| ordered_and_done(view, |database| Order::DisconnectSessions { database }),
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 3_000,
 };
@@ -163,6 +168,7 @@ pub(crate) const BRING_BACKUP_ONLINE: Step = Step {
             _ => Done::NotYet(format!("{database} on {backup} is not online yet")),
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::PointOfNoReturn,
     patience_ms: 10_000,
 };
@@ -228,6 +234,7 @@ const SET_POOL_FAILED_OVER: Step = Step {
             Done::NotYet("the record does not say FailedOver yet".into())
         }
     },
+    looks_at: Whom::Everybody,
     undo: Undo::PointOfNoReturn,
     patience_ms: 3_000,
 };
@@ -270,6 +277,7 @@ const MIRROR_NEW_PRIMARY: Step = Step {
             }
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::PointOfNoReturn,
     patience_ms: 5_000,
 };
@@ -297,6 +305,7 @@ pub(crate) const SET_ACTIVE_SERVERS: Step = Step {
         }
         serving(view, &wanted)
     },
+    looks_at: Whom::Everybody,
     undo: Undo::PointOfNoReturn,
     patience_ms: 5_000,
 };

@@ -3,7 +3,7 @@
 use crate::name::{DatabaseName, HostName};
 use crate::order::{Order, Outcome};
 use crate::report::InstanceState;
-use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, claim_at_home, nothing};
+use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, Whom, all_of, claim_at_home, nothing};
 
 /// Add the backup's warm mirror.
 pub const ADD_BACKUP_MIRROR: &Runbook = &Runbook {
@@ -54,6 +54,7 @@ const SEED_BACKUP_MIRROR: Step = Step {
             }
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 600_000,
 };
@@ -80,6 +81,7 @@ const RECORD_BACKUP_MIRROR: Step = Step {
             }
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::RestoreRecord,
     patience_ms: 5_000,
 };
@@ -101,6 +103,7 @@ const FEED_BACKUP_MIRROR: Step = Step {
             }
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 60_000,
 };
@@ -122,6 +125,7 @@ const REMOVE: Step = Step {
             None => Done::Yes(format!("{database} has no backup mirror")),
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::RestoreRecord,
     patience_ms: 5_000,
 };

@@ -13,7 +13,7 @@ use crate::name::{DatabaseName, HostName, ServerName};
 use crate::order::Order;
 use crate::record::{MirrorRecord, PoolRecord, PoolState};
 use crate::report::InstanceState;
-use crate::runbook::{Deed, Done, Step, Undo, Unmet, View, all_of, nothing};
+use crate::runbook::{Deed, Done, Step, Undo, Unmet, View, Whom, all_of, nothing};
 use crate::wal::Lsn;
 use rules::id::Epoch;
 
@@ -71,6 +71,7 @@ pub(crate) const CATCH_UP: Step = Step {
         });
         all_of(ready.collect::<Vec<_>>())
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 600_000,
 };
@@ -139,6 +140,7 @@ pub(crate) const CLEAR_ACTIVE_SERVERS: Step = Step {
             None => Done::Yes("no server uses the database".into()),
         }
     },
+    looks_at: Whom::Everybody,
     undo: Undo::RestoreRecord,
     patience_ms: 5_000,
 };
@@ -177,6 +179,7 @@ pub(crate) const REMOVE_MIRRORING: Step = Step {
             }
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::RestoreRecord,
     patience_ms: 5_000,
 };
@@ -250,6 +253,7 @@ pub(crate) const RECREATE_MIRROR: Step = Step {
             std::iter::once(mirror).chain(fed).collect::<Vec<_>>()
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::PointOfNoReturn,
     patience_ms: 60_000,
 };

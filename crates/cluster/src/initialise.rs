@@ -7,7 +7,7 @@ use crate::name::{DatabaseName, HostName};
 use crate::order::Order;
 use crate::record::{DatabaseRecord, MirrorRecord};
 use crate::report::InstanceState;
-use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, claim_at_home, nothing};
+use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, Whom, all_of, claim_at_home, nothing};
 use crate::topology::Database;
 
 /// The runbook.
@@ -50,6 +50,7 @@ const INITIALISE_PRIMARY: Step = Step {
             _ => waiting(view, &d.primary.host, &d.name, "is not online yet"),
         })
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 60_000,
 };
@@ -75,6 +76,7 @@ const PUBLISH_RECORD: Step = Step {
             }
         })
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 5_000,
 };
@@ -106,6 +108,7 @@ const SEED_MIRROR: Step = Step {
     needs: nothing,
     does: |view| seed(view, |d| d.mirror.as_ref().map(|m| (m.host.clone(), d.primary.host.clone()))),
     done: |view| each(view, |view, d| seeded(view, d, d.mirror.as_ref().map(|m| &m.host), "mirror")),
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 600_000,
 };
@@ -117,6 +120,7 @@ const SEED_BACKUP: Step = Step {
     needs: nothing,
     does: |view| seed(view, |d| d.backup.as_ref().map(|m| (m.host.clone(), d.primary.host.clone()))),
     done: |view| each(view, |view, d| seeded(view, d, d.backup.as_ref().map(|m| &m.host), "backup")),
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 600_000,
 };
@@ -128,6 +132,7 @@ const SEED_BACKUP_MIRROR: Step = Step {
     needs: nothing,
     does: |view| seed(view, |d| d.backup_mirror.as_ref().map(|m| (m.host.clone(), d.primary.host.clone()))),
     done: |view| each(view, |view, d| seeded(view, d, d.backup_mirror.as_ref().map(|m| &m.host), "backup mirror")),
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 600_000,
 };
@@ -154,6 +159,7 @@ const ENABLE_LOG_SHIPPING: Step = Step {
             }
         })
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 5_000,
 };
@@ -184,6 +190,7 @@ const SYNCHRONISE_MIRROR: Step = Step {
             Some(m) => Done::NotYet(format!("{} is catching up", m.host)),
         })
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 60_000,
 };
@@ -208,6 +215,7 @@ const SET_ACTIVE_SERVERS: Step = Step {
             Done::NotYet("the active servers are not set yet".into())
         }
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 10_000,
 };

@@ -4,7 +4,7 @@ use crate::name::{DatabaseName, HostName};
 use crate::order::{Order, Outcome};
 use crate::record::{MirrorRecord, Part};
 use crate::report::InstanceState;
-use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, claim_at_home, nothing};
+use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, Whom, all_of, claim_at_home, nothing};
 
 /// Install the mirror.
 pub const INSTALL_MIRROR: &Runbook = &Runbook {
@@ -61,6 +61,7 @@ const SEED_MIRROR: Step = Step {
             }
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 600_000,
 };
@@ -90,6 +91,7 @@ const RECORD_MIRROR: Step = Step {
             }
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::RestoreRecord,
     patience_ms: 5_000,
 };
@@ -107,6 +109,7 @@ const SYNCHRONISE: Step = Step {
             None => Done::Yes(format!("{database} has no mirror")),
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 60_000,
 };
@@ -133,6 +136,7 @@ const REMOVE: Step = Step {
             }
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 5_000,
 };

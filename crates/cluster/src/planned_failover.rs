@@ -14,7 +14,7 @@ use crate::name::{DatabaseName, HostName};
 use crate::order::Order;
 use crate::record::PoolState;
 use crate::report::InstanceState;
-use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, claim_at_home, nothing};
+use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, Whom, all_of, claim_at_home, nothing};
 
 /// The runbook.
 pub const PLANNED_FAILOVER: &Runbook = &Runbook {
@@ -56,6 +56,7 @@ const APPLY_AT_ONCE: Step = Step {
             None => Done::Yes(String::new()),
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::RestoreRecord,
     patience_ms: 5_000,
 };
@@ -110,6 +111,7 @@ const HAND_OVER: Step = Step {
             Some(end) => Done::NotYet(format!("the backup has not applied {database} up to {end} yet")),
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 10_000,
 };
@@ -166,6 +168,7 @@ const SET_POOL_FAILED_OVER: Step = Step {
             Done::NotYet("the record does not say FailedOver yet".into())
         }
     },
+    looks_at: Whom::Everybody,
     undo: Undo::PointOfNoReturn,
     patience_ms: 3_000,
 };

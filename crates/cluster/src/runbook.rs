@@ -13,7 +13,7 @@ use crate::switching::Partner;
 use crate::topology::Topology;
 use crate::witness::TakeOver;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that a step is judged on. Reports are fresh: asked for a moment ago, and after everything that the run has ordered.
 #[derive(Clone, Debug)]
@@ -146,10 +146,22 @@ pub struct Step {
     pub does: fn(&View<'_>) -> Vec<Deed>,
     /// How fresh reports show that it is done.
     pub done: fn(&View<'_>) -> Done,
+    /// Whom the run looks at for this step; the others' reports may be of an earlier step. While nobody writes, each look costs
+    /// users time, and the other site is far.
+    pub looks_at: Whom,
     /// What undoing takes.
     pub undo: Undo,
     /// How long it may take before the run says that it waits, in milliseconds. Waiting goes on after that.
     pub patience_ms: u64,
+}
+
+/// Whom a run looks at for a step.
+#[derive(Clone, Copy)]
+pub enum Whom {
+    /// Every host.
+    Everybody,
+    /// These hosts, as they follow from how things stood before the run.
+    These(fn(&View<'_>) -> BTreeSet<HostName>),
 }
 
 /// A runbook.

@@ -8,7 +8,7 @@ use crate::name::{DatabaseName, HostName};
 use crate::order::{Order, Outcome};
 use crate::record::{DatabaseRecord, PoolState};
 use crate::report::{InstanceReport, InstanceState};
-use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, all_of, claim_at_home, nothing};
+use crate::runbook::{Deed, Done, Runbook, Step, Undo, Unmet, View, Whom, all_of, claim_at_home, nothing};
 
 /// Turn log shipping off.
 pub const DISABLE_LOG_SHIPPING: &Runbook = &Runbook {
@@ -68,6 +68,7 @@ const REMOVE_SECONDARY: Step = Step {
             }
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::RestoreRecord,
     patience_ms: 5_000,
 };
@@ -90,6 +91,7 @@ const STOP_JOBS: Step = Step {
             })
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::RestoreRecord,
     patience_ms: 15_000,
 };
@@ -101,6 +103,7 @@ const STOP_ARCHIVE: Step = Step {
     needs: nothing,
     does: |_| Vec::new(),
     done: |view| archive(view, false),
+    looks_at: Whom::Everybody,
     undo: Undo::RestoreRecord,
     patience_ms: 10_000,
 };
@@ -117,6 +120,7 @@ const START_ARCHIVE: Step = Step {
         vec![view.change(|record| record.databases.values_mut().for_each(|d| d.shipping_off = false))]
     },
     done: |view| archive(view, true),
+    looks_at: Whom::Everybody,
     undo: Undo::RestoreRecord,
     patience_ms: 10_000,
 };
@@ -201,6 +205,7 @@ const SEED_BACKUP: Step = Step {
     needs: nothing,
     does: |view| chains(view).iter().filter_map(|c| c.copy(view, &c.backup, &c.principal)).collect(),
     done: |view| all_of(chains(view).iter().map(|c| c.is_copied(view, &c.backup))),
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 600_000,
 };
@@ -212,6 +217,7 @@ const RECORD_SECONDARY: Step = Step {
     needs: nothing,
     does: record_backups,
     done: backups_recorded,
+    looks_at: Whom::Everybody,
     undo: Undo::RestoreRecord,
     patience_ms: 5_000,
 };
@@ -226,6 +232,7 @@ const RECORD_FOLLOWER: Step = Step {
     },
     does: record_backups,
     done: backups_recorded,
+    looks_at: Whom::Everybody,
     undo: Undo::RestoreRecord,
     patience_ms: 5_000,
 };
@@ -255,6 +262,7 @@ const FEED_SECONDARY: Step = Step {
     needs: nothing,
     does: |_| Vec::new(),
     done: |view| all_of(chains(view).iter().map(|c| is_fed(view, c))),
+    looks_at: Whom::Everybody,
     undo: Undo::RestoreRecord,
     patience_ms: 60_000,
 };
@@ -290,6 +298,7 @@ const SEED_BACKUP_MIRROR: Step = Step {
             Some(c.is_copied(view, mirror))
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 600_000,
 };
@@ -316,6 +325,7 @@ const MEND_BACKUP_MIRROR: Step = Step {
             })
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 600_000,
 };
@@ -350,6 +360,7 @@ const RECORD_BACKUP_MIRROR: Step = Step {
             }
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::RestoreRecord,
     patience_ms: 5_000,
 };

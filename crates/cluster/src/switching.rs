@@ -22,11 +22,12 @@ use crate::name::{DatabaseName, HostName, SiteName};
 use crate::order::Order;
 use crate::record::{DatabaseRecord, MirrorRecord, PoolRecord, RunRef};
 use crate::report::{InstanceReport, InstanceState};
-use crate::runbook::{Deed, Done, Runbook, Step, Undo, View, all_of, claim_at_home, nothing};
+use crate::runbook::{Deed, Done, Runbook, Step, Undo, View, Whom, all_of, claim_at_home, nothing};
 use crate::topology::Database;
 use crate::wal::Lsn;
 use rules::id::Epoch;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Which of the two is to be principal: a name of the topology, whoever plays which part now (`-NewPrincipal`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,6 +172,7 @@ const WRITE_OUT: Step = Step {
             [written_out(view, &from, &database), written_out(view, &to, &database)]
         }))
     },
+    looks_at: Whom::These(at_writers),
     undo: Undo::Nothing,
     patience_ms: 60_000,
 };
@@ -234,6 +236,7 @@ const HAND_OVER: Step = Step {
             Some(end) => Done::NotYet(format!("{} has not applied {} up to {end} yet", pair.to, pair.database)),
         }))
     },
+    looks_at: Whom::These(at_writers),
     undo: Undo::Nothing,
     patience_ms: 10_000,
 };
@@ -281,6 +284,7 @@ const PROMOTE_MIRROR: Step = Step {
         promotions(view)
     },
     done: promoted,
+    looks_at: Whom::These(at_writers),
     undo: Undo::PointOfNoReturn,
     patience_ms: 5_000,
 };
@@ -292,6 +296,7 @@ const FORCE_SERVICE: Step = Step {
     needs: nothing,
     does: promotions,
     done: promoted,
+    looks_at: Whom::These(at_writers),
     undo: Undo::PointOfNoReturn,
     patience_ms: 5_000,
 };
@@ -304,6 +309,12 @@ fn writers(view: &View<'_>) -> Vec<(DatabaseName, HostName)> {
         principal(view, name).cloned().or(to)
     };
     view.record.databases.keys().filter_map(|name| Some((name.clone(), writer(name)?))).collect()
+}
+
+/// Who hands over, and who is to write.
+fn at_writers(view: &View<'_>) -> BTreeSet<HostName> {
+    let partners = pairs(view).into_iter().flat_map(|pair| [pair.from, pair.to]);
+    writers(view).into_iter().map(|(_, host)| host).chain(partners).collect()
 }
 
 fn promotions(view: &View<'_>) -> Vec<Deed> {
@@ -377,6 +388,7 @@ const FENCE_PRINCIPAL: Step = Step {
             )),
         }))
     },
+    looks_at: Whom::These(at_writers),
     undo: Undo::RestoreRecord,
     patience_ms: 3_000,
 };
@@ -403,6 +415,7 @@ const RECORD_PRINCIPAL: Step = Step {
             None => Done::NotYet(format!("{} has no principal yet", pair.database)),
         }))
     },
+    looks_at: Whom::These(at_writers),
     undo: Undo::PointOfNoReturn,
     patience_ms: 5_000,
 };
@@ -427,6 +440,7 @@ const FOLLOW_PRINCIPAL: Step = Step {
             std::iter::once(mirror).chain(standbys.map(|host| follows(view, database, host))).collect::<Vec<_>>()
         }))
     },
+    looks_at: Whom::Everybody,
     undo: Undo::PointOfNoReturn,
     patience_ms: 60_000,
 };

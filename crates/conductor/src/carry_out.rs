@@ -11,7 +11,7 @@ use cluster::limits::{self, GAP_BEGINS, Progress};
 use cluster::name::HostName;
 use cluster::order::{Outcome, Stamp, StampedOrder};
 use cluster::record::{PoolRecord, RunRef};
-use cluster::runbook::{Deed, Facts, Next, Runbook, Step, View, advance, named};
+use cluster::runbook::{Deed, Facts, Next, Runbook, Step, View, Whom, advance, named};
 use cluster::topology::Topology;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,9 +26,11 @@ const LOOK: Duration = Duration::from_millis(8);
 const AGAIN: Duration = Duration::from_millis(250);
 const AGAIN_MAX: Duration = Duration::from_secs(4);
 
-/// A look that showed a step done serves the next one as well if it is no older: nothing was ordered since it began, and while a pool
-/// has no writer each look costs users time.
+/// A look that showed a step done serves the next one as well if it is no older, and so does one after which nothing but the record was
+/// changed, by this run: while a pool has no writer each look costs users time.
 const FRESH: Duration = Duration::from_millis(100);
+
+type Reports = std::collections::BTreeMap<HostName, cluster::report::HostReport>;
 
 /// What a run sees at one moment.
 struct Now {
@@ -36,7 +38,7 @@ struct Now {
     since: Instant,
     topology: Topology,
     record: PoolRecord,
-    reports: std::collections::BTreeMap<HostName, cluster::report::HostReport>,
+    reports: Reports,
     silent: std::collections::BTreeMap<HostName, cluster::runbook::Silence>,
 }
 
@@ -50,8 +52,10 @@ struct Run<'a> {
     undoing: bool,
     /// How long users noticed the last runs, in milliseconds.
     last_gap_ms: Option<u64>,
-    /// The look that showed the last step done, until something is ordered.
+    /// The last look, where it holds for what comes next.
     last: Option<Now>,
+    /// The newest report of each host, and the topology that it was looked for in.
+    seen: Option<(Topology, Reports)>,
 }
 
 /// Take up runs whose journals are not at their end.
@@ -77,8 +81,16 @@ pub async fn carry_out(conductor: Arc<Conductor>, journal: Arc<Journal>) {
     };
     let journals: Vec<_> = conductor.all_runs().iter().map(|j| j.events()).collect();
     let last_gap_ms = estimate(runbook.name, journals.iter().map(Vec::as_slice)).gap_ms;
-    let mut run =
-        Run { conductor: &conductor, journal: &journal, runbook, facts, undoing: false, last_gap_ms, last: None };
+    let mut run = Run {
+        conductor: &conductor,
+        journal: &journal,
+        runbook,
+        facts,
+        undoing: false,
+        last_gap_ms,
+        last: None,
+        seen: None,
+    };
     while let Err(error) = run.carry_to_the_end(&started_by, only_step.as_deref()).await {
         if journal.over().is_some() {
             tracing::warn!(run = %journal.id, "a run is over: another one has taken its place");
@@ -219,12 +231,45 @@ impl Run<'_> {
         }
     }
 
-    /// Look at everybody but those whom the observer, which asks all the time, found silent: a step does not wait for them.
-    async fn look(&self) -> Result<Now, String> {
-        let since = Instant::now();
+    /// Look at those whom a step is about; what the last look showed of the others holds.
+    async fn look_for(&mut self, step: &Step) -> Result<Now, String> {
         let topology = self.conductor.agents.topology()?;
+        let Some((_, seen)) = self.seen.take().filter(|(then, _)| *then == topology) else { return self.look().await };
+        let now = Now {
+            since: Instant::now(),
+            topology,
+            record: self.facts.before.clone(),
+            reports: seen,
+            silent: self.conductor.observer.silent(),
+        };
+        let about = match step.looks_at {
+            Whom::Everybody => None,
+            Whom::These(hosts) => Some(hosts(&self.view(&now, 0))),
+        };
+        self.look_at(now.topology, now.reports, about).await
+    }
+
+    /// Look at everybody.
+    async fn look(&mut self) -> Result<Now, String> {
+        let topology = self.conductor.agents.topology()?;
+        self.look_at(topology, Reports::new(), None).await
+    }
+
+    /// Look at these hosts, or at all, but those whom the observer, which asks all the time, found silent: a step does not wait for them.
+    async fn look_at(
+        &mut self,
+        topology: Topology,
+        seen: Reports,
+        about: Option<BTreeSet<HostName>>,
+    ) -> Result<Now, String> {
+        let since = Instant::now();
         let silent = self.conductor.observer.silent();
-        let hosts: BTreeSet<HostName> = all_hosts(&topology).into_iter().filter(|h| !silent.contains_key(h)).collect();
+        let hosts: BTreeSet<HostName> = about
+            .clone()
+            .unwrap_or_else(|| all_hosts(&topology))
+            .into_iter()
+            .filter(|h| !silent.contains_key(h))
+            .collect();
         let (mut look, own) =
             tokio::join!(ask(&self.conductor.agents, &topology, hosts, REPORT), self.conductor.agents.own_record());
         for (host, silence) in silent {
@@ -238,7 +283,13 @@ impl Run<'_> {
             (None, Some(seen)) => seen,
             (None, None) => self.facts.before.clone(),
         };
-        Ok(Now { since, topology, record, reports: look.reports, silent: look.silent })
+        let mut reports = look.reports;
+        if let Some(about) = about {
+            let others = seen.into_iter().filter(|(host, _)| !about.contains(host) && !look.silent.contains_key(host));
+            reports.extend(others);
+        }
+        self.seen = Some((topology.clone(), reports.clone()));
+        Ok(Now { since, topology, record, reports, silent: look.silent })
     }
 
     async fn step(&mut self, step: &'static Step) -> Result<(), String> {
@@ -251,7 +302,7 @@ impl Run<'_> {
         loop {
             let now = match self.last.take().filter(|last| last.since.elapsed() < FRESH) {
                 Some(last) => last,
-                None => self.look().await?,
+                None => self.look_for(step).await?,
             };
             if now.record.run.as_ref().is_none_or(|run| run.id != self.journal.id) {
                 return Err("the pool's record names another run".into());
@@ -283,10 +334,13 @@ impl Run<'_> {
                         () = self.journal.aborted(), if !self.undoing => return Err("it is being undone".into()),
                         () = self.until_limit(), if !self.undoing => continue,
                     };
-                    if let Err(trouble) = given {
-                        self.waits(step, &mut said, trouble, true)?;
-                        tokio::time::sleep(again).await;
-                        again = (again * 2).min(AGAIN_MAX);
+                    match given {
+                        Ok(record) => self.last = record.map(|record| Now { record, ..now }),
+                        Err(trouble) => {
+                            self.waits(step, &mut said, trouble, true)?;
+                            tokio::time::sleep(again).await;
+                            again = (again * 2).min(AGAIN_MAX);
+                        }
                     }
                 }
                 Next::Wait(missing) => {
@@ -357,8 +411,9 @@ impl Run<'_> {
         self.note(RunEventKind::Waiting { step: step.id.to_owned(), reason, needs_person })
     }
 
-    /// Journal the deeds, then do them: changes of the record one after the other, orders to different hosts at once.
-    async fn act(&self, step: &Step, now: &Now, deeds: Vec<Deed>) -> Result<(), String> {
+    /// Journal the deeds, then do them: changes of the record one after the other, orders to different hosts at once. The record, where
+    /// nothing but it was changed.
+    async fn act(&self, step: &Step, now: &Now, deeds: Vec<Deed>) -> Result<Option<PoolRecord>, String> {
         let first = self.journal.next_stamp();
         let epoch = deeds
             .iter()
@@ -371,13 +426,17 @@ impl Run<'_> {
         let event = RunEventKind::Ordered { step: step.id.to_owned(), stamp_number: first, deeds: deeds.clone() };
         self.note(event)?;
         let mut orders = JoinSet::new();
+        let mut changed = None;
         let mut passed = false;
         for (deed, number) in deeds.into_iter().zip(first..) {
             match deed {
                 Deed::SetRecord { record, at } => {
-                    let answer = self.conductor.agents.set_record(&now.topology, &at, &record).await?;
-                    if let RecordAnswer::NotAuthority { message } | RecordAnswer::Refused { message } = answer {
-                        return Err(message);
+                    match self.conductor.agents.set_record(&now.topology, &at, &record).await? {
+                        RecordAnswer::Taken => changed = Some(*record),
+                        RecordAnswer::Conflict { .. } => changed = None,
+                        RecordAnswer::NotAuthority { message } | RecordAnswer::Refused { message } => {
+                            return Err(message);
+                        }
                     }
                 }
                 Deed::Give { host, order } => {
@@ -399,11 +458,14 @@ impl Run<'_> {
                 self.pass(step, "during").await;
             }
         }
+        if !orders.is_empty() {
+            changed = None;
+        }
         let mut troubles = BTreeSet::new();
         while let Some(joined) = orders.join_next().await {
             troubles.extend(joined.map_err(|e| e.to_string()).and_then(|outcome| outcome).err());
         }
-        if troubles.is_empty() { Ok(()) } else { Err(troubles.into_iter().collect::<Vec<_>>().join("; ")) }
+        if troubles.is_empty() { Ok(changed) } else { Err(troubles.into_iter().collect::<Vec<_>>().join("; ")) }
     }
 
     /// Give the claim up, and say what came of it.

@@ -9,7 +9,7 @@ use crate::failover::serving;
 use crate::order::Order;
 use crate::record::{MirrorRecord, PoolRecord};
 use crate::report::InstanceState;
-use crate::runbook::{Deed, Done, Step, Undo, Unmet, View, all_of, nothing};
+use crate::runbook::{Deed, Done, Step, Undo, Unmet, View, Whom, all_of, nothing};
 
 /// How a planned switch is undone.
 pub const UNDO_SWITCH: Abort = Abort {
@@ -72,6 +72,7 @@ const PART_PAIR: Step = Step {
             Done::NotYet("the record still has the pair".into())
         }
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 5_000,
 };
@@ -121,6 +122,7 @@ const REOPEN_PRINCIPAL: Step = Step {
         });
         all_of(pairs.chain(others).collect::<Vec<_>>())
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 60_000,
 };
@@ -147,6 +149,7 @@ const RESTORE_PRINCIPAL: Step = Step {
             Done::NotYet("the record does not name the old principal yet".into())
         }
     },
+    looks_at: Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 10_000,
 };

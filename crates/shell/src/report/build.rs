@@ -161,6 +161,7 @@ const UNKNOWN: Step = Step {
     needs: cluster::runbook::nothing,
     does: |_| Vec::new(),
     done: |_| cluster::runbook::Done::Yes(String::new()),
+    looks_at: cluster::runbook::Whom::Everybody,
     undo: Undo::Nothing,
     patience_ms: 0,
 };
