@@ -9,6 +9,7 @@ use crate::host_folder::HostFolder;
 use crate::http::SignIns;
 use crate::link::Links;
 use crate::mend::Mender;
+use crate::mirror::Mirror;
 use crate::notices::Listeners;
 use crate::outbox::Writers;
 use crate::poster::{self, Poster};
@@ -74,6 +75,8 @@ pub struct App {
     pub standing: watch::Sender<Standing>,
     /// Rooms with sessions.
     pub rooms: Rooms,
+    /// Connections kept to the mirror.
+    pub mirror: Mirror,
     /// Write to the sessions.
     pub writers: Writers,
     /// Lets clients in.
@@ -132,6 +135,7 @@ impl App {
             view: watch::Sender::new(Arc::new(folder.view)),
             standing: watch::Sender::new(Standing::waiting("the server has just started")),
             rooms: Rooms::default(),
+            mirror: Mirror::default(),
             writers: Writers::new(runtime.metrics().num_workers()),
             reception,
             runtime,

@@ -25,6 +25,7 @@ mod join;
 mod lanes;
 mod link;
 mod mend;
+mod mirror;
 mod notices;
 mod outbox;
 mod poster;
@@ -70,6 +71,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     tokio::spawn(follow::watch(app.clone()));
     tokio::spawn(follow::report(app.clone()));
     tokio::spawn(writer::keep(app.clone()));
+    tokio::spawn(mirror::keep(app.clone()));
     let ([posts, disk_posts], [mend, disk_mend]) = (tasks.posts, tasks.mend);
     tokio::spawn(chat_path::run(app.clone(), posts, tasks.turns));
     tokio::spawn(chat_path::run_disk(app.clone(), disk_posts));

@@ -1,7 +1,7 @@
 //! How this server stands towards clients: it has a writer, waits for one, or clients belong elsewhere.
 
 use crate::app::View;
-use cluster::name::{DatabaseName, ServerName};
+use cluster::name::{DatabaseName, HostName, ServerName};
 use cluster::record::PoolState;
 use rules::id::Epoch;
 use std::sync::Arc;
@@ -110,15 +110,34 @@ pub fn goal(view: &View, server: &ServerName) -> Goal {
             reason: "the content database has no writer at the moment: a change of writer is under way",
         };
     };
-    let topology = &view.topology;
-    let own = topology.server(server).and_then(|s| topology.host(&s.host));
-    let instance = topology.database(&name).and_then(|d| d.instance_on(host));
-    match (own, instance) {
-        (Some(own), Some(instance)) => {
-            Goal::Write { at: instance.postgres.seen_by(&own.name, &own.site).to_owned(), epoch: record.epoch }
-        }
-        _ => Goal::Wait { reason: "the topology does not say where the writer is; publish one that does" },
+    match content_at(view, server, host) {
+        Some(at) => Goal::Write { at, epoch: record.epoch },
+        None => Goal::Wait { reason: "the topology does not say where the writer is; publish one that does" },
     }
+}
+
+/// The mirror of the content database, if it has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorAt {
+    /// `host:port`, as this server's site reaches it.
+    pub at: String,
+    /// Whether it has everything, and may take over.
+    pub synchronised: bool,
+}
+
+/// Where the mirror of the content database is.
+pub fn mirror(view: &View, server: &ServerName) -> Option<MirrorAt> {
+    let record = view.record.as_ref().filter(|_| view.is_active(server))?;
+    let mirror = record.databases.get(&DatabaseName::from(CONTENT_DATABASE))?.mirror.as_ref()?;
+    Some(MirrorAt { at: content_at(view, server, &mirror.host)?, synchronised: mirror.synchronised })
+}
+
+/// Where a host's instance of the content database is, as a server's host reaches it.
+fn content_at(view: &View, server: &ServerName, host: &HostName) -> Option<String> {
+    let topology = &view.topology;
+    let own = topology.server(server).and_then(|s| topology.host(&s.host))?;
+    let instance = topology.database(&CONTENT_DATABASE.into())?.instance_on(host)?;
+    Some(instance.postgres.seen_by(&own.name, &own.site).to_owned())
 }
 
 /// Where the pool stands, for people.

@@ -9,7 +9,7 @@ use rand::Rng;
 use rules::id::Epoch;
 use std::sync::Arc;
 use std::time::Duration;
-use store::{FirstAdministrator, Store, StoreError};
+use store::{Connections, FirstAdministrator, Store, StoreError, Target};
 
 /// Longest time that clients may take to move: the window over which they are told to, and a little.
 pub const DRAIN_MAX: Duration = Duration::from_millis(MOVE_WINDOW_MAX_MS + 2_000);
@@ -17,6 +17,8 @@ pub const DRAIN_MAX: Duration = Duration::from_millis(MOVE_WINDOW_MAX_MS + 2_000
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Time before a writer that cannot be used as the topology or a file names it is tried again.
 const UNUSABLE_WAIT: Duration = Duration::from_secs(1);
+/// Time before a writer is tried again that is being stopped, or has refused the epoch, while the record still names it.
+const SENT_AWAY_WAIT: Duration = Duration::from_millis(250);
 /// Name of the first administrator.
 const FIRST_ADMINISTRATOR: &str = "admin";
 
@@ -118,10 +120,16 @@ async fn write(app: &App, at: &str, epoch: Epoch, first: &FirstAdministrator, ep
     set(app, Standing::Ready { store: store.clone() });
     store.broken().await;
     tracing::warn!(at, "the connection to the writer broke; looking for the writer");
+    if store.was_sent_away() {
+        // The record will say where to go. To try here again meanwhile would hold up whoever is being stopped.
+        let_go(app);
+        tokio::time::sleep(SENT_AWAY_WAIT).await;
+    }
 }
 
 async fn open(app: &App, at: &str, epoch: Epoch, first: &FirstAdministrator) -> Store {
     let mut told = String::new();
+    let mut kept = app.mirror.take(at);
     loop {
         let target = match app.target(at) {
             Ok(target) => target,
@@ -135,7 +143,7 @@ async fn open(app: &App, at: &str, epoch: Epoch, first: &FirstAdministrator) -> 
                 continue;
             }
         };
-        match Store::open(&target, epoch, first).await {
+        match try_open(&mut kept, &target, epoch, first).await {
             Ok(store) => return store,
             Err(error) => {
                 let reason = error.to_string();
@@ -148,6 +156,26 @@ async fn open(app: &App, at: &str, epoch: Epoch, first: &FirstAdministrator) -> 
         let pause = rand::rng().random_range(10..50);
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
+}
+
+/// With the connections that are kept, if they hold. A standby's are kept for the next try: it may be on its way to be a writer.
+async fn try_open(
+    kept: &mut Option<Connections>,
+    target: &Target,
+    epoch: Epoch,
+    first: &FirstAdministrator,
+) -> Result<Store, StoreError> {
+    let connections = match kept.take().filter(|kept| !kept.is_broken() && kept.target() == target) {
+        Some(kept) => kept,
+        None => Connections::open(target).await?,
+    };
+    if connections.take_writes().await? {
+        return Store::over(connections, epoch, first).await;
+    }
+    if !target.is_several() {
+        *kept = Some(connections);
+    }
+    Err(StoreError::NotAWriter { at: target.at() })
 }
 
 fn report(app: &App, error: &StoreError, reason: &str) {

@@ -1,6 +1,7 @@
 //! Principal and mirror change places while people chat: as planned, to and fro; by force, when the principal is gone.
 
 mod support;
+use std::collections::BTreeSet;
 use support::{Lab, Replay, assert_clean};
 
 fn switch(lab: &Lab, to: &str, more: &[&str]) -> support::Ran {
@@ -33,15 +34,24 @@ fn longest_gap(replay: &Replay) -> i64 {
     acknowledged.windows(2).map(|pair| pair[1].1 - pair[0].1).max().unwrap_or_default()
 }
 
+/// The processes of PostgreSQL that serve the chat servers there.
+fn serve_chat(lab: &Lab, host: &str) -> BTreeSet<String> {
+    let asked = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'server-%'";
+    lab.try_sql(host, asked).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
 #[test]
 fn principal_and_mirror_change_places_to_and_fro_while_people_chat() {
     let lab = Lab::up();
     let replay = lab.replay(&[]);
     lab.until_normal();
     for (to, principal, mirror, epoch) in [("mirror", "s1b", "s1a", 3), ("primary", "s1a", "s1b", 5)] {
+        lab.until("both servers keep connections to the mirror", |lab| serve_chat(lab, principal).len() == 10);
+        let kept = serve_chat(&lab, principal);
         let said = switch(&lab, to, &[]);
         assert_eq!(said.code, Some(0), "{}", said.all());
         replay.until_epoch(&lab, epoch);
+        assert!(serve_chat(&lab, principal).is_superset(&kept), "the servers write over what they had kept");
         until_pair(&lab, principal, mirror);
         let record = lab.record();
         assert_eq!((&record["state"], &record["home"]), (&"Normal".into(), &"site-1".into()));

@@ -110,15 +110,7 @@ impl Store {
 
     async fn add_roles(&self, rooms: &mut BTreeMap<RoomId, RoomFacts>, principals: &[i64]) -> Result<(), StoreError> {
         let ids: Vec<i64> = rooms.keys().map(|r| r.0).collect();
-        let rows = self
-            .reader()
-            .read(
-                "read rooms' roles",
-                "SELECT room, role, principal FROM standfast.room_roles
-                 WHERE room = ANY ($1) AND principal = ANY ($2)",
-                &[&ids, &principals],
-            )
-            .await?;
+        let rows = self.reader().read("read rooms' roles", ROLES, &[&ids, &principals]).await?;
         for row in rows {
             if let (Some(room), Some(role)) = (rooms.get_mut(&RoomId(row.get(0))), role_of(row.get(1))) {
                 room.access.roles.insert((role, PrincipalId(row.get(2))));
@@ -130,15 +122,7 @@ impl Store {
     async fn add_scopes(&self, rooms: &mut BTreeMap<RoomId, RoomFacts>, principals: &[i64]) -> Result<(), StoreError> {
         let ids: BTreeSet<i64> = rooms.values().map(|r| r.category.0).collect();
         let ids: Vec<i64> = ids.into_iter().collect();
-        let rows = self
-            .reader()
-            .read(
-                "read categories' scopes",
-                "SELECT category, list, principal FROM standfast.category_entries
-                 WHERE category = ANY ($1) AND principal = ANY ($2) AND list IN ('allowed', 'denied')",
-                &[&ids, &principals],
-            )
-            .await?;
+        let rows = self.reader().read("read categories' scopes", SCOPES, &[&ids, &principals]).await?;
         let mut scopes: HashMap<i64, (BTreeSet<PrincipalId>, BTreeSet<PrincipalId>)> = HashMap::new();
         for row in rows {
             let (allowed, denied) = scopes.entry(row.get(0)).or_default();
@@ -215,7 +199,13 @@ pub(crate) fn kind_text(kind: RoomKind) -> &'static str {
     }
 }
 
-fn by_id() -> &'static str {
+pub(crate) const ROLES: &str = "SELECT room, role, principal FROM standfast.room_roles
+    WHERE room = ANY ($1) AND principal = ANY ($2)";
+
+pub(crate) const SCOPES: &str = "SELECT category, list, principal FROM standfast.category_entries
+    WHERE category = ANY ($1) AND principal = ANY ($2) AND list IN ('allowed', 'denied')";
+
+pub(crate) fn by_id() -> &'static str {
     static SQL: std::sync::LazyLock<String> =
         std::sync::LazyLock::new(|| format!("{SELECT_ROOM} WHERE r.id = ANY ($1)"));
     &SQL

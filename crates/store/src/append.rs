@@ -6,6 +6,7 @@ use rand::RngCore;
 use rules::chain::{Bytes, Facts, Hash, Nonce, content_digest, entry_digest};
 use rules::id::{Epoch, PrincipalId, RoomId, Seq};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
 use uuid::Uuid;
 
 pub use crate::history::EntryKind;
@@ -198,120 +199,146 @@ impl Store {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
+        let appended = self.append_as_expected(batch, attempt).await;
+        if matches!(appended, Err(StoreError::EpochRefused { .. })) {
+            self.sent_away();
+        }
+        appended
+    }
+
+    async fn append_as_expected(&self, batch: &Batch, attempt: Attempt) -> Result<BatchResult, StoreError> {
         let connection = self.appender(batch.waits).await?;
-        let answers = match attempt {
-            Attempt::First => match self.append_fresh(&connection, batch).await {
-                Err(error) if error.is_duplicate() => self.append_carefully(&connection, batch).await?,
-                result => result?,
-            },
-            Attempt::Again => self.append_carefully(&connection, batch).await?,
+        let careful = attempt == Attempt::Again || self.expects_repetitions.load(Ordering::Relaxed);
+        let fresh = if careful { None } else { Some(append_fresh(&connection, self.epoch(), batch).await) };
+        let answers = match fresh {
+            Some(Err(error)) if !error.is_duplicate() => return Err(error),
+            Some(Ok(answers)) => answers,
+            Some(Err(_)) | None => {
+                let answers = append_carefully(&connection, self.epoch(), batch).await?;
+                let repeats = answers.iter().any(|answer| matches!(answer, Appended::At { repeated: true, .. }));
+                self.expects_repetitions.store(repeats, Ordering::Relaxed);
+                answers
+            }
         };
         Ok(batch.rows.iter().map(|(row, repetition)| as_repetition(answers[*row], *repetition)).collect())
     }
+}
 
-    async fn append_fresh(&self, connection: &Connection, batch: &Batch) -> Result<Vec<Appended>, StoreError> {
-        let nonces: Vec<Option<&[u8]>> = batch.nonces.iter().map(|n| n.as_ref().map(|n| &n.0[..])).collect();
-        let rows = connection
-            .write(
-                DOING,
-                APPEND_FRESH,
-                &[
-                    &self.epoch().0,
-                    &batch.rooms,
-                    &batch.versions,
-                    &batch.counts,
-                    &batch.places,
-                    &batch.nths,
-                    &batch.authors,
-                    &batch.client_ids,
-                    &batch.kinds,
-                    &batch.targets,
-                    &batch.bodies,
-                    &nonces,
-                    &columns(&batch.contents),
-                    &columns(&batch.entries),
-                ],
-            )
-            .await?;
-        let row = rows.first().ok_or_else(unexpected_shape)?;
-        let lasts: Vec<Option<i64>> = row.get(0);
-        let at_us: i64 = row.get(1);
-        let chains: Vec<Option<&[u8]>> = row.get(2);
-        let waited_for_standby: bool = row.get(3);
-        if lasts.len() != batch.rooms.len() || chains.len() != batch.places.len() {
-            return Err(unexpected_shape());
+/// What a standby allows of appending: PostgreSQL understands the statements, and what they need, before it refuses to write.
+pub(crate) async fn rehearse(connection: &Connection, epoch: Epoch) -> Result<(), StoreError> {
+    let nothing = Batch::default();
+    for tried in [append_carefully(connection, epoch, &nothing).await, append_fresh(connection, epoch, &nothing).await]
+    {
+        match tried {
+            Ok(_) | Err(StoreError::NotAWriter { .. }) => {}
+            Err(error) => return Err(error),
         }
-        let answer = |i: usize| {
-            let place = batch.places[i] as usize - 1;
-            let Some(last) = lasts[place] else { return Ok(Appended::Stale) };
-            let chain = chains[i].and_then(Bytes::of).ok_or_else(unexpected_shape)?;
-            let (content, nonce) = (batch.contents[i], batch.nonces[i]);
-            Ok(Appended::At {
-                room: RoomId(batch.rooms[place]),
-                seq: Seq(last + i64::from(batch.nths[i])),
-                epoch: self.epoch(),
-                at_us,
-                repeated: false,
-                evidence: Evidence { chain, content, nonce, waited_for_standby },
-            })
-        };
-        (0..batch.places.len()).map(answer).collect()
     }
+    connection.prepare(crate::flushed::FLUSHED).await
+}
 
-    async fn append_carefully(&self, connection: &Connection, batch: &Batch) -> Result<Vec<Appended>, StoreError> {
-        let nonces: Vec<Option<&[u8]>> = batch.nonces.iter().map(|n| n.as_ref().map(|n| &n.0[..])).collect();
-        let rows = connection
-            .write(
-                DOING,
-                APPEND,
-                &[
-                    &self.epoch().0,
-                    &batch.rooms,
-                    &batch.versions,
-                    &batch.places,
-                    &batch.authors,
-                    &batch.client_ids,
-                    &batch.kinds,
-                    &batch.targets,
-                    &batch.bodies,
-                    &nonces,
-                    &columns(&batch.contents),
-                    &columns(&batch.entries),
-                ],
-            )
-            .await?;
-        let row = rows.first().ok_or_else(unexpected_shape)?;
-        let outcomes: Vec<i16> = row.get(0);
-        let rooms: Vec<i64> = row.get(1);
-        let seqs: Vec<i64> = row.get(2);
-        let epochs: Vec<i64> = row.get(3);
-        let ats_us: Vec<i64> = row.get(4);
-        let chains: Vec<Option<&[u8]>> = row.get(5);
-        let nonces: Vec<Option<&[u8]>> = row.get(6);
-        let contents: Vec<Option<&[u8]>> = row.get(7);
-        let waited_for_standby: bool = row.get(8);
-        if outcomes.len() != batch.places.len() || chains.len() != outcomes.len() {
-            return Err(unexpected_shape());
-        }
-        let answer = |i: usize| {
-            let chain = chains[i].and_then(Bytes::of);
-            let (chain, content, nonce) = match outcomes[i] {
-                0 => (chain, Some(batch.contents[i]), batch.nonces[i]),
-                1 => (chain, contents[i].and_then(Bytes::of), nonces[i].and_then(Bytes::of)),
-                _ => return Ok(Appended::Stale),
-            };
-            let (chain, content) = chain.zip(content).ok_or_else(unexpected_shape)?;
-            Ok(Appended::At {
-                room: RoomId(rooms[i]),
-                seq: Seq(seqs[i]),
-                epoch: Epoch(epochs[i]),
-                at_us: ats_us[i],
-                repeated: outcomes[i] == 1,
-                evidence: Evidence { chain, content, nonce, waited_for_standby },
-            })
-        };
-        (0..outcomes.len()).map(answer).collect()
+async fn append_fresh(connection: &Connection, epoch: Epoch, batch: &Batch) -> Result<Vec<Appended>, StoreError> {
+    let nonces: Vec<Option<&[u8]>> = batch.nonces.iter().map(|n| n.as_ref().map(|n| &n.0[..])).collect();
+    let rows = connection
+        .write(
+            DOING,
+            APPEND_FRESH,
+            &[
+                &epoch.0,
+                &batch.rooms,
+                &batch.versions,
+                &batch.counts,
+                &batch.places,
+                &batch.nths,
+                &batch.authors,
+                &batch.client_ids,
+                &batch.kinds,
+                &batch.targets,
+                &batch.bodies,
+                &nonces,
+                &columns(&batch.contents),
+                &columns(&batch.entries),
+            ],
+        )
+        .await?;
+    let row = rows.first().ok_or_else(unexpected_shape)?;
+    let lasts: Vec<Option<i64>> = row.get(0);
+    let at_us: i64 = row.get(1);
+    let chains: Vec<Option<&[u8]>> = row.get(2);
+    let waited_for_standby: bool = row.get(3);
+    if lasts.len() != batch.rooms.len() || chains.len() != batch.places.len() {
+        return Err(unexpected_shape());
     }
+    let answer = |i: usize| {
+        let place = batch.places[i] as usize - 1;
+        let Some(last) = lasts[place] else { return Ok(Appended::Stale) };
+        let chain = chains[i].and_then(Bytes::of).ok_or_else(unexpected_shape)?;
+        let (content, nonce) = (batch.contents[i], batch.nonces[i]);
+        Ok(Appended::At {
+            room: RoomId(batch.rooms[place]),
+            seq: Seq(last + i64::from(batch.nths[i])),
+            epoch,
+            at_us,
+            repeated: false,
+            evidence: Evidence { chain, content, nonce, waited_for_standby },
+        })
+    };
+    (0..batch.places.len()).map(answer).collect()
+}
+
+async fn append_carefully(connection: &Connection, epoch: Epoch, batch: &Batch) -> Result<Vec<Appended>, StoreError> {
+    let nonces: Vec<Option<&[u8]>> = batch.nonces.iter().map(|n| n.as_ref().map(|n| &n.0[..])).collect();
+    let rows = connection
+        .write(
+            DOING,
+            APPEND,
+            &[
+                &epoch.0,
+                &batch.rooms,
+                &batch.versions,
+                &batch.places,
+                &batch.authors,
+                &batch.client_ids,
+                &batch.kinds,
+                &batch.targets,
+                &batch.bodies,
+                &nonces,
+                &columns(&batch.contents),
+                &columns(&batch.entries),
+            ],
+        )
+        .await?;
+    let row = rows.first().ok_or_else(unexpected_shape)?;
+    let outcomes: Vec<i16> = row.get(0);
+    let rooms: Vec<i64> = row.get(1);
+    let seqs: Vec<i64> = row.get(2);
+    let epochs: Vec<i64> = row.get(3);
+    let ats_us: Vec<i64> = row.get(4);
+    let chains: Vec<Option<&[u8]>> = row.get(5);
+    let nonces: Vec<Option<&[u8]>> = row.get(6);
+    let contents: Vec<Option<&[u8]>> = row.get(7);
+    let waited_for_standby: bool = row.get(8);
+    if outcomes.len() != batch.places.len() || chains.len() != outcomes.len() {
+        return Err(unexpected_shape());
+    }
+    let answer = |i: usize| {
+        let chain = chains[i].and_then(Bytes::of);
+        let (chain, content, nonce) = match outcomes[i] {
+            0 => (chain, Some(batch.contents[i]), batch.nonces[i]),
+            1 => (chain, contents[i].and_then(Bytes::of), nonces[i].and_then(Bytes::of)),
+            _ => return Ok(Appended::Stale),
+        };
+        let (chain, content) = chain.zip(content).ok_or_else(unexpected_shape)?;
+        Ok(Appended::At {
+            room: RoomId(rooms[i]),
+            seq: Seq(seqs[i]),
+            epoch: Epoch(epochs[i]),
+            at_us: ats_us[i],
+            repeated: outcomes[i] == 1,
+            evidence: Evidence { chain, content, nonce, waited_for_standby },
+        })
+    };
+    (0..outcomes.len()).map(answer).collect()
 }
 
 fn unexpected_shape() -> StoreError {

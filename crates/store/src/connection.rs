@@ -5,17 +5,19 @@
 //! writes take turns on one. Each connection counts PostgreSQL's warnings that a wait for the mirror was cancelled, so a
 //! commit that may be on the principal alone is never taken for a durable one.
 
+use crate::connections::{Connections, Others};
 use crate::error::StoreError;
+use crate::holds::Holds;
 use crate::tls::Tls;
 use rules::id::Epoch;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex as StdMutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, watch};
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client, NoTls, Row, Socket, Statement, Transaction};
@@ -26,13 +28,18 @@ const CONNECT_WAIT: Duration = Duration::from_millis(1500);
 const READ_WAIT: Duration = Duration::from_secs(10);
 /// After so long without an acknowledgement by the other end's kernel a connection counts as broken.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
-/// Connections for reading.
-const READERS: usize = 3;
 /// How commits wait for the mirror.
-const WAITS_FOR_MIRROR: &str = "-c synchronous_commit=on";
+pub(crate) const WAITS_FOR_MIRROR: &str = "-c synchronous_commit=on";
 /// Commits that do not wait for the mirror wait for nobody else who does, either: a transaction that waits for it has its locks still. In
 /// milliseconds.
 const WAITS_FOR_NOBODY: &str = "-c synchronous_commit=local -c lock_timeout=200";
+/// States the epoch: what follows in the transaction is refused with it.
+pub(crate) const ENTER: &str = "SELECT standfast.enter($1)";
+/// A write that states the epoch and changes nothing that anybody reads; whether the epoch has begun.
+pub(crate) const STATE_EPOCH: &str = "INSERT INTO standfast.server_sessions (server, epoch, at)
+    SELECT $2, $1, clock_timestamp() FROM (SELECT standfast.enter($1)) AS entered
+    ON CONFLICT (server) DO UPDATE SET epoch = excluded.epoch, at = excluded.at
+    RETURNING EXISTS (SELECT FROM standfast.epochs WHERE epoch = $1)";
 
 /// Where a writer is and how to sign in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +97,7 @@ impl Target {
     }
 
     /// Whether connections may end at different servers.
-    fn is_several(&self) -> bool {
+    pub fn is_several(&self) -> bool {
         self.config.get_hosts().len() > 1
     }
 }
@@ -112,7 +119,7 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    async fn open(target: &Target, waits: &str, broken: Arc<watch::Sender<bool>>) -> Result<Self, StoreError> {
+    pub(crate) async fn open(target: &Target, waits: &str, holds: Holds) -> Result<Self, StoreError> {
         let doing = "connect";
         let at = target.at();
         let mut config = target.config.clone();
@@ -127,12 +134,12 @@ impl Connection {
         let Some(tls) = &target.tls else {
             let (client, connection) =
                 in_time(&at, Box::pin(config.connect(NoTls))).await?.map_err(|e| StoreError::of(doing, &at, e))?;
-            return Ok(Self::driven(client, connection, at, broken));
+            return Ok(Self::driven(client, connection, at, holds));
         };
         let connector = tls.connector().map_err(|why| StoreError::Tls { at: at.clone(), why })?;
         let failed = |e| tls.fault(&at, &e).unwrap_or_else(|| StoreError::of(doing, &at, e));
         let (client, connection) = in_time(&at, Box::pin(config.connect(connector))).await?.map_err(failed)?;
-        Ok(Self::driven(client, connection, at, broken))
+        Ok(Self::driven(client, connection, at, holds))
     }
 
     /// A connection whose driver is a task of its own.
@@ -140,7 +147,7 @@ impl Connection {
         client: Client,
         mut connection: tokio_postgres::Connection<Socket, S>,
         at: String,
-        broken: Arc<watch::Sender<bool>>,
+        holds: Holds,
     ) -> Self
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -149,7 +156,7 @@ impl Connection {
         let count = cancelled_waits.clone();
         let place = at.clone();
         let driver = tokio::spawn(async move {
-            loop {
+            let sent_away = loop {
                 match std::future::poll_fn(|cx| connection.poll_message(cx)).await {
                     Some(Ok(AsyncMessage::Notice(notice))) => {
                         if is_cancelled_wait(&notice) {
@@ -161,12 +168,12 @@ impl Connection {
                     Some(Ok(_)) => {}
                     Some(Err(error)) => {
                         tracing::info!(at = place, %error, "a connection to PostgreSQL broke");
-                        break;
+                        break error.as_db_error().is_some_and(is_sent_away);
                     }
-                    None => break,
+                    None => break false,
                 }
-            }
-            broken.send_replace(true);
+            };
+            holds.end(sent_away);
         });
         Self { client, at: at.into(), prepared: StdMutex::default(), cancelled_waits, driver }
     }
@@ -185,6 +192,11 @@ impl Connection {
         let statement = self.client.prepare(sql).await.map_err(|e| StoreError::of(doing, &self.at, e))?;
         self.prepared.lock().expect("no panic while held").insert(sql, statement.clone());
         Ok(statement)
+    }
+
+    /// Have a statement ready.
+    pub async fn prepare(&self, sql: &'static str) -> Result<(), StoreError> {
+        self.statement("prepare a statement", sql).await.map(drop)
     }
 
     /// Run a statement that reads.
@@ -256,6 +268,12 @@ async fn same_server(connections: impl Iterator<Item = &Connection>) -> Result<b
     Ok(true)
 }
 
+/// PostgreSQL ends a session like that when it is being stopped, and when its postmaster has died (57P01 as well), which is no
+/// reason to stay away: it may be started again at once.
+fn is_sent_away(error: &tokio_postgres::error::DbError) -> bool {
+    error.code().code() == "57P01" && !error.message().contains("postmaster")
+}
+
 /// PostgreSQL warns when a commit stopped waiting for its standby: the query was cancelled (57014), or the session was
 /// told to end (57P01).
 fn is_cancelled_wait(notice: &tokio_postgres::error::DbError) -> bool {
@@ -288,8 +306,10 @@ pub struct Store {
     next_reader: AtomicUsize,
     confirmations: crate::confirm::Confirmations,
     drivers: StdMutex<Drivers>,
-    broken_tx: Arc<watch::Sender<bool>>,
-    broken: watch::Receiver<bool>,
+    holds: Holds,
+    /// Whether the next batch may hold what has been written already, as far as the last ones tell: after a change of writer
+    /// clients post again.
+    pub(crate) expects_repetitions: AtomicBool,
 }
 
 impl std::fmt::Debug for Store {
@@ -307,17 +327,25 @@ impl Store {
         epoch: Epoch,
         first: &crate::migrate::FirstAdministrator,
     ) -> Result<Self, StoreError> {
-        let (broken_tx, broken) = watch::channel(false);
-        let broken_tx = Arc::new(broken_tx);
-        let mut writer = Connection::open(target, WAITS_FOR_MIRROR, broken_tx.clone()).await?;
-        let rows = writer.read("ask whether this is the writer", "SELECT pg_is_in_recovery()", &[]).await?;
-        if rows.first().is_none_or(|row| row.get::<_, bool>(0)) {
+        let connections = Connections::open(target).await?;
+        if !connections.take_writes().await? {
             return Err(StoreError::NotAWriter { at: target.at() });
         }
-        crate::migrate::migrate(&mut writer, epoch, first).await?;
-        let open = || Connection::open(target, WAITS_FOR_MIRROR, broken_tx.clone());
-        let (appender, one, two, three) = tokio::try_join!(open(), open(), open(), open())?;
-        let readers = vec![one, two, three];
+        Self::over(connections, epoch, first).await
+    }
+
+    /// The same over connections of which one was asked, and said that it takes writes.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn over(
+        connections: Connections,
+        epoch: Epoch,
+        first: &crate::migrate::FirstAdministrator,
+    ) -> Result<Self, StoreError> {
+        let (connections, others) = connections.complete(epoch, first).await?;
+        let Connections { target, writer, holds, .. } = connections;
+        let Others { appender, readers } = others;
         if target.is_theirs {
             warn_if_alone(&writer).await?;
         }
@@ -327,13 +355,12 @@ impl Store {
                 return Err(StoreError::NotAWriter { at: target.at() });
             }
         }
-        debug_assert_eq!(readers.len(), READERS);
         let drivers =
             readers.iter().chain([&writer, &appender]).map(|connection| connection.driver.abort_handle()).collect();
         let store = Self {
             epoch,
             at: target.at().into(),
-            target: target.clone(),
+            target,
             appender: Mutex::new(appender),
             local_appender: Mutex::new(None),
             writer: Mutex::new(writer),
@@ -341,24 +368,28 @@ impl Store {
             next_reader: AtomicUsize::new(0),
             confirmations: crate::confirm::Confirmations::default(),
             drivers: StdMutex::new(Some(drivers)),
-            broken_tx,
-            broken,
+            holds,
+            expects_repetitions: AtomicBool::new(true),
         };
-        store.prove_writable().await?;
-        store.prove_begun().await?;
-        Ok(store)
+        if store.state_epoch().await? {
+            return Ok(store);
+        }
+        let message = format!("epoch {epoch} has not begun there yet");
+        Err(StoreError::EpochRefused { at: store.at.to_string(), message })
     }
 
-    /// A writer that was handed over refuses older epochs already, and may be opened again before its new one has begun: what was
-    /// written then would stand before the place at which the epoch is noted to begin.
-    async fn prove_begun(&self) -> Result<(), StoreError> {
-        let sql = "SELECT EXISTS (SELECT FROM standfast.epochs WHERE epoch = $1)";
-        let rows = self.reader().read("ask whether the epoch has begun", sql, &[&self.epoch.0]).await?;
-        if rows.first().is_some_and(|row| row.get(0)) {
-            return Ok(());
+    /// Do one real, durable write. What was visible in the database before it returns is durable as well, on the mirror
+    /// too while the pair is synchronised: the log is shipped in order. Tells whether the epoch has begun: a writer that was handed
+    /// over refuses older epochs already, and may be opened again before its new one has begun; what was written then would stand
+    /// before the place at which the epoch is noted to begin.
+    async fn state_epoch(&self) -> Result<bool, StoreError> {
+        let doing = "prove that the writer takes writes";
+        loop {
+            match self.write_one(doing, STATE_EPOCH, &[&self.epoch.0, &self.application()]).await {
+                Err(StoreError::Unknown { .. }) => {}
+                result => return Ok(result?.first().is_some_and(|row| row.get(0))),
+            }
         }
-        let message = format!("epoch {} has not begun there yet", self.epoch);
-        Err(StoreError::EpochRefused { at: self.at.to_string(), message })
     }
 
     /// What the server calls itself.
@@ -374,7 +405,7 @@ impl Store {
         }
         let mut local = self.local_appender.lock().await;
         if local.is_none() {
-            let opened = Connection::open(&self.target, WAITS_FOR_NOBODY, self.broken_tx.clone()).await;
+            let opened = Connection::open(&self.target, WAITS_FOR_NOBODY, self.holds.clone()).await;
             let held_up = |error: StoreError| match error {
                 error if self.is_broken() => error,
                 error => {
@@ -404,44 +435,36 @@ impl Store {
 
     /// Returns when a connection has broken: the store is done with.
     pub async fn broken(&self) {
-        let mut broken = self.broken.clone();
-        // An error means that every sender is gone, and with them every connection.
-        let _ = broken.wait_for(|broken| *broken).await;
+        self.holds.over().await;
+    }
+
+    /// The writer has refused the epoch: it is this store's no more.
+    pub(crate) fn sent_away(&self) {
+        self.holds.end(true);
+    }
+
+    /// Whether the connections have ended because the writer is being stopped, or writes in another epoch: to connect to it again
+    /// at once is of no use.
+    pub fn was_sent_away(&self) -> bool {
+        self.holds.were_sent_away()
     }
 
     /// Break every connection at once: whatever is under way on this store ends with `Lost`.
     pub fn close(&self) {
         let drivers = self.drivers.lock().expect("no panic while held").take();
         drivers.iter().flatten().for_each(tokio::task::AbortHandle::abort);
-        self.broken_tx.send_replace(true);
+        self.holds.end(false);
     }
 
     /// Whether a connection has broken.
     pub fn is_broken(&self) -> bool {
-        *self.broken.borrow()
+        self.holds.is_over()
     }
 
     /// Do one real, durable write. What was visible in the database before it returns is durable as well, on the mirror
     /// too while the pair is synchronised: the log is shipped in order.
     pub async fn prove_writable(&self) -> Result<(), StoreError> {
-        let doing = "prove that the writer takes writes";
-        loop {
-            let result = self
-                .write_tx(doing, async |tx: &Transaction<'_>| {
-                    tx.execute(
-                        "INSERT INTO standfast.server_sessions (server, epoch, at) VALUES ($1, $2, clock_timestamp())
-                         ON CONFLICT (server) DO UPDATE SET epoch = excluded.epoch, at = excluded.at",
-                        &[&self.application(), &self.epoch.0],
-                    )
-                    .await?;
-                    Ok(())
-                })
-                .await;
-            match result {
-                Err(StoreError::Unknown { .. }) => {}
-                other => return other,
-            }
-        }
+        self.state_epoch().await.map(drop)
     }
 
     pub(crate) fn confirmations(&self) -> &crate::confirm::Confirmations {
@@ -472,8 +495,9 @@ impl Store {
         let mut connection = self.writer.lock().await;
         let before = connection.cancelled_waits.load(Ordering::SeqCst);
         let sort = |e| StoreError::of(doing, &self.at, e);
+        let enter = connection.statement(doing, ENTER).await?;
         let tx = connection.client.transaction().await.map_err(sort)?;
-        tx.execute("SELECT standfast.enter($1)", &[&self.epoch.0]).await.map_err(sort)?;
+        tx.execute(&enter, &[&self.epoch.0]).await.map_err(sort)?;
         let value = match work(&tx).await {
             Ok(value) => value,
             Err(TxError::Postgres(error)) => return Err(sort(error)),

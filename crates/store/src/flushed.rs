@@ -14,7 +14,7 @@ pub struct Flushed {
 
 /// The place is where this server's own disk is, unless one is given; it is found before the standbys are looked at or after,
 /// and either way is past what had been committed before. Without the right to see other sessions nobody is found.
-const FLUSHED: &str =
+pub(crate) const FLUSHED: &str =
     "SELECT l.lsn::text, coalesce(array_agg(a.application_name) FILTER (WHERE w.flush_lsn >= l.lsn), '{}')
     FROM (SELECT coalesce($1::text::pg_lsn, pg_current_wal_flush_lsn()) AS lsn) l
     LEFT JOIN (pg_stat_get_wal_senders() w CROSS JOIN LATERAL pg_stat_get_activity(w.pid) a) ON true GROUP BY l.lsn";

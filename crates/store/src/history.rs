@@ -220,23 +220,18 @@ impl Store {
     /// For each room that exists: the smallest number after which an epoch later than `since` began, if any did.
     pub async fn rewound(&self, rooms: &[RoomId], since: Epoch) -> Result<Vec<(RoomId, Seq)>, StoreError> {
         let rooms: Vec<i64> = rooms.iter().map(|r| r.0).collect();
-        let rows = self
-            .reader()
-            .read(
-                "read where rooms were rewound",
-                "SELECT room, min(last_seq) FROM standfast.epoch_starts WHERE room = ANY ($1) AND epoch > $2
-                 GROUP BY room",
-                &[&rooms, &since.0],
-            )
-            .await?;
+        let rows = self.reader().read("read where rooms were rewound", REWOUND, &[&rooms, &since.0]).await?;
         Ok(rows.iter().map(|row| (RoomId(row.get(0)), Seq(row.get(1)))).collect())
     }
 }
 
-const HEADS: &str = "SELECT room, last_seq, last_epoch, access_version, durability FROM standfast.room_heads
+pub(crate) const REWOUND: &str =
+    "SELECT room, min(last_seq) FROM standfast.epoch_starts WHERE room = ANY ($1) AND epoch > $2 GROUP BY room";
+
+pub(crate) const HEADS: &str = "SELECT room, last_seq, last_epoch, access_version, durability FROM standfast.room_heads
     WHERE room = ANY ($1)";
 
-fn after() -> &'static str {
+pub(crate) fn after() -> &'static str {
     static SQL: std::sync::LazyLock<String> =
         std::sync::LazyLock::new(|| format!("{SELECT_ENTRY} WHERE e.room = $1 AND e.seq > $2 ORDER BY e.seq LIMIT $3"));
     &SQL

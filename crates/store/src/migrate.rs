@@ -36,7 +36,7 @@ pub(crate) async fn migrate(
     first: &FirstAdministrator,
 ) -> Result<(), StoreError> {
     let doing = "bring the chat schema up to date";
-    if present_version(connection).await? >= latest() {
+    if is_present(connection).await? {
         return Ok(());
     }
     let at = connection.at().to_owned();
@@ -75,6 +75,11 @@ pub(crate) async fn migrate(
     tx.commit().await.map_err(sort)?;
     tracing::info!(version, "the chat schema is up to date");
     Ok(())
+}
+
+/// Whether the schema is of this program's version, or of a later one.
+pub(crate) async fn is_present(connection: &Connection) -> Result<bool, StoreError> {
+    Ok(present_version(connection).await? >= latest())
 }
 
 fn latest() -> i32 {
