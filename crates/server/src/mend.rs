@@ -24,6 +24,8 @@ const GAP_WAIT: Duration = Duration::from_millis(4);
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// Entries in one read.
 const PAGE: u32 = 500;
+/// Rooms whose heads are compared, and whose access is decided on, together.
+const AT_ONCE: usize = 200;
 /// Rounds of checking access in one go; the next comparison of heads goes on.
 const CHECKS_MAX: u32 = 5;
 
@@ -135,18 +137,26 @@ pub async fn poll(app: Arc<App>) {
     }
 }
 
+/// Mend this lane's rooms that lack something. After a change of writer that is all of them, as far as access goes: many are decided on
+/// at once.
 async fn compare_heads(app: &App, store: &Store, lane: Lane) -> Result<(), StoreError> {
     let is_here = |id: &RoomId| app.mender.lane_of(*id) == lane;
     let rooms = app.rooms.all().into_iter().filter(|(id, room)| !room.lock().is_empty() && is_here(id));
     let rooms: Vec<RoomId> = rooms.map(|(id, _)| id).collect();
-    if rooms.is_empty() {
-        return Ok(());
-    }
-    for head in store.heads(&rooms).await? {
-        let Some(room) = app.rooms.get(head.room) else { continue };
-        let need = room.lock().hint(head.last_seq, head.access_version);
-        if need == Need::Mending {
-            mend(app, store, head.room, false).await?;
+    for some in rooms.chunks(AT_ONCE) {
+        let heads: Vec<_> = store.heads(some).await?;
+        let known = heads.into_iter().filter_map(|head| Some((app.rooms.get(head.room)?, head)));
+        let lacking: Vec<_> = known
+            .filter(|(room, head)| room.lock().hint(head.last_seq, head.access_version) == Need::Mending)
+            .collect();
+        let unchecked = lacking.iter().filter(|(room, head)| head.access_version > room.lock().checked());
+        let unchecked: Vec<(RoomId, Arc<Room>)> = unchecked.map(|(room, head)| (head.room, room.clone())).collect();
+        check_access(app, store, unchecked).await?;
+        for (room, head) in lacking {
+            let need = room.lock().hint(head.last_seq, head.access_version);
+            if need == Need::Mending {
+                mend(app, store, head.room, false).await?;
+            }
         }
     }
     Ok(())
@@ -154,14 +164,15 @@ async fn compare_heads(app: &App, store: &Store, lane: Lane) -> Result<(), Store
 
 async fn mend(app: &App, store: &Store, id: RoomId, check: bool) -> Result<(), StoreError> {
     let Some(room) = app.rooms.get(id) else { return Ok(()) };
+    let check_it = || check_access(app, store, vec![(id, room.clone())]);
     if check {
-        check_access(app, store, id, &room).await?;
+        check_it().await?;
     }
     loop {
         let Some(delivered) = room.lock().delivered() else { return Ok(()) };
         let page = visible::page(app, store, id, Bound::After(delivered), PAGE).await?;
         if page.access_version > room.lock().checked() {
-            check_access(app, store, id, &room).await?;
+            check_it().await?;
         }
         let count = page.entries.len();
         let mut need = Need::Nothing;
@@ -172,7 +183,7 @@ async fn mend(app: &App, store: &Store, id: RoomId, check: bool) -> Result<(), S
         }
         // Held back although nothing is missing: access has moved on meanwhile.
         if need == Need::Mending && count > 0 {
-            check_access(app, store, id, &room).await?;
+            check_it().await?;
         }
         if count < PAGE as usize {
             return Ok(());
@@ -180,38 +191,48 @@ async fn mend(app: &App, store: &Store, id: RoomId, check: bool) -> Result<(), S
     }
 }
 
-/// Decide again who may be in the room, and tell those who may not.
-async fn check_access(app: &App, store: &Store, id: RoomId, room: &Room) -> Result<(), StoreError> {
+/// Decide again who may be in these rooms, and tell those who may not.
+async fn check_access(app: &App, store: &Store, mut rooms: Vec<(RoomId, Arc<Room>)>) -> Result<(), StoreError> {
     // Sessions that come in on an older decision while this one is made are checked in another round.
     for _ in 0..CHECKS_MAX {
-        let users = room.lock().users();
-        let facts = store.facts(&users, &[id]).await?;
-        let Some(room_facts) = facts.rooms.get(&id) else {
-            room.lock().resume_all();
+        if rooms.is_empty() {
             return Ok(());
-        };
-        app.poster.learn(id, room_facts.durability);
-        let may_stay = |user: &PrincipalId| {
-            facts.askers.get(user).is_some_and(|asker| decide(asker, &room_facts.access, Deed::Join).is_ok())
-        };
-        let gone: Vec<PrincipalId> = users.iter().copied().filter(|user| !may_stay(user)).collect();
-        let (out, checked) = {
-            let mut live = room.lock();
-            (live.access_checked(room_facts.access_version, &users, &gone), live.checked())
-        };
-        for member in out {
-            tracing::info!(room = %id, user = %member.user, "a session leaves the room: its access was taken away");
-            member.outbox.push(frame::encode(&ServerFrame::Left { id: 0, room: id }));
         }
-        if checked >= room_facts.access_version {
-            break;
+        let ids: Vec<RoomId> = rooms.iter().map(|(id, _)| *id).collect();
+        let users: Vec<Vec<PrincipalId>> = rooms.iter().map(|(_, room)| room.lock().users()).collect();
+        let all: BTreeSet<PrincipalId> = users.iter().flatten().copied().collect();
+        let facts = store.facts(&all.into_iter().collect::<Vec<_>>(), &ids).await?;
+        let mut again = Vec::new();
+        for ((id, room), users) in rooms.into_iter().zip(users) {
+            let Some(room_facts) = facts.rooms.get(&id) else {
+                room.lock().resume_all();
+                continue;
+            };
+            app.poster.learn(id, room_facts.durability);
+            let may_stay = |user: &PrincipalId| {
+                facts.askers.get(user).is_some_and(|asker| decide(asker, &room_facts.access, Deed::Join).is_ok())
+            };
+            let gone: Vec<PrincipalId> = users.iter().copied().filter(|user| !may_stay(user)).collect();
+            let (out, checked) = {
+                let mut live = room.lock();
+                (live.access_checked(room_facts.access_version, &users, &gone), live.checked())
+            };
+            for member in out {
+                tracing::info!(room = %id, user = %member.user, "a session leaves the room: its access was taken away");
+                member.outbox.push(frame::encode(&ServerFrame::Left { id: 0, room: id }));
+            }
+            if checked < room_facts.access_version {
+                again.push((id, room));
+            }
         }
+        rooms = again;
     }
     Ok(())
 }
 
-/// Bring every room in line with a writer that has just been reached, before anything of it is shown. When the epoch has
-/// changed, sessions of rooms whose history was rewound below what they have seen are told to resume.
+/// Before anything of a writer that has just been reached is shown: when the epoch has changed, sessions of rooms whose history was
+/// rewound below what they have seen are told to resume, and the others' access counts as undecided, so that nothing is shown in a room
+/// before it has been decided on again. What the rooms lack is mended afterwards ([`Mender::compare_all`]).
 pub async fn settle(app: &App, store: &Store, epoch_settled: Option<Epoch>) -> Result<(), StoreError> {
     app.rooms.show_epoch(store.epoch());
     let rooms = app.rooms.all();
@@ -234,6 +255,5 @@ pub async fn settle(app: &App, store: &Store, epoch_settled: Option<Epoch>) -> R
             }
         }
     }
-    compare_heads(app, store, Lane::Disk).await?;
-    compare_heads(app, store, Lane::Mirror).await
+    Ok(())
 }

@@ -118,6 +118,7 @@ async fn write(app: &App, at: &str, epoch: Epoch, first: &FirstAdministrator, ep
     *epoch_settled = Some(epoch);
     tracing::info!(at, %epoch, "ready");
     set(app, Standing::Ready { store: store.clone() });
+    app.mender.compare_all();
     store.broken().await;
     tracing::warn!(at, "the connection to the writer broke; looking for the writer");
     if store.was_sent_away() {
