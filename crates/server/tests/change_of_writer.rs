@@ -6,6 +6,7 @@ mod support;
 
 use rules::id::{Epoch, Seq};
 use serde_json::json;
+use std::collections::BTreeSet;
 use support::World;
 use support::postgres::until;
 use uuid::Uuid;
@@ -110,6 +111,59 @@ async fn sessions_that_saw_a_lost_tail_resume_and_are_told_from_where() {
     assert!(matches!(joined, ServerFrame::Joined { rewound_from: Some(Seq(2)), .. }), "{joined:?}");
     assert_eq!(ada.post_acked(room, lost, "lost").await, (Seq(2), Epoch(2), false));
     assert_eq!(ada.post_acked(room, kept, "kept").await, (Seq(1), Epoch(1), true));
+}
+
+/// What was decided on access may have been lost with the old writer, and all rooms are decided on together at the new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_shown_anything_of_a_new_epoch_before_their_access_was_decided_on_again() {
+    let world = World::new(1).await;
+    let tokens = world.users(&["ada", "bob"]).await;
+    world.category().await;
+    let mut rooms = Vec::new();
+    for n in 0..6 {
+        rooms.push(world.room(&format!("room {n}"), "closed", &["ada", "bob"]).await);
+    }
+    let mut ada = world.person(0, &tokens[0]).await;
+    let mut bob = world.person(0, &tokens[1]).await;
+    for room in &rooms {
+        ada.join(*room, None).await;
+        bob.join(*room, None).await;
+    }
+    world.change(|record| record.active_servers.clear());
+    bob.wait_for(|f| matches!(f, ServerFrame::Waiting { .. }).then_some(())).await;
+    let admin = world.postgres.admin("mgc").await;
+    let left: Vec<_> = rooms.iter().copied().step_by(2).collect();
+    let ids: Vec<i64> = left.iter().map(|room| room.0).collect();
+    let taken = admin
+        .execute(
+            "DELETE FROM standfast.room_roles WHERE room = ANY ($1)
+             AND principal = (SELECT id FROM standfast.principals WHERE name = 'bob')",
+            &[&ids],
+        )
+        .await
+        .unwrap();
+    assert_eq!(taken, 3);
+    begin_epoch(&world, 2).await;
+    world.change(|record| {
+        record.epoch = Epoch(2);
+        record.active_servers = vec!["server-1".into()];
+    });
+    // Posted at once: the first of these is what the server does first at the new writer.
+    for room in &rooms {
+        ada.post(*room, Uuid::now_v7(), "of the new epoch").await;
+    }
+    let (mut shown, mut gone) = (BTreeSet::new(), BTreeSet::new());
+    while shown.len() + gone.len() < rooms.len() {
+        match bob.next().await {
+            ServerFrame::Entry(entry) => assert!(shown.insert(entry.room)),
+            ServerFrame::Left { room, .. } => assert!(gone.insert(room)),
+            _ => {}
+        }
+    }
+    assert_eq!(gone, left.into_iter().collect());
+    assert!(shown.is_disjoint(&gone), "{shown:?}");
+    let more = ada.post_acked(rooms[0], Uuid::now_v7(), "once more").await;
+    assert_eq!((more.1, more.2), (Epoch(2), false));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
