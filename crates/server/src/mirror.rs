@@ -104,9 +104,9 @@ pub async fn keep(app: Arc<App>) {
             }
             Act::Open(at) => {
                 // A server that stops to write meanwhile begins anew.
-                let still = async { standing.wait_for(|s| !matches!(s, Standing::Ready { .. })).await.is_ok() };
+                let stops = async { standing.wait_for(|s| !matches!(s, Standing::Ready { .. })).await.is_ok() };
                 tokio::select! {
-                    _ = still => continue,
+                    _ = stops => continue,
                     opened = open(&app, &at, &stands) => match opened {
                         Ok(connections) => {
                             tracing::debug!(at, "connections to the mirror are kept");
