@@ -79,7 +79,17 @@ impl Lab {
         let mut arguments = vec!["lab", "up", "--detach", "--base-port", &port];
         arguments.extend_from_slice(options);
         lab.ok(&arguments);
+        lab.until_shipped();
         lab
+    }
+
+    /// Wait until the backup and its mirror stream, where the pool has them: a pool that has just come up is not moved before.
+    fn until_shipped(&self) {
+        self.until("the backup and its mirror stream", |lab| {
+            let content = lab.record()["databases"]["mgc"].clone();
+            let standbys = ["backup", "backup_mirror"].map(|part| content[part].as_str().map(str::to_owned));
+            standbys.into_iter().flatten().all(|host| lab.instance(&host)["shipping"]["streaming"] == true)
+        });
     }
 
     /// A command on this lab, not yet started.
