@@ -138,7 +138,8 @@ async fn what_reached_the_bucket_is_applied_to_the_last_byte_and_what_comes_late
     // The segment that was being written may have got a little further before the old writer was told: the log is the same.
     let rows = rows(&world, "b").await;
     assert!((40..=60).contains(&rows.len()) && rows.iter().zip(1..).all(|(row, n)| *row == n), "{rows:?}");
-    let late =
-        world.order_stamped("b", Stamp { epoch: 1, number: 1 }, Order::CopyRemainingLog { database: mgc() }).await;
+    let late = world
+        .order_stamped("b", Stamp { epoch: 1, version: 1, number: 1 }, Order::CopyRemainingLog { database: mgc() })
+        .await;
     assert!(matches!(late, Outcome::TooOld { .. }), "{late:?}");
 }

@@ -115,7 +115,7 @@ async fn what_reached_the_share_is_applied_to_the_last_byte_before_a_promotion()
     // Every order may be given again, and none that is older than one that was taken.
     world.done("b", 2, promote.clone()).await;
     world.done("b", 2, Order::ApplyRemainingLog { database: mgc() }).await;
-    let late = world.order_stamped("b", Stamp { epoch: 1, number: 1 }, promote).await;
+    let late = world.order_stamped("b", Stamp { epoch: 1, version: 1, number: 1 }, promote).await;
     assert!(matches!(late, Outcome::TooOld { .. }), "{late:?}");
 }
 

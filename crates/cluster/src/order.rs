@@ -7,18 +7,22 @@ use crate::name::{DatabaseName, HostName};
 use rules::id::Epoch;
 use serde::{Deserialize, Serialize};
 
-/// The place of an order in the history of the pool: epoch first, then the number within it.
+/// The place of an order in the history of the pool: the epoch, then the run within it, then the number within that. No clock has a
+/// part in it: one that was ahead for a moment would make every later order an older one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Stamp {
     /// The epoch under which the order was given.
     pub epoch: i64,
-    /// Rises with every order within a run; begins above every number that the run's journal holds.
+    /// The version of the record with which the run claimed the pool: a run that claims it later has a higher one.
+    #[serde(default)]
+    pub version: u64,
+    /// Rises with every order within a run: it is above every number that the run's journal holds.
     pub number: u64,
 }
 
 impl std::fmt::Display for Stamp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.epoch, self.number)
+        write!(f, "{}.{}.{}", self.epoch, self.version, self.number)
     }
 }
 

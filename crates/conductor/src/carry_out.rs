@@ -193,7 +193,7 @@ impl Run<'_> {
             let (record, at) = (self.runbook.claim)(&self.view(&now, 0), run);
             self.note(RunEventKind::Ordered {
                 step: CLAIM.to_owned(),
-                stamp_number: self.journal.next_stamp(),
+                stamp_number: self.journal.next_stamp(now.record.epoch).number,
                 deeds: vec![Deed::SetRecord { record: Box::new(record.clone()), at: at.clone() }],
             })?;
             let answer = self.conductor.agents.set_record(&now.topology, &at, &record).await?;
@@ -414,7 +414,6 @@ impl Run<'_> {
     /// Journal the deeds, then do them: changes of the record one after the other, orders to different hosts at once. The record, where
     /// nothing but it was changed.
     async fn act(&self, step: &Step, now: &Now, deeds: Vec<Deed>) -> Result<Option<PoolRecord>, String> {
-        let first = self.journal.next_stamp();
         let epoch = deeds
             .iter()
             .map(|d| match d {
@@ -423,12 +422,14 @@ impl Run<'_> {
             })
             .max()
             .unwrap_or(now.record.epoch);
-        let event = RunEventKind::Ordered { step: step.id.to_owned(), stamp_number: first, deeds: deeds.clone() };
+        let first = self.journal.next_stamp(epoch);
+        let event =
+            RunEventKind::Ordered { step: step.id.to_owned(), stamp_number: first.number, deeds: deeds.clone() };
         self.note(event)?;
         let mut orders = JoinSet::new();
         let mut changed = None;
         let mut passed = false;
-        for (deed, number) in deeds.into_iter().zip(first..) {
+        for (deed, number) in deeds.into_iter().zip(first.number..) {
             match deed {
                 Deed::SetRecord { record, at } => {
                     match self.conductor.agents.set_record(&now.topology, &at, &record).await? {
@@ -440,7 +441,7 @@ impl Run<'_> {
                     }
                 }
                 Deed::Give { host, order } => {
-                    let stamp = Stamp { epoch: epoch.0, number };
+                    let stamp = Stamp { number, ..first };
                     let order = StampedOrder { stamp, run: self.journal.id.clone(), order };
                     let (agents, topology) = (self.conductor.agents.clone(), now.topology.clone());
                     orders.spawn(async move {

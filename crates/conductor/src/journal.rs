@@ -1,6 +1,8 @@
 //! Journals: one file of JSON lines a run, each line on disk before what it announces is done.
 
-use cluster::runbook::Facts;
+use cluster::Epoch;
+use cluster::order::Stamp;
+use cluster::runbook::{Deed, Facts};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -8,7 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
-use wire::run::{RunEvent, RunEventKind, RunProgress, RunSummary};
+use wire::run::{CLAIM, RunEvent, RunEventKind, RunProgress, RunSummary};
 
 /// The journal of one run.
 pub struct Journal {
@@ -188,22 +190,9 @@ impl Journal {
         ordered(&self.events.borrow(), step)
     }
 
-    /// A number above that of every stamp that may have gone out.
-    pub fn next_stamp(&self) -> u64 {
-        let given = |e: &RunEvent| match &e.what {
-            RunEventKind::Ordered { stamp_number, deeds, .. } => stamp_number + deeds.len() as u64,
-            _ => 0,
-        };
-        let first = self.events.borrow().iter().map(given).max().unwrap_or(0);
-        first.max(self.first_stamp())
-    }
-
-    /// Stamps of a later run are above those of an earlier one: they begin at the second in which it began, with room
-    /// for a thousand orders a second.
-    fn first_stamp(&self) -> u64 {
-        let events = self.events.borrow();
-        let began = events.first().and_then(|e| e.at.parse::<Timestamp>().ok());
-        began.map_or(1, |at| at.as_millisecond().unsigned_abs())
+    /// A stamp above every one that this run, or an earlier one, may have given in this epoch.
+    pub fn next_stamp(&self, epoch: Epoch) -> Stamp {
+        next_stamp(&self.events.borrow(), epoch)
     }
 
     /// Progress after an event.
@@ -243,4 +232,64 @@ impl Journal {
 /// Whether a step has given orders.
 pub fn ordered(events: &[RunEvent], step: &str) -> bool {
     events.iter().any(|e| matches!(&e.what, RunEventKind::Ordered { step: by, .. } if by == step))
+}
+
+/// Whoever claims the pool later does so with a later version of the record. Within a run the numbers rise.
+fn next_stamp(events: &[RunEvent], epoch: Epoch) -> Stamp {
+    let (mut version, mut number) = (0, 1);
+    for event in events {
+        let RunEventKind::Ordered { step, stamp_number, deeds } = &event.what else { continue };
+        number = number.max(stamp_number + deeds.len() as u64);
+        for deed in deeds.iter().filter(|_| step == CLAIM) {
+            if let Deed::SetRecord { record, .. } = deed {
+                version = record.version;
+            }
+        }
+    }
+    Stamp { epoch: epoch.0, version, number }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cluster::order::Order;
+    use cluster::record::{PoolRecord, PoolState};
+
+    /// A run that claimed the pool with these versions of the record, the last time with success, and gave an order.
+    fn run(at: &str, versions: &[u64]) -> Vec<RunEvent> {
+        let record = |version| PoolRecord {
+            version,
+            epoch: Epoch(15),
+            state: PoolState::Normal,
+            home: "site-1".into(),
+            active_servers: vec![],
+            databases: BTreeMap::new(),
+            lost_sites: BTreeMap::new(),
+            run: None,
+        };
+        let mut events = Vec::new();
+        let mut order = |step: &str, deed| {
+            let stamp_number = next_stamp(&events, Epoch(15)).number;
+            let what = RunEventKind::Ordered { step: step.to_owned(), stamp_number, deeds: vec![deed] };
+            events.push(RunEvent { number: events.len() as u64 + 1, at: at.to_owned(), elapsed_ms: 0, what });
+        };
+        for version in versions {
+            order(CLAIM, Deed::SetRecord { record: Box::new(record(*version)), at: "site-1".into() });
+        }
+        order("write-out", Deed::Give { host: "s1a".into(), order: Order::Checkpoint { database: "mgc".into() } });
+        // The record that a later step puts in place is no claim.
+        order("online", Deed::SetRecord { record: Box::new(record(1_000)), at: "site-1".into() });
+        events
+    }
+
+    #[test]
+    fn orders_of_a_later_run_are_later_whatever_the_clock_said() {
+        let ahead = run("2026-11-28T19:38:13.386Z", &[69, 70]);
+        let then = run("2026-11-27T19:38:31.425Z", &[74]);
+        let stamp = |events: &[RunEvent]| next_stamp(events, Epoch(15));
+        assert_eq!(stamp(&ahead), Stamp { epoch: 15, version: 70, number: 5 });
+        assert!(stamp(&ahead) < stamp(&then), "{} {}", stamp(&ahead), stamp(&then));
+        assert!(stamp(&then[..1]) < stamp(&then));
+        assert!(stamp(&then) < next_stamp(&[], Epoch(16)));
+    }
 }

@@ -146,7 +146,7 @@ impl World {
     /// Give an order with the next stamp, and wait until it is over.
     pub async fn order(&self, host: &str, epoch: i64, order: Order) -> Outcome {
         let number = self.stamp.fetch_add(1, Ordering::Relaxed);
-        self.order_stamped(host, Stamp { epoch, number }, order).await
+        self.order_stamped(host, Stamp { epoch, version: 1, number }, order).await
     }
 
     /// Give an order with this stamp.

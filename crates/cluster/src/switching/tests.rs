@@ -143,7 +143,7 @@ impl World {
     fn stopped(mut self) -> Self {
         let order = Order::HandOver { database: "mgc".into(), epoch: Epoch(2) };
         let outcome = Outcome::Done { detail: "stopped".into() };
-        let taken = OrderReport { stamp: Stamp { epoch: 1, number: 3 }, run: run().id, order, outcome };
+        let taken = OrderReport { stamp: Stamp { epoch: 1, version: 1, number: 3 }, run: run().id, order, outcome };
         let on = self.on("s1a");
         on.state = InstanceState::Stopped;
         on.shut_down_at = Some(CleanStop { checkpoint: Lsn(109), end: Lsn(110) });

@@ -170,7 +170,7 @@ pub fn from_order(order: &Order) -> Ask {
 
 fn order_report((given, how): (Stamped, How)) -> OrderReport {
     OrderReport {
-        stamp: Stamp { epoch: given.stamp.0.into(), number: given.stamp.1.into() },
+        stamp: Stamp { epoch: given.stamp.0.into(), version: 0, number: given.stamp.1.into() },
         run: given.run.to_string(),
         order: order(given.ask),
         outcome: match how {

@@ -92,7 +92,7 @@ fn report(state: &State, host: Number) -> HostReport {
             Ordered::Fence(e) => Order::Fence { database: database(), epoch: Epoch(e.into()) },
             Ordered::Promote(e) => Order::Promote { database: database(), epoch: Epoch(e.into()) },
         };
-        let stamp = Stamp { epoch: 0, number: 0 };
+        let stamp = Stamp { epoch: 0, version: 0, number: 0 };
         let outcome = Outcome::Done { detail: "done".into() };
         (database(), OrderReport { stamp, run: run.to_string(), order, outcome })
     });
