@@ -1,5 +1,5 @@
-//! The chat path: posts that arrive while the last commit is under way become one transaction; after it returns, its
-//! entries go to this server's sessions, the authors are answered, and the other servers are told.
+//! The chat path: posts that arrive while the last commit is under way become one transaction; when it has returned, its
+//! entries are shown and its authors are answered (`after_commit`), while the next one is on its way.
 //!
 //! One batch is under way at a time, so the posts of one session keep their order. A batch whose outcome is unknown
 //! is run again, as it stands, before anything newer: the client message ids make that exact. Nothing is shown or acknowledged before the commit
@@ -9,19 +9,17 @@
 //! they go on while the other lane's commit waits for a mirror that hangs. It forwards nothing: such a transaction has its rooms for
 //! the time of one flush.
 
+use crate::after_commit::{AfterCommit, Decided, Transaction};
 use crate::answer::{Answer, Outcome, Written, answer_all, too_many_wait};
 use crate::app::App;
 use crate::canary::Turn;
 use crate::decisions::Decisions;
 use crate::durable;
 use crate::forward::Answers;
-use crate::frame::{self, Frame};
 use crate::lanes::{Course, Lane};
 use crate::poster::{Came, Post};
-use crate::room::{Need, Offer};
 use crate::standing::Standing;
-use rules::durability::Rule;
-use rules::id::{Epoch, RoomId, Seq};
+use rules::id::RoomId;
 use rules::receipt::{Durable, Grounds};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,8 +27,8 @@ use std::time::Duration;
 use store::{Appended, Attempt, Batch, EntryKind, Evidence, NewEntry, Store, StoreError, Waits};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use wire::chat::{Content, Entry, RefusalCode, ServerFrame};
-use wire::link::{Committed, ForwardOutcome};
+use wire::chat::RefusalCode;
+use wire::link::ForwardOutcome;
 
 /// Posts in one transaction.
 const BATCH_MAX: usize = 1000;
@@ -50,18 +48,19 @@ const PASSING_REFUSALS_MAX: u32 = 20;
 struct Work {
     lane: Lane,
     decisions: Decisions,
+    after: AfterCommit,
 }
 
 impl Work {
-    fn of(lane: Lane) -> Self {
-        Self { lane, decisions: Decisions::default() }
+    fn of(lane: Lane, app: &Arc<App>) -> Self {
+        Self { lane, decisions: Decisions::default(), after: AfterCommit::start(app) }
     }
 }
 
 /// Write posts for as long as the process lives, or have them written by the server that gathers them. Between two batches
 /// whoever wants to know that it goes on is told so.
 pub async fn run(app: Arc<App>, mut posts: mpsc::Receiver<Post>, mut turns: mpsc::Receiver<Turn>) {
-    let mut work = Work::of(Lane::Mirror);
+    let mut work = Work::of(Lane::Mirror, &app);
     let mut batch = Vec::new();
     let mut earliest = Instant::now();
     loop {
@@ -102,7 +101,7 @@ pub async fn run(app: Arc<App>, mut posts: mpsc::Receiver<Post>, mut turns: mpsc
 
 /// The same for rooms that ask for the principal's disk alone.
 pub async fn run_disk(app: Arc<App>, mut posts: mpsc::Receiver<Post>) {
-    let mut work = Work::of(Lane::Disk);
+    let mut work = Work::of(Lane::Disk, &app);
     let mut batch = Vec::new();
     let mut earliest = Instant::now();
     while posts.recv_many(&mut batch, BATCH_MAX).await > 0 {
@@ -277,9 +276,6 @@ async fn writer(app: &App) -> Option<Arc<Store>> {
     now.store().cloned()
 }
 
-/// A post on which was decided: the room's access version on which that rests, and its rule.
-type Decided = (Post, i64, Rule);
-
 /// Decide on posts. Those that are refused are answered, those whose rooms belong in the other lane go there.
 async fn decide(app: &App, store: &Store, work: &mut Work, posts: &mut Vec<Post>) -> Result<Vec<Decided>, StoreError> {
     work.decisions.begin(store.epoch());
@@ -335,7 +331,7 @@ fn keep_to_lane(app: &App, lane: Lane, taken: Vec<Decided>) -> Vec<Decided> {
     stays
 }
 
-/// Decide, write, show, answer. What has its outcome is taken out of `posts`; what was decided on stale facts stays.
+/// Decide, write, and have it shown and answered. What has its outcome is taken out of `posts`; what was decided on stale facts stays.
 async fn attempt(
     app: &Arc<App>,
     store: &Arc<Store>,
@@ -348,89 +344,44 @@ async fn attempt(
     let on_disk = work.lane == Lane::Disk && decided.iter().all(|(_, version, rule)| rule.is_disk() || *version < 0);
     let waits = if on_disk { Waits::ForNobody } else { Waits::ForMirror };
     let entries = decided.iter().map(|(post, version, _)| new_entry(post, *version)).collect();
-    let (posts_in_it, began, mut waited) = (decided.len(), Instant::now(), false);
-    let results = match store.append(&Batch::new(entries).waiting(waits), attempt).await {
-        Ok(results) => {
+    let batch = Batch::new(entries).waiting(waits);
+    let (posts_in_it, began) = (decided.len(), Instant::now());
+    let appended = if durable::has_standbys(app, store.epoch()) {
+        store.append_and_ask(&batch, attempt).await
+    } else {
+        store.append(&batch, attempt).await.map(|results| (results, None))
+    };
+    let (results, flushed) = match appended {
+        Ok(appended) => {
             app.counts.committed(posts_in_it, began.elapsed());
-            results
+            appended
         }
         Err(error) => {
             *posts = decided.into_iter().map(|(post, ..)| post).collect();
             return Err(error);
         }
     };
-    let mut shown = Shown::default();
-    let mut written = Vec::with_capacity(decided.len());
-    let (mut later, mut shown_later, mut elsewhere) = (Vec::new(), Vec::new(), Vec::new());
-    for ((post, version, rule), result) in decided.into_iter().zip(results) {
+    let mut committed = Vec::with_capacity(decided.len());
+    for (decided, result) in decided.into_iter().zip(results) {
         match result {
             Appended::At { room, seq, epoch, at_us, repeated, evidence } => {
-                // Of another room's rule nothing is known here: it is looked up before the post is acknowledged.
-                let rule = if room == post.room { rule } else { Rule::STRICTEST };
-                if rule.asks_standbys() {
-                    let Evidence { chain, content, nonce, waited_for_standby: _ } = evidence;
-                    let (durable, less_than, grounds) = (Durable::Disk, None, Some(Grounds { chain, content, nonce }));
-                    if !repeated {
-                        shown_later.push((rule, version, entry_of(&post, seq, store.epoch(), at_us)));
-                    }
-                    let written = Written { room, seq, epoch, at_us, repeated, durable, less_than, grounds };
-                    let is_elsewhere = room != post.room && waits == Waits::ForNobody;
-                    let to = if is_elsewhere { &mut elsewhere } else { &mut later };
-                    to.push((post, Outcome::Committed(written, rule, store.epoch())));
-                    continue;
-                }
-                if repeated {
-                    // It may be of an attempt whose end was not seen, with no one told; its text is the first one's.
-                    hint(app, room, seq);
-                } else {
-                    let epoch = store.epoch();
-                    shown.show(app, (room, seq, epoch), version, || entry_of(&post, seq, epoch, at_us));
-                }
                 let Evidence { chain, content, nonce, waited_for_standby } = evidence;
-                waited |= waited_for_standby;
                 let (durable, less_than, grounds) = (Durable::Disk, None, Some(Grounds { chain, content, nonce }));
-                written.push((post, Written { room, seq, epoch, at_us, repeated, durable, less_than, grounds }));
+                let written = Written { room, seq, epoch, at_us, repeated, durable, less_than, grounds };
+                committed.push((decided, written, waited_for_standby));
             }
             Appended::Stale => {
+                let (post, ..) = decided;
                 work.decisions.forget(post.room);
                 app.mender.check_access(&[post.room], app);
                 posts.push(post);
             }
         }
     }
-    // Before the answers: a server shows what it has forwarded before it acknowledges it.
-    shown.tell(app);
-    app.held.show_later(store.epoch(), shown_later);
-    answer_all(app, later);
-    confirm_elsewhere(app, store, elsewhere);
-    if written.is_empty() {
-        return Ok(());
+    if !committed.is_empty() {
+        work.after.take(Transaction { store: store.clone(), waits, posts: committed, flushed }).await;
     }
-    let durable = durable::find_out(app, store, waited, waits).await;
-    let answer = |(post, written)| (post, Outcome::Written(Written { durable, ..written }));
-    answer_all(app, written.into_iter().map(answer).collect());
     Ok(())
-}
-
-/// Posts that a commit which waited for nobody has found in another room, where the first of them may not be on the mirror yet: that is
-/// waited for beside the lane.
-fn confirm_elsewhere(app: &Arc<App>, store: &Arc<Store>, posts: Vec<(Post, Outcome)>) {
-    if posts.is_empty() {
-        return;
-    }
-    let (app, store) = (app.clone(), store.clone());
-    tokio::spawn(async move {
-        let confirmed = store.confirm().await;
-        let outcome = |outcome: Outcome| match &confirmed {
-            Ok(()) => outcome,
-            Err(error) => {
-                let message =
-                    format!("the post is there and not confirmed: {error}; post it again with the same client_id");
-                Outcome::Refused { code: RefusalCode::Unavailable, message }
-            }
-        };
-        answer_all(&app, posts.into_iter().map(|(post, found)| (post, outcome(found))).collect());
-    });
 }
 
 fn new_entry(post: &Post, access_version: i64) -> NewEntry {
@@ -442,64 +393,5 @@ fn new_entry(post: &Post, access_version: i64) -> NewEntry {
         target: None,
         body: Some(post.text.clone()),
         access_version,
-    }
-}
-
-fn entry_of(post: &Post, seq: Seq, epoch: Epoch, at_us: i64) -> Entry {
-    Entry {
-        room: post.room,
-        seq,
-        epoch,
-        author: post.author.name.to_string(),
-        at_us,
-        client_id: Some(post.client_id),
-        late: None,
-        content: Content::Post { text: post.text.clone() },
-    }
-}
-
-/// What a transaction has committed, for the links.
-#[derive(Default)]
-pub struct Shown {
-    entries: Vec<Committed>,
-    frames: Vec<Frame>,
-}
-
-impl Shown {
-    /// Show a committed entry to this server's sessions, if there are any in its room. It is made only when it is needed.
-    pub fn show(
-        &mut self,
-        app: &App,
-        (id, seq, epoch): (RoomId, Seq, Epoch),
-        access_version: i64,
-        entry: impl FnOnce() -> Entry,
-    ) {
-        let room = app.rooms.get(id);
-        let links = app.links.any();
-        if room.is_none() && !links {
-            return;
-        }
-        let frame = frame::encode(&ServerFrame::Entry(entry()));
-        if links {
-            self.entries.push(Committed { room: id, seq, epoch, access_version });
-            self.frames.push(frame.clone());
-        }
-        if let Some(room) = room {
-            let need = room.offer(Offer { seq, access_version, frame }, epoch);
-            app.mender.ask(id, need);
-        }
-    }
-
-    /// Tell the other servers.
-    pub fn tell(self, app: &App) {
-        app.links.tell_committed(self.entries, &self.frames);
-    }
-}
-
-/// An entry is known to be there without being at hand: it is read from the database.
-pub fn hint(app: &App, room: RoomId, seq: Seq) {
-    if let Some(live) = app.rooms.get(room) {
-        let need: Need = live.lock().hint(seq, 0);
-        app.mender.ask(room, need);
     }
 }

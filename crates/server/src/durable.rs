@@ -1,12 +1,13 @@
 //! Finding out where a transaction is durable when it has returned. The decision is `cluster::durable`.
 
-use crate::app::App;
+use crate::app::{App, View};
 use crate::standing::CONTENT_DATABASE;
 use cluster::durable::{Durable, known, synchronised_mirror};
 use cluster::name::DatabaseName;
 use cluster::record::DatabaseRecord;
+use rules::id::Epoch;
 use std::time::Duration;
-use store::{Store, Waits};
+use store::{Flushed, Store};
 
 /// Longest time for finding out: the post is durable, and its author waits.
 const WAIT: Duration = Duration::from_millis(100);
@@ -15,39 +16,40 @@ const TRIES: u32 = 5;
 /// Between two of them.
 const AGAIN: Duration = Duration::from_millis(1);
 
-/// Where everything is durable that this store has committed before. `waited`: the last transaction was to wait for a
-/// synchronous standby.
-/// `waits`: what it waited for when it committed.
-pub async fn find_out(app: &App, store: &Store, waited: bool, waits: Waits) -> Durable {
-    let view = app.view();
-    // A record of another epoch says nothing of this writer's standbys.
-    let record = view.record.as_ref().filter(|record| record.epoch == store.epoch());
-    let Some(record) = record.and_then(|r| r.databases.get(&DatabaseName::from(CONTENT_DATABASE))) else {
-        return Durable::Disk;
-    };
-    if record.mirror.is_none() && record.backup.is_none() {
-        return Durable::Disk;
-    }
-    tokio::time::timeout(WAIT, ask(store, record, waited, waits)).await.unwrap_or_default()
+/// Whether the record of this epoch names a standby of the writer.
+pub fn has_standbys(app: &App, epoch: Epoch) -> bool {
+    record_of(&app.view(), epoch).is_some_and(|record| record.mirror.is_some() || record.backup.is_some())
 }
 
-async fn ask(store: &Store, record: &DatabaseRecord, waited: bool, waits: Waits) -> Durable {
-    let mut lsn: Option<String> = None;
-    let mut durable = Durable::Disk;
-    for _ in 0..TRIES {
-        let flushed = match store.flushed(lsn.as_deref(), waits).await {
+/// A record of another epoch says nothing of this writer's standbys.
+fn record_of(view: &View, epoch: Epoch) -> Option<&DatabaseRecord> {
+    let record = view.record.as_ref().filter(|record| record.epoch == epoch)?;
+    record.databases.get(&DatabaseName::from(CONTENT_DATABASE))
+}
+
+/// Where a transaction is durable that this store has committed. `waited`: it was to wait for a synchronous standby. `flushed`: who
+/// had flushed the log up to its end when it returned.
+pub async fn find_out(app: &App, store: &Store, waited: bool, flushed: Option<Flushed>) -> Durable {
+    let view = app.view();
+    let (Some(record), Some(flushed)) = (record_of(&view, store.epoch()), flushed) else { return Durable::Disk };
+    tokio::time::timeout(WAIT, ask(store, record, waited, flushed)).await.unwrap_or_default()
+}
+
+async fn ask(store: &Store, record: &DatabaseRecord, waited: bool, mut flushed: Flushed) -> Durable {
+    let mut tries = 0;
+    loop {
+        let durable = known(record, waited, |host| flushed.by.iter().any(|name| name == host.as_str()));
+        if durable > Durable::Disk || synchronised_mirror(record, waited).is_none() || tries == TRIES {
+            return durable;
+        }
+        tries += 1;
+        tokio::time::sleep(AGAIN).await;
+        flushed = match store.flushed(&flushed.lsn).await {
             Ok(flushed) => flushed,
             Err(error) => {
                 tracing::debug!(%error, "cannot find out which standbys have flushed the log");
                 return Durable::Disk;
             }
         };
-        durable = known(record, waited, |host| flushed.by.iter().any(|name| name == host.as_str()));
-        if durable > Durable::Disk || synchronised_mirror(record, waited).is_none() {
-            return durable;
-        }
-        lsn = Some(flushed.lsn);
-        tokio::time::sleep(AGAIN).await;
     }
-    durable
 }

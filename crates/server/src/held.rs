@@ -8,9 +8,10 @@
 //! What was written in an epoch that is over may be lost: it goes back to the chat path, before anything newer, which finds it or
 //! writes it again.
 
+use crate::after_commit::{Shown, hint};
 use crate::answer::{Answer, Outcome, Written, answer_released};
 use crate::app::{App, View};
-use crate::chat_path::{Shown, hint, not_active};
+use crate::chat_path::not_active;
 use crate::frame;
 use crate::lanes::Lane;
 use crate::poster::Post;

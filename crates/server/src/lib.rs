@@ -4,6 +4,7 @@
 //! writer is ([`follow`], [`writer`]); the database holds the rooms' logs; a server gathers posts into transactions
 //! ([`chat_path`]) and shows every session each room's log without gap, in order, once ([`room`], [`session`]).
 
+mod after_commit;
 mod answer;
 mod app;
 mod canary;

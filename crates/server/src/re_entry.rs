@@ -5,8 +5,8 @@
 //! is taken in chunks with pauses between them, so that nobody's post waits for it: a chunk holds its rooms for as long as a
 //! batch of posts does.
 
+use crate::after_commit::{Shown, hint};
 use crate::app::App;
-use crate::chat_path::{Shown, hint};
 use crate::frame::late_of;
 use crate::standing::Standing;
 use rules::access::Asker;

@@ -2,11 +2,14 @@
 
 use crate::connection::{Connection, Store, Waits};
 use crate::error::StoreError;
+use crate::flushed::{FLUSHED, Flushed};
 use rand::RngCore;
 use rules::chain::{Bytes, Facts, Hash, Nonce, content_digest, entry_digest};
 use rules::id::{Epoch, PrincipalId, RoomId, Seq};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 pub use crate::history::EntryKind;
@@ -196,72 +199,113 @@ impl Store {
     /// After `Lost` or `Unknown` nothing may be acknowledged: the batch is to be run again, on this store or on the next
     /// one, and finds by the client message ids what has been written. `EpochRefused` and `HeldUp`: nothing was written.
     pub async fn append(&self, batch: &Batch, attempt: Attempt) -> Result<BatchResult, StoreError> {
+        self.append_with(batch, attempt, Asks::Nothing).await.map(|(results, _)| results)
+    }
+
+    /// The same, and who had flushed the log up to the transaction's end when it was through; `None` when that was not to be found
+    /// out in time. Asking takes no round trip of its own.
+    pub async fn append_and_ask(
+        &self,
+        batch: &Batch,
+        attempt: Attempt,
+    ) -> Result<(BatchResult, Option<Flushed>), StoreError> {
+        self.append_with(batch, attempt, Asks::WhoHasFlushed).await
+    }
+
+    async fn append_with(
+        &self,
+        batch: &Batch,
+        attempt: Attempt,
+        asks: Asks,
+    ) -> Result<(BatchResult, Option<Flushed>), StoreError> {
         if batch.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), None));
         }
-        let appended = self.append_as_expected(batch, attempt).await;
+        let appended = self.append_as_expected(batch, attempt, asks).await;
         if matches!(appended, Err(StoreError::EpochRefused { .. })) {
             self.sent_away();
         }
-        appended
+        let (answers, flushed) = appended?;
+        let results = batch.rows.iter().map(|(row, repetition)| as_repetition(answers[*row], *repetition)).collect();
+        Ok((results, flushed))
     }
 
-    async fn append_as_expected(&self, batch: &Batch, attempt: Attempt) -> Result<BatchResult, StoreError> {
+    async fn append_as_expected(&self, batch: &Batch, attempt: Attempt, asks: Asks) -> Result<Answers, StoreError> {
         let connection = self.appender(batch.waits).await?;
         let careful = attempt == Attempt::Again || self.expects_repetitions.load(Ordering::Relaxed);
-        let fresh = if careful { None } else { Some(append_fresh(&connection, self.epoch(), batch).await) };
-        let answers = match fresh {
-            Some(Err(error)) if !error.is_duplicate() => return Err(error),
-            Some(Ok(answers)) => answers,
+        let fresh = if careful { None } else { Some(append_fresh(&connection, self.epoch(), batch, asks).await) };
+        match fresh {
+            Some(Err(error)) if !error.is_duplicate() => Err(error),
+            Some(Ok(answers)) => Ok(answers),
             Some(Err(_)) | None => {
-                let answers = append_carefully(&connection, self.epoch(), batch).await?;
+                let (answers, flushed) = append_carefully(&connection, self.epoch(), batch, asks).await?;
                 let repeats = answers.iter().any(|answer| matches!(answer, Appended::At { repeated: true, .. }));
                 self.expects_repetitions.store(repeats, Ordering::Relaxed);
-                answers
+                Ok((answers, flushed))
             }
-        };
-        Ok(batch.rows.iter().map(|(row, repetition)| as_repetition(answers[*row], *repetition)).collect())
+        }
     }
+}
+
+/// What is asked right behind a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asks {
+    Nothing,
+    WhoHasFlushed,
+}
+
+/// An answer for each row of a batch, and to what was asked behind it.
+type Answers = (Vec<Appended>, Option<Flushed>);
+
+/// Run a statement that appends, and ask.
+async fn run(
+    connection: &Connection,
+    sql: &'static str,
+    parameters: &[&(dyn ToSql + Sync)],
+    asks: Asks,
+) -> Result<(Row, Option<Flushed>), StoreError> {
+    let of_all: &[&(dyn ToSql + Sync)] = &[&None::<&str>];
+    let question = (asks == Asks::WhoHasFlushed).then_some((FLUSHED, of_all));
+    let (rows, flushed) = connection.write_and_ask(DOING, sql, parameters, question).await?;
+    let row = rows.into_iter().next().ok_or_else(unexpected_shape)?;
+    Ok((row, flushed.and_then(|rows| Flushed::of(&rows))))
 }
 
 /// What a standby allows of appending: PostgreSQL understands the statements, and what they need, before it refuses to write.
 pub(crate) async fn rehearse(connection: &Connection, epoch: Epoch) -> Result<(), StoreError> {
     let nothing = Batch::default();
-    for tried in [append_carefully(connection, epoch, &nothing).await, append_fresh(connection, epoch, &nothing).await]
-    {
+    let asks = Asks::Nothing;
+    for tried in [
+        append_carefully(connection, epoch, &nothing, asks).await,
+        append_fresh(connection, epoch, &nothing, asks).await,
+    ] {
         match tried {
             Ok(_) | Err(StoreError::NotAWriter { .. }) => {}
             Err(error) => return Err(error),
         }
     }
-    connection.prepare(crate::flushed::FLUSHED).await
+    connection.prepare(FLUSHED).await
 }
 
-async fn append_fresh(connection: &Connection, epoch: Epoch, batch: &Batch) -> Result<Vec<Appended>, StoreError> {
+async fn append_fresh(connection: &Connection, epoch: Epoch, batch: &Batch, asks: Asks) -> Result<Answers, StoreError> {
     let nonces: Vec<Option<&[u8]>> = batch.nonces.iter().map(|n| n.as_ref().map(|n| &n.0[..])).collect();
-    let rows = connection
-        .write(
-            DOING,
-            APPEND_FRESH,
-            &[
-                &epoch.0,
-                &batch.rooms,
-                &batch.versions,
-                &batch.counts,
-                &batch.places,
-                &batch.nths,
-                &batch.authors,
-                &batch.client_ids,
-                &batch.kinds,
-                &batch.targets,
-                &batch.bodies,
-                &nonces,
-                &columns(&batch.contents),
-                &columns(&batch.entries),
-            ],
-        )
-        .await?;
-    let row = rows.first().ok_or_else(unexpected_shape)?;
+    let parameters: &[&(dyn ToSql + Sync)] = &[
+        &epoch.0,
+        &batch.rooms,
+        &batch.versions,
+        &batch.counts,
+        &batch.places,
+        &batch.nths,
+        &batch.authors,
+        &batch.client_ids,
+        &batch.kinds,
+        &batch.targets,
+        &batch.bodies,
+        &nonces,
+        &columns(&batch.contents),
+        &columns(&batch.entries),
+    ];
+    let (row, flushed) = run(connection, APPEND_FRESH, parameters, asks).await?;
     let lasts: Vec<Option<i64>> = row.get(0);
     let at_us: i64 = row.get(1);
     let chains: Vec<Option<&[u8]>> = row.get(2);
@@ -283,32 +327,32 @@ async fn append_fresh(connection: &Connection, epoch: Epoch, batch: &Batch) -> R
             evidence: Evidence { chain, content, nonce, waited_for_standby },
         })
     };
-    (0..batch.places.len()).map(answer).collect()
+    let answers: Vec<Appended> = (0..batch.places.len()).map(answer).collect::<Result<_, _>>()?;
+    Ok((answers, flushed))
 }
 
-async fn append_carefully(connection: &Connection, epoch: Epoch, batch: &Batch) -> Result<Vec<Appended>, StoreError> {
+async fn append_carefully(
+    connection: &Connection,
+    epoch: Epoch,
+    batch: &Batch,
+    asks: Asks,
+) -> Result<Answers, StoreError> {
     let nonces: Vec<Option<&[u8]>> = batch.nonces.iter().map(|n| n.as_ref().map(|n| &n.0[..])).collect();
-    let rows = connection
-        .write(
-            DOING,
-            APPEND,
-            &[
-                &epoch.0,
-                &batch.rooms,
-                &batch.versions,
-                &batch.places,
-                &batch.authors,
-                &batch.client_ids,
-                &batch.kinds,
-                &batch.targets,
-                &batch.bodies,
-                &nonces,
-                &columns(&batch.contents),
-                &columns(&batch.entries),
-            ],
-        )
-        .await?;
-    let row = rows.first().ok_or_else(unexpected_shape)?;
+    let parameters: &[&(dyn ToSql + Sync)] = &[
+        &epoch.0,
+        &batch.rooms,
+        &batch.versions,
+        &batch.places,
+        &batch.authors,
+        &batch.client_ids,
+        &batch.kinds,
+        &batch.targets,
+        &batch.bodies,
+        &nonces,
+        &columns(&batch.contents),
+        &columns(&batch.entries),
+    ];
+    let (row, flushed) = run(connection, APPEND, parameters, asks).await?;
     let outcomes: Vec<i16> = row.get(0);
     let rooms: Vec<i64> = row.get(1);
     let seqs: Vec<i64> = row.get(2);
@@ -338,7 +382,8 @@ async fn append_carefully(connection: &Connection, epoch: Epoch, batch: &Batch) 
             evidence: Evidence { chain, content, nonce, waited_for_standby },
         })
     };
-    (0..outcomes.len()).map(answer).collect()
+    let answers: Vec<Appended> = (0..outcomes.len()).map(answer).collect::<Result<_, _>>()?;
+    Ok((answers, flushed))
 }
 
 fn unexpected_shape() -> StoreError {

@@ -9,9 +9,11 @@ use crate::connections::{Connections, Others};
 use crate::error::StoreError;
 use crate::holds::Holds;
 use crate::tls::Tls;
+use futures_util::future::{self, Either};
 use rules::id::Epoch;
 use std::collections::HashMap;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -26,6 +28,8 @@ use tokio_postgres::{AsyncMessage, Client, NoTls, Row, Socket, Statement, Transa
 const CONNECT_WAIT: Duration = Duration::from_millis(1500);
 /// Longest wait for a read. Writes have none: a commit waits for the mirror for as long as the record says.
 const READ_WAIT: Duration = Duration::from_secs(10);
+/// Longest wait for the answer to a question behind a write, once that is through.
+const ANSWER_WAIT: Duration = Duration::from_millis(100);
 /// After so long without an acknowledgement by the other end's kernel a connection counts as broken.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// How commits wait for the mirror.
@@ -224,14 +228,45 @@ impl Connection {
         sql: &'static str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, StoreError> {
+        self.write_and_ask(doing, sql, parameters, None).await.map(|(rows, _)| rows)
+    }
+
+    /// The same, and a question right behind it: sent with it, answered as of the transaction's end. A question that is not answered,
+    /// or not in time, changes nothing about the write.
+    pub async fn write_and_ask(
+        &self,
+        doing: &'static str,
+        sql: &'static str,
+        parameters: &[&(dyn ToSql + Sync)],
+        question: Option<(&'static str, &[&(dyn ToSql + Sync)])>,
+    ) -> Result<(Vec<Row>, Option<Vec<Row>>), StoreError> {
         let before = self.cancelled_waits.load(Ordering::SeqCst);
         let statement = self.statement(doing, sql).await?;
-        let rows = self.client.query(&statement, parameters).await.map_err(|e| StoreError::of(doing, &self.at, e))?;
-        if self.cancelled_waits.load(Ordering::SeqCst) == before {
-            Ok(rows)
-        } else {
-            Err(StoreError::Unknown { doing })
+        let write = self.client.query(&statement, parameters);
+        let (rows, answer) = match question {
+            None => (write.await, None),
+            Some((question, parameters)) => {
+                let question = self.statement(doing, question).await?;
+                let answer = self.client.query(&question, parameters);
+                // Each is sent when it is first polled, so in this order.
+                match future::select(pin!(write), pin!(answer)).await {
+                    Either::Left((Ok(rows), answer)) => {
+                        (Ok(rows), tokio::time::timeout(ANSWER_WAIT, answer).await.ok())
+                    }
+                    Either::Left((Err(error), _)) => (Err(error), None),
+                    Either::Right((answer, write)) => (write.await, Some(answer)),
+                }
+            }
+        };
+        let rows = rows.map_err(|e| StoreError::of(doing, &self.at, e))?;
+        if self.cancelled_waits.load(Ordering::SeqCst) != before {
+            return Err(StoreError::Unknown { doing });
         }
+        let answer = answer.transpose().unwrap_or_else(|error| {
+            tracing::debug!(%error, doing, "a question behind a write was not answered");
+            None
+        });
+        Ok((rows, answer))
     }
 }
 

@@ -1,7 +1,8 @@
 //! Who holds the log: asking after a commit whose standbys have flushed it.
 
-use crate::connection::{Store, Waits};
+use crate::connection::Store;
 use crate::error::StoreError;
+use tokio_postgres::Row;
 
 /// Who had flushed the log up to a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +11,12 @@ pub struct Flushed {
     pub lsn: String,
     /// What the standbys that had flushed it call themselves.
     pub by: Vec<String>,
+}
+
+impl Flushed {
+    pub(crate) fn of(rows: &[Row]) -> Option<Self> {
+        rows.first().map(|row| Self { lsn: row.get(0), by: row.get(1) })
+    }
 }
 
 /// The place is where this server's own disk is, unless one is given; it is found before the standbys are looked at or after,
@@ -44,13 +51,9 @@ impl Store {
         Ok(Standbys { own: row.get(0), flushed: names.into_iter().zip(places).collect() })
     }
 
-    /// Who has flushed everything that was committed before this call, or what lies before `lsn`. Asked between two batches,
-    /// so that nobody's reading holds it up; of those that commit as `waits` says.
-    pub async fn flushed(&self, lsn: Option<&str>, waits: Waits) -> Result<Flushed, StoreError> {
-        let connection = self.appender(waits).await?;
-        let rows = connection.read("ask which standbys have flushed the log", FLUSHED, &[&lsn]).await?;
-        let row =
-            rows.first().ok_or_else(|| StoreError::Invalid("the database knows no place in its log".to_owned()))?;
-        Ok(Flushed { lsn: row.get(0), by: row.get(1) })
+    /// Who has flushed what lies before `lsn` by now.
+    pub async fn flushed(&self, lsn: &str) -> Result<Flushed, StoreError> {
+        let rows = self.reader().read("ask which standbys have flushed the log", FLUSHED, &[&Some(lsn)]).await?;
+        Flushed::of(&rows).ok_or_else(|| StoreError::Invalid("the database knows no place in its log".to_owned()))
     }
 }

@@ -243,12 +243,12 @@ async fn what_waits_for_no_mirror_is_written_beside_what_does() {
         (Attempt::Again, first, (1, true)),
         (Attempt::First, Uuid::now_v7(), (2, false)),
     ] {
-        let results = store.append(&quick(rooms[1], id), attempt).await.unwrap();
+        let (results, flushed) = store.append_and_ask(&quick(rooms[1], id), attempt).await.unwrap();
         assert_eq!(seqs(&results), [expect]);
+        assert!(flushed.unwrap().by.is_empty());
         let Appended::At { evidence, .. } = results[0] else { panic!("it is stale") };
         assert!(!evidence.waited_for_standby);
     }
-    assert!(store.flushed(None, Waits::ForNobody).await.unwrap().by.is_empty());
     // What the other transaction keeps is not waited for: its room, and the client message id that it writes.
     for batch in [quick(rooms[0], Uuid::now_v7()), quick(rooms[1], shared)] {
         let held_up = store.append(&batch, Attempt::First).await;
