@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use wire::run::{CLAIM, RunEvent, RunEventKind, RunProgress, RunSummary};
 
@@ -18,6 +19,9 @@ pub struct Journal {
     pub id: String,
     file: Mutex<File>,
     events: watch::Sender<Vec<RunEvent>>,
+    /// When it was opened, and how old the run was then: from there on a clock that is set changes nothing about its age.
+    opened: Instant,
+    age_then: Duration,
 }
 
 /// Open every journal in the folder.
@@ -65,7 +69,8 @@ impl Journal {
         }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
         file.set_len(whole as u64).map_err(failed)?;
-        Ok(Self { id: id.to_owned(), file: Mutex::new(file), events: watch::Sender::new(events) })
+        let (file, age_then) = (Mutex::new(file), age(&events, Timestamp::now()));
+        Ok(Self { id: id.to_owned(), file, events: watch::Sender::new(events), opened: Instant::now(), age_then })
     }
 
     /// Add an event; on disk when this returns.
@@ -88,16 +93,10 @@ impl Journal {
         what: RunEventKind,
     ) -> Result<(), String> {
         let mut file = self.file.lock().expect("nothing panics while it writes a journal");
-        let now = Timestamp::now();
         let events = self.events.borrow();
         check(&events)?;
-        let began = events.first().and_then(|e| e.at.parse::<Timestamp>().ok()).unwrap_or(now);
-        let event = RunEvent {
-            number: events.len() as u64 + 1,
-            at: format!("{now:.3}"),
-            elapsed_ms: now.duration_since(began).as_millis().max(0) as u64,
-            what,
-        };
+        let (at, elapsed_ms) = (format!("{:.3}", Timestamp::now()), if events.is_empty() { 0 } else { self.age_ms() });
+        let event = RunEvent { number: events.len() as u64 + 1, at, elapsed_ms, what };
         drop(events);
         let mut line = serde_json::to_vec(&event).map_err(|e| e.to_string())?;
         line.push(b'\n');
@@ -110,9 +109,7 @@ impl Journal {
 
     /// Milliseconds since the run began.
     pub fn age_ms(&self) -> u64 {
-        let events = self.events.borrow();
-        let began = events.first().and_then(|e| e.at.parse::<Timestamp>().ok());
-        began.map_or(0, |at| Timestamp::now().duration_since(at).as_millis().max(0) as u64)
+        (self.age_then + self.opened.elapsed()).as_millis() as u64
     }
 
     /// When a step first gave orders, in milliseconds since the run began.
@@ -234,6 +231,13 @@ pub fn ordered(events: &[RunEvent], step: &str) -> bool {
     events.iter().any(|e| matches!(&e.what, RunEventKind::Ordered { step: by, .. } if by == step))
 }
 
+/// How old a run is whose journal is opened: by the clock, and no younger than its last event said.
+fn age(events: &[RunEvent], now: Timestamp) -> Duration {
+    let began = events.first().and_then(|e| e.at.parse::<Timestamp>().ok());
+    let by_clock = began.map_or(0, |at| now.duration_since(at).as_millis().max(0) as u64);
+    Duration::from_millis(by_clock.max(events.last().map_or(0, |e| e.elapsed_ms)))
+}
+
 /// Whoever claims the pool later does so with a later version of the record. Within a run the numbers rise.
 fn next_stamp(events: &[RunEvent], epoch: Epoch) -> Stamp {
     let (mut version, mut number) = (0, 1);
@@ -280,6 +284,16 @@ mod tests {
         // The record that a later step puts in place is no claim.
         order("online", Deed::SetRecord { record: Box::new(record(1_000)), at: "site-1".into() });
         events
+    }
+
+    #[test]
+    fn a_run_does_not_get_younger_when_a_clock_is_set_back() {
+        let mut events = run("2026-11-28T19:38:13.386Z", &[70]);
+        events.last_mut().unwrap().elapsed_ms = 5_000;
+        let opened = |now: &str| age(&events, now.parse().unwrap()).as_millis();
+        assert_eq!(opened("2026-11-27T19:38:31.000Z"), 5_000);
+        assert_eq!(opened("2026-11-28T19:38:23.386Z"), 10_000);
+        assert_eq!(age(&[], Timestamp::now()), Duration::ZERO);
     }
 
     #[test]
