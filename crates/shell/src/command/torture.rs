@@ -48,7 +48,7 @@ pub struct Args {
     /// Print what would be done, and do nothing
     #[arg(long)]
     what_if: bool,
-    /// Go on after a finding
+    /// Go on after a finding, unless the pool did not get well
     #[arg(long)]
     keep_going: bool,
     /// Logs that are played, as replay takes them; a sample when left out
@@ -132,8 +132,10 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
         sum.acknowledged += told.acknowledged;
         sum.late += told.late;
         sum.findings += told.findings.len() as u64;
-        say(context, &told)?;
-        if !told.findings.is_empty() && !args.keep_going {
+        say(context, &told, args.from)?;
+        // What happens to a pool that is not well says nothing about the next episode.
+        let may_go_on = args.keep_going && told.well_after_ms.is_some();
+        if !told.findings.is_empty() && !may_go_on {
             break;
         }
     }
@@ -280,7 +282,7 @@ async fn wait(world: &mut World, began: Instant, until_ms: u64) {
     }
 }
 
-fn say(context: &Context, told: &Told<'_>) -> Outcome {
+fn say(context: &Context, told: &Told<'_>, from: u64) -> Outcome {
     if context.json {
         return output::json_line(told);
     }
@@ -304,6 +306,13 @@ fn say(context: &Context, told: &Told<'_>) -> Outcome {
     let (seed, number, kind) = (told.seed, told.episode.number, told.episode.kind.name());
     output::line(&format!(
         "  the same again: standfast torture --seed {seed} --from {number} --episodes 1 (among the same --kinds; it was {kind})"
+    ))?;
+    if number == from {
+        return Ok(());
+    }
+    let episodes = number - from + 1;
+    output::line(&format!(
+        "  and with all that came before it: standfast torture --seed {seed} --from {from} --episodes {episodes}"
     ))
 }
 
