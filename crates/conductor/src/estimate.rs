@@ -91,21 +91,12 @@ fn median(all: impl IntoIterator<Item = u64>) -> Option<Estimate> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::samples::record;
     use cluster::Epoch;
-    use cluster::record::{PoolRecord, PoolState};
     use cluster::runbook::Facts;
 
     fn begun(runbook: &str, only_step: Option<&str>) -> RunEventKind {
-        let before = PoolRecord {
-            version: 1,
-            epoch: Epoch(1),
-            state: PoolState::Normal,
-            home: "site-1".into(),
-            active_servers: vec![],
-            databases: BTreeMap::new(),
-            lost_sites: BTreeMap::new(),
-            run: None,
-        };
+        let before = record(1, Epoch(1));
         let (to_site, from_site) = ("site-2".into(), "site-1".into());
         RunEventKind::Begun {
             runbook: runbook.into(),

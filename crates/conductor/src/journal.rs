@@ -256,21 +256,11 @@ fn next_stamp(events: &[RunEvent], epoch: Epoch) -> Stamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::samples::record;
     use cluster::order::Order;
-    use cluster::record::{PoolRecord, PoolState};
 
     /// A run that claimed the pool with these versions of the record, the last time with success, and gave an order.
     fn run(at: &str, versions: &[u64]) -> Vec<RunEvent> {
-        let record = |version| PoolRecord {
-            version,
-            epoch: Epoch(15),
-            state: PoolState::Normal,
-            home: "site-1".into(),
-            active_servers: vec![],
-            databases: BTreeMap::new(),
-            lost_sites: BTreeMap::new(),
-            run: None,
-        };
         let mut events = Vec::new();
         let mut order = |step: &str, deed| {
             let stamp_number = next_stamp(&events, Epoch(15)).number;
@@ -278,11 +268,11 @@ mod tests {
             events.push(RunEvent { number: events.len() as u64 + 1, at: at.to_owned(), elapsed_ms: 0, what });
         };
         for version in versions {
-            order(CLAIM, Deed::SetRecord { record: Box::new(record(*version)), at: "site-1".into() });
+            order(CLAIM, Deed::SetRecord { record: Box::new(record(*version, Epoch(15))), at: "site-1".into() });
         }
         order("write-out", Deed::Give { host: "s1a".into(), order: Order::Checkpoint { database: "mgc".into() } });
         // The record that a later step puts in place is no claim.
-        order("online", Deed::SetRecord { record: Box::new(record(1_000)), at: "site-1".into() });
+        order("online", Deed::SetRecord { record: Box::new(record(1_000, Epoch(15))), at: "site-1".into() });
         events
     }
 

@@ -16,6 +16,8 @@ pub mod metrics;
 pub mod notify;
 pub mod observe;
 pub mod plan;
+#[cfg(test)]
+mod samples;
 pub mod witness;
 
 use crate::agents::Agents;

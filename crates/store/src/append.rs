@@ -257,16 +257,22 @@ enum Asks {
 /// An answer for each row of a batch, and to what was asked behind it.
 type Answers = (Vec<Appended>, Option<Flushed>);
 
-/// Run a statement that appends, and ask.
+/// Run a statement that appends, and ask. `places`: its parameters before those that say what the entries are.
 async fn run(
     connection: &Connection,
     sql: &'static str,
-    parameters: &[&(dyn ToSql + Sync)],
+    places: &[&(dyn ToSql + Sync)],
+    batch: &Batch,
     asks: Asks,
 ) -> Result<(Row, Option<Flushed>), StoreError> {
+    let nonces: Vec<Option<&[u8]>> = batch.nonces.iter().map(|n| n.as_ref().map(|n| &n.0[..])).collect();
+    let (contents, entries) = (columns(&batch.contents), columns(&batch.entries));
+    let what: [&(dyn ToSql + Sync); 8] =
+        [&batch.authors, &batch.client_ids, &batch.kinds, &batch.targets, &batch.bodies, &nonces, &contents, &entries];
+    let parameters = [places, &what].concat();
     let of_all: &[&(dyn ToSql + Sync)] = &[&None::<&str>];
     let question = (asks == Asks::WhoHasFlushed).then_some((FLUSHED, of_all));
-    let (rows, flushed) = connection.write_and_ask(DOING, sql, parameters, question).await?;
+    let (rows, flushed) = connection.write_and_ask(DOING, sql, &parameters, question).await?;
     let row = rows.into_iter().next().ok_or_else(unexpected_shape)?;
     Ok((row, flushed.and_then(|rows| Flushed::of(&rows))))
 }
@@ -288,24 +294,9 @@ pub(crate) async fn rehearse(connection: &Connection, epoch: Epoch) -> Result<()
 }
 
 async fn append_fresh(connection: &Connection, epoch: Epoch, batch: &Batch, asks: Asks) -> Result<Answers, StoreError> {
-    let nonces: Vec<Option<&[u8]>> = batch.nonces.iter().map(|n| n.as_ref().map(|n| &n.0[..])).collect();
-    let parameters: &[&(dyn ToSql + Sync)] = &[
-        &epoch.0,
-        &batch.rooms,
-        &batch.versions,
-        &batch.counts,
-        &batch.places,
-        &batch.nths,
-        &batch.authors,
-        &batch.client_ids,
-        &batch.kinds,
-        &batch.targets,
-        &batch.bodies,
-        &nonces,
-        &columns(&batch.contents),
-        &columns(&batch.entries),
-    ];
-    let (row, flushed) = run(connection, APPEND_FRESH, parameters, asks).await?;
+    let places: &[&(dyn ToSql + Sync)] =
+        &[&epoch.0, &batch.rooms, &batch.versions, &batch.counts, &batch.places, &batch.nths];
+    let (row, flushed) = run(connection, APPEND_FRESH, places, batch, asks).await?;
     let lasts: Vec<Option<i64>> = row.get(0);
     let at_us: i64 = row.get(1);
     let chains: Vec<Option<&[u8]>> = row.get(2);
@@ -337,22 +328,8 @@ async fn append_carefully(
     batch: &Batch,
     asks: Asks,
 ) -> Result<Answers, StoreError> {
-    let nonces: Vec<Option<&[u8]>> = batch.nonces.iter().map(|n| n.as_ref().map(|n| &n.0[..])).collect();
-    let parameters: &[&(dyn ToSql + Sync)] = &[
-        &epoch.0,
-        &batch.rooms,
-        &batch.versions,
-        &batch.places,
-        &batch.authors,
-        &batch.client_ids,
-        &batch.kinds,
-        &batch.targets,
-        &batch.bodies,
-        &nonces,
-        &columns(&batch.contents),
-        &columns(&batch.entries),
-    ];
-    let (row, flushed) = run(connection, APPEND, parameters, asks).await?;
+    let places: &[&(dyn ToSql + Sync)] = &[&epoch.0, &batch.rooms, &batch.versions, &batch.places];
+    let (row, flushed) = run(connection, APPEND, places, batch, asks).await?;
     let outcomes: Vec<i16> = row.get(0);
     let rooms: Vec<i64> = row.get(1);
     let seqs: Vec<i64> = row.get(2);
