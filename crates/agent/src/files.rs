@@ -33,6 +33,13 @@ impl Aside {
     }
 }
 
+impl Aside {
+    fn show(self) -> io::Result<()> {
+        self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        fs::rename(&self.new, &self.path)
+    }
+}
+
 impl Write for Aside {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write(bytes)
@@ -48,6 +55,14 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut file = Aside::open(path, mode)?;
     file.write_all(content)?;
     file.put_in_place()
+}
+
+/// Replace the file as a whole, for readers; a crash of the machine may leave anything. For what is written anew before it is used after
+/// one.
+pub fn replace_for_readers(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = Aside::open(path, mode)?;
+    file.write_all(content)?;
+    file.show()
 }
 
 /// Replace a JSON document.

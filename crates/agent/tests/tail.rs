@@ -4,6 +4,7 @@
 
 mod support;
 use cluster::order::Order;
+use cluster::record::PoolRecord;
 use cluster::report::{InstanceState, TailReport};
 use cluster::secret::{PoolSecret, Purpose, ROLE_CHAT};
 use rules::access::{Privacy, RoomKind};
@@ -253,4 +254,34 @@ async fn data_that_cannot_be_read_is_listed_with_the_reason_and_does_not_hold_th
     chat.world.done("a", 2, Order::Rewind { database: mgc(), from: "b".into() }).await;
     chat.world.set_record("b", |r| r.databases.get_mut(&mgc()).unwrap().backup = Some("a".into())).await;
     chat.follows().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_whose_log_ends_before_its_data_is_consistent_does_not_hold_its_host_up() {
+    let chat = Chat::begin().await;
+    let (world, pier) = (&chat.world, chat.room("Pier").await);
+    chat.post(pier, "common 1").await;
+    let written = world.instance("a").await.written;
+    world.until("b has it", async |w| w.instance("b").await.applied >= written).await;
+    let leaves_b_out = |r: &mut PoolRecord| {
+        r.epoch = Epoch(2);
+        r.databases.get_mut(&mgc()).unwrap().backup = None;
+    };
+    world.set_record("a", leaves_b_out).await;
+    world.done("a", 2, Order::Promote { database: mgc(), epoch: Epoch(2) }).await;
+    world.until("b is stopped", async |w| w.instance("b").await.state == InstanceState::LeftBehind).await;
+    // As if damaged segments of the share had taken the place of its own.
+    for file in std::fs::read_dir(world.dir.join("b/pg/mgc/data/pg_wal")).unwrap().map(|entry| entry.unwrap().path()) {
+        if file.file_name().is_some_and(|name| name.len() == 24) {
+            std::fs::write(&file, vec![0; 1024 * 1024]).unwrap();
+        }
+    }
+
+    let said = world.done("b", 2, Order::SalvageTail { database: mgc(), from: "a".into() }).await;
+    assert!(said.contains("could not be read: the log that it has ends at"), "{said}");
+    let tails = world.report("b").await.unwrap().tails;
+    assert!(tails.iter().any(|tail| tail.unreadable.is_some()), "{tails:?}");
+    world.done("b", 2, Order::Rewind { database: mgc(), from: "a".into() }).await;
+    world.set_record("a", |r| r.databases.get_mut(&mgc()).unwrap().backup = Some("b".into())).await;
+    world.until("b follows", async |w| w.instance("b").await.state == InstanceState::Standby).await;
 }

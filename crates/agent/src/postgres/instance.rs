@@ -191,14 +191,15 @@ impl Instance {
         self.folder.join("salvage")
     }
 
-    /// Write the configuration; tells whether it has changed.
+    /// Write the configuration; tells whether it has changed. It is written anew before each start.
     pub fn configure(&self, conf: &Conf) -> Result<bool, Error> {
         let path = self.data().join("standfast.conf");
         let text = conf.text();
         if fs::read_to_string(&path).is_ok_and(|there| there == text) {
             return Ok(false);
         }
-        files::replace(&path, text.as_bytes(), 0o600).map_err(Error::file(format!("write {}", path.display())))?;
+        files::replace_for_readers(&path, text.as_bytes(), 0o600)
+            .map_err(Error::file(format!("write {}", path.display())))?;
         self.programs.give(&path)?;
         Ok(true)
     }
@@ -286,14 +287,6 @@ impl Instance {
         tokio::time::timeout(GRANT, grant).await.map_err(late)?
     }
 
-    /// Whether its last run met a damaged page, as its log says: one that is replaying log ends then, at every start.
-    pub fn met_a_damaged_page(&self) -> bool {
-        let Ok(log) = fs::read(self.folder.join("log")) else { return false };
-        let log = String::from_utf8_lossy(&log);
-        let last_run = log.rfind("starting PostgreSQL").map_or(&log[..], |at| &log[at..]);
-        last_run.contains("invalid page in block")
-    }
-
     /// Start the postmaster and return it; does not wait until it takes connections.
     pub async fn start(&self) -> Result<Process, Error> {
         let data = self.data();
@@ -340,7 +333,7 @@ impl Instance {
 
     /// Wait until no process of an earlier postmaster holds the data. What does not notice that it is gone, frozen perhaps,
     /// is killed.
-    async fn until_nobody_is_left(&self) -> Result<(), Error> {
+    pub async fn until_nobody_is_left(&self) -> Result<(), Error> {
         let began = Instant::now();
         let data = self.data();
         let mut insisted = false;
@@ -406,6 +399,34 @@ impl Instance {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         self.until_nobody_is_left().await
+    }
+
+    /// Let the postmaster shut down, and wait until its last checkpoint is written: from there on it writes no more log, and all that it still
+    /// does is to send what it has to its standbys. Whoever starts the instance again waits until it is gone.
+    pub async fn shut_down(&self, process: Process) -> Result<(), Error> {
+        self.sql.forget().await;
+        process.signal(Signal::SIGINT);
+        let began = Instant::now();
+        while process.is_alive() && !self.is_shut_down() {
+            if began.elapsed() > Duration::from_secs(60) {
+                return Err(Error::Late {
+                    what: format!("the stop of {}", self.database),
+                    seconds: 60,
+                    hint: format!("see {}", self.folder.join("log").display()),
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
+    }
+
+    /// Whether the control file says that a writer was shut down. Its fifth word is the state, in all versions since 8.4
+    /// (`src/include/catalog/pg_control.h`: `DB_SHUTDOWNED`).
+    fn is_shut_down(&self) -> bool {
+        const STATE: std::ops::Range<usize> = 16..20;
+        const DB_SHUTDOWNED: u32 = 1;
+        let control = fs::read(self.data().join("global/pg_control")).unwrap_or_default();
+        control.get(STATE).is_some_and(|state| *state == DB_SHUTDOWNED.to_ne_bytes())
     }
 
     /// Where a stopped instance ends, if it was stopped cleanly.

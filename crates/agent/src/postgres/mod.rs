@@ -9,6 +9,7 @@ pub mod process;
 pub mod programs;
 pub mod rebuild;
 pub mod receive;
+pub mod run_log;
 pub mod share;
 pub mod share_folder;
 pub mod sql;

@@ -143,7 +143,13 @@ async fn run(database: &Database, present: &Present, kept: &Salvaged) -> Result<
         Error::Program { .. } => failed(error),
         error => Trouble::Other(error),
     })?;
-    let client = instance.sql.client_of_starting(process).await.map_err(failed)?;
+    let client = tokio::select! {
+        biased;
+        client = instance.sql.client_of_starting(process) => client.map_err(failed)?,
+        at = instance.until_stuck() => {
+            return Err(Trouble::Unreadable(format!("the log that it has ends at {at}, before the data is consistent")));
+        }
+    };
     let replayed = instance.sql.replayed_all(&client).await.map_err(failed)?;
     let here = format!("{}, the old data of {}", instance.host, database.name);
     let failed = |error: store::StoreError| Trouble::Unreadable(error.to_string());
