@@ -40,18 +40,22 @@ pub struct Args {
     /// People who post, ten in a room
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     people: u32,
+    /// Only these kinds
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KIND")]
+    kinds: Vec<Loss>,
 }
 
 /// What happens to the principal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Loss {
-    /// SIGKILL to database, agent and chat server of its host.
+    /// SIGKILL to database, agent and chat server of its host
+    #[value(name = "killed")]
     Host,
-    /// SIGSTOP to all of them.
+    /// SIGSTOP to all of them
     Frozen,
-    /// SIGKILL to the database alone.
+    /// SIGKILL to the database alone
     Database,
-    /// A planned switch.
+    /// A planned switch
     Planned,
 }
 
@@ -96,7 +100,8 @@ pub async fn run(context: &Context, args: &Args) -> Outcome {
         args.rate
     ));
     let mut rounds: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
-    for (loss, name, says) in LOSSES {
+    let wanted = |loss: &Loss| args.kinds.is_empty() || args.kinds.contains(loss);
+    for (loss, name, says) in LOSSES.into_iter().filter(|(loss, ..)| wanted(loss)) {
         for n in 1..=args.rounds {
             let (gap, returned) = measure(context, &http, args, loss).await?;
             output::say(&format!("{says}, {n}: {:.0} ms without an acknowledgement", ms(gap)));
@@ -113,7 +118,7 @@ pub async fn run(context: &Context, args: &Args) -> Outcome {
     }
     output::line("longest time without an acknowledgement, ms       median  (lowest … highest)   all, sorted")?;
     for (name, says) in LOSSES.iter().map(|(_, name, says)| (*name, *says)).chain([RETURN]) {
-        let mut all = rounds.get(name).cloned().unwrap_or_default();
+        let Some(mut all) = rounds.get(name).cloned() else { continue };
         all.sort_by(f64::total_cmp);
         let all: Vec<String> = all.iter().map(|ms| format!("{ms:.0}")).collect();
         output::line(&format!("{says}\n                              {}   {}", medians[name], all.join(" ")))?;
