@@ -145,7 +145,7 @@ struct WatchQuery {
 }
 
 async fn watch(State(host): State<Arc<Host>>, Query(query): Query<WatchQuery>) -> Json<Watched> {
-    let mut record = host.store.watch_record();
+    let mut record = host.store.watch_heard();
     let mut topology = host.store.watch_topology();
     topology.mark_unchanged();
     let newer =
@@ -156,7 +156,8 @@ async fn watch(State(host): State<Arc<Host>>, Query(query): Query<WatchQuery>) -
         _ = topology.changed() => {}
         () = tokio::time::sleep(wait) => {}
     }
-    Json(Watched { record: host.store.record(), topology: host.store.topology() })
+    let record = record.borrow().clone();
+    Json(Watched { record, topology: host.store.topology() })
 }
 
 async fn set_record(State(host): State<Arc<Host>>, Json(body): Json<SetRecord>) -> Result<Json<RecordAnswer>, Error> {

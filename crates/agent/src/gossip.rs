@@ -1,4 +1,6 @@
-//! Gossip: every host tells every other the newest record that it knows, at once when it changes and a few times a second.
+//! Gossip: every host tells every other the newest record that it knows, a few times a second, and at once when it has decided on it itself.
+//! What it has heard from another it does not pass on at once: whoever decided tells everybody, and while a writer changes all hosts would
+//! be telling each other what all know.
 //!
 //! One task for each other host, so that one that is cut off holds nobody up.
 
@@ -37,13 +39,14 @@ pub async fn run(host: Arc<Host>) {
 }
 
 async fn with_one(host: Arc<Host>, other: HostName) {
-    let mut record = host.store.watch_record();
+    let mut decided = host.store.watch_decided();
     let mut round = 0_u32;
     loop {
         let topology = host.store.topology();
         let Some(there) = topology.host(&other) else { return };
         let site = there.site.clone();
-        let own = record.borrow_and_update().clone();
+        decided.mark_unchanged();
+        let own = host.store.record();
         hear(&host, &other, &site, own.as_ref()).await;
         let tells = round.is_multiple_of(TOPOLOGY_ROUNDS) && topology.sites.iter().any(|s| s.authority == other);
         if tells && let Some(text) = newer_topology(&host, &other, topology.version).await {
@@ -56,7 +59,7 @@ async fn with_one(host: Arc<Host>, other: HostName) {
         }
         round = round.wrapping_add(1);
         tokio::select! {
-            changed = record.changed() => if changed.is_err() { return },
+            changed = decided.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(ROUND) => {}
         }
     }

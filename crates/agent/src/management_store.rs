@@ -28,6 +28,10 @@ pub struct ManagementStore {
     host: HostName,
     site: SiteName,
     record: watch::Sender<Option<PoolRecord>>,
+    /// The newest record that was decided, here or elsewhere; it may not be on this host's disk yet.
+    heard: watch::Sender<Option<PoolRecord>>,
+    /// Sent to when a record was decided here.
+    decided: watch::Sender<()>,
     topology: watch::Sender<Topology>,
     writing: Mutex<()>,
 }
@@ -57,7 +61,9 @@ impl ManagementStore {
             folder,
             host: host.clone(),
             site,
+            heard: watch::Sender::new(record.clone()),
             record: watch::Sender::new(record),
+            decided: watch::Sender::new(()),
             topology: watch::Sender::new(topology),
             writing: Mutex::new(()),
         })
@@ -83,6 +89,17 @@ impl ManagementStore {
         self.record.subscribe()
     }
 
+    /// Follow the record for those who only want to know who the writer is, and have the writer itself tell them: chat servers. They do not
+    /// wait for this host's disk.
+    pub fn watch_heard(&self) -> watch::Receiver<Option<PoolRecord>> {
+        self.heard.subscribe()
+    }
+
+    /// Follow what is decided here: nobody else tells others of it.
+    pub fn watch_decided(&self) -> watch::Receiver<()> {
+        self.decided.subscribe()
+    }
+
     /// Follow the topology.
     pub fn watch_topology(&self) -> watch::Receiver<Topology> {
         self.topology.subscribe()
@@ -101,6 +118,8 @@ impl ManagementStore {
             let path = self.folder.join(HEARSAY);
             files::replace(&path, b"", 0o600).map_err(Error::file(format!("write {}", path.display())))?;
         }
+        // It was decided elsewhere.
+        self.heard.send_replace(Some(record.clone()));
         self.keep(record)?;
         Ok(true)
     }
@@ -108,6 +127,7 @@ impl ManagementStore {
     fn keep(&self, record: PoolRecord) -> Result<(), Error> {
         let path = self.folder.join("record.json");
         files::replace_json(&path, &record).map_err(Error::file(format!("write {}", path.display())))?;
+        self.heard.send_replace(Some(record.clone()));
         self.record.send_replace(Some(record));
         Ok(())
     }
@@ -142,8 +162,7 @@ impl ManagementStore {
                 let message = format!("there is no record yet; it begins with version 1 at {}", record.home);
                 return Ok(RecordAnswer::NotAuthority { message });
             }
-            self.keep(record)?;
-            return Ok(RecordAnswer::Taken);
+            return self.decide(record);
         };
         if own.version != expected_version || record.version != expected_version + 1 {
             return Ok(conflict(own));
@@ -171,7 +190,12 @@ impl ManagementStore {
                 return Ok(RecordAnswer::Refused { message: format!("these servers may not be active: {first}") });
             }
         }
+        self.decide(record)
+    }
+
+    fn decide(&self, record: PoolRecord) -> Result<RecordAnswer, Error> {
         self.keep(record)?;
+        self.decided.send_replace(());
         Ok(RecordAnswer::Taken)
     }
 
