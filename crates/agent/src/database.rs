@@ -7,12 +7,13 @@ use crate::bucket::{Bucket, OpenedWith, Shipping};
 use crate::error::Error;
 use crate::host::Host;
 use crate::jobs::Jobs;
+use crate::log_on_disk::{LogOnDisk, log_in};
 use crate::postgres::conf::Conf;
 use crate::postgres::copy::{CopyDestination, CopyJob, Has};
 use crate::postgres::instance::{Instance, volume};
 use crate::postgres::process::{Process, first_in};
 use crate::postgres::receive::Receive;
-use crate::postgres::share::{SEGMENT_BYTES, Share, WriterPlaces, is_segment, start_of};
+use crate::postgres::share::{Share, WriterPlaces};
 use crate::postgres::share_folder::Folder;
 use crate::postgres::sql::{ChatProbe, Probe};
 use crate::rejoin::Rejoin;
@@ -127,6 +128,8 @@ struct Seen {
     share_in_order_at: Option<Instant>,
     chat: Option<(ChatProbe, Instant)>,
     clean_stop: Option<CleanStop>,
+    /// It was shut down, and its processes may still be on their way out.
+    goes_out: bool,
     /// How a writer's log goes into the share.
     backup_job: Option<BackupReport>,
     /// From where a stopped standby needs the log.
@@ -303,14 +306,30 @@ impl Database {
     pub async fn stop(&self, signal: Signal) -> Result<(), Error> {
         if let Some(process) = self.running() {
             self.instance.stop(process, signal).await?;
+        } else if self.seen(|s| std::mem::take(&mut s.goes_out)) {
+            self.instance.until_nobody_is_left().await?;
         }
         self.remember(|s| s.postmaster = None)?;
         self.note_clean_stop().await
     }
 
+    /// Shut a writer down, and note where it ends. Its processes may still be on their way out; that there is no postmaster any more is left
+    /// for the caller to remember, with what it does about it.
+    pub async fn shut_down(&self) -> Result<(), Error> {
+        if let Some(process) = self.running() {
+            self.seen(|s| s.goes_out = true);
+            self.instance.shut_down(process).await?;
+        }
+        self.note_end(true).await
+    }
+
     /// Look up where a stopped instance ends.
     pub async fn note_clean_stop(&self) -> Result<(), Error> {
-        let stopped = self.instance.has_data() && self.running().is_none();
+        self.note_end(self.running().is_none()).await
+    }
+
+    async fn note_end(&self, stopped: bool) -> Result<(), Error> {
+        let stopped = stopped && self.instance.has_data();
         let end = if stopped { self.instance.clean_stop().await? } else { None };
         let follows_from = if stopped { self.instance.follows_from().await? } else { None };
         self.seen(|s| {
@@ -566,25 +585,4 @@ impl Seen {
             Some(_) => {}
         }
     }
-}
-
-/// The log that an instance has on its disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct LogOnDisk {
-    /// Bytes of segments, those included that are kept to be used again.
-    bytes: u64,
-    /// Where the oldest begins.
-    oldest: Option<Lsn>,
-}
-
-/// The log in a folder, by the names alone: all segments are of one size. Those that are kept to be used again have later names.
-fn log_in(folder: &std::path::Path) -> LogOnDisk {
-    let mut log = LogOnDisk::default();
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|name| is_segment(name)) else { continue };
-        log.bytes += SEGMENT_BYTES;
-        log.oldest = [log.oldest, start_of(name)].into_iter().flatten().min();
-    }
-    log
 }

@@ -15,6 +15,7 @@ pub mod heads;
 pub mod hearsay;
 pub mod host;
 mod jobs;
+mod log_on_disk;
 pub mod lookout;
 pub mod management_store;
 mod metrics;

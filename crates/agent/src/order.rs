@@ -8,12 +8,13 @@ use crate::database::{Database, Work};
 use crate::error::Error;
 use crate::feed;
 use crate::host::Host;
-use crate::postgres::conf::ArchiveTo;
+use crate::postgres::conf::{ArchiveTo, Conf};
 use crate::postgres::copy::{Copied, CopyJob, Offer};
 use crate::postgres::rebuild;
 use crate::postgres::share::{Share, place};
 use crate::postgres::sql::Probe;
 use crate::reconcile::standby_conf;
+use crate::state_file::State;
 use crate::tail;
 use cluster::name::HostName;
 use cluster::order::{Order, Outcome, StampedOrder};
@@ -23,6 +24,9 @@ use nix::sys::signal::Signal;
 use rules::id::Epoch;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Before the outcome of an order is tried to be kept again.
+const KEEP_AGAIN: Duration = Duration::from_millis(250);
 
 /// Take an order, and answer when it is over or after `wait`, as it stands then.
 pub async fn take(host: Arc<Host>, given: StampedOrder, wait: Duration) -> Result<OrderReport, Error> {
@@ -60,21 +64,27 @@ async fn execute(host: Arc<Host>, database: Arc<Database>, given: StampedOrder) 
     let began = Instant::now();
     let mut work = database.work.lock().await;
     let result = carry_out(&host, &database, &mut work, &given.order).await;
-    let outcome = match result {
-        Ok(detail) => Outcome::Done { detail },
-        Err(error) => Outcome::Failed { message: error.to_string() },
+    let (outcome, remember) = match result {
+        Ok(Carried { detail, remember }) => (Outcome::Done { detail }, remember),
+        Err(error) => (Outcome::Failed { message: error.to_string() }, None),
     };
     tracing::info!(stamp = %given.stamp, order = ?given.order, ?outcome, ms = began.elapsed().as_millis() as u64, "order");
     database.doing(None);
     database.forget_count();
-    let kept = database.remember(|s| {
-        if let Some(order) = s.order.as_mut().filter(|o| o.stamp == given.stamp) {
-            order.outcome = outcome;
+    // An order is not over before that is on disk: whoever waits would take it for one that is under way for ever.
+    while let Err(error) = database.remember(|s| {
+        if let Some(remember) = &remember {
+            remember(s);
         }
-    });
-    if let Err(error) = kept {
-        tracing::error!(%error, "the outcome of an order could not be kept");
+        if let Some(order) = s.order.as_mut().filter(|o| o.stamp == given.stamp) {
+            order.outcome = outcome.clone();
+        }
+    }) {
+        tracing::error!(database = %database.name, %error, "the outcome of an order cannot be kept; trying again");
+        database.doing(Some(&format!("keeping what came of it: {error}")));
+        tokio::time::sleep(KEEP_AGAIN).await;
     }
+    database.doing(None);
     drop(work);
     host.changed();
     database.executing.send_if_modified(|now| {
@@ -87,8 +97,19 @@ async fn execute(host: Arc<Host>, database: Arc<Database>, given: StampedOrder) 
     database.wake.notify_one();
 }
 
-async fn carry_out(host: &Host, database: &Database, work: &mut Work, order: &Order) -> Result<String, Error> {
-    match order {
+/// What an order has come to.
+struct Carried {
+    /// For people.
+    detail: String,
+    /// What is remembered with the outcome, in one: each time that something is kept costs a flush, and users may be waiting.
+    remember: Option<Box<Change>>,
+}
+
+/// A change of what the agent remembers.
+type Change = dyn Fn(&mut State) + Send + Sync;
+
+async fn carry_out(host: &Host, database: &Database, work: &mut Work, order: &Order) -> Result<Carried, Error> {
+    let detail = match order {
         Order::Initialise { epoch, .. } => initialise(database, *epoch).await,
         Order::Seed { from, .. } => seed(host, database, work, from, false).await,
         Order::SeedAnew { from, .. } => seed(host, database, work, from, true).await,
@@ -116,9 +137,10 @@ async fn carry_out(host: &Host, database: &Database, work: &mut Work, order: &Or
         }
         Order::SalvageTail { from, .. } => salvage(host, database, from).await,
         Order::Rewind { from, .. } => rewind(host, database, work, from).await,
-        Order::HandOver { epoch, .. } => hand_over(host, database, work, *epoch).await,
-        Order::Reopen { epoch, after, .. } => reopen(database, work, *epoch, *after).await,
-    }
+        Order::HandOver { epoch, .. } => return hand_over(host, database, work, *epoch).await,
+        Order::Reopen { epoch, after, .. } => reopen(host, database, work, *epoch, *after).await,
+    };
+    Ok(Carried { detail: detail?, remember: None })
 }
 
 async fn initialise(database: &Database, epoch: Epoch) -> Result<String, Error> {
@@ -373,14 +395,15 @@ fn requests(asked: &std::path::Path) -> (usize, usize) {
 
 /// A writer that had been promoted for this epoch and was stopped before the record named it: nobody but this order may
 /// start it.
-async fn start_again(database: &Database, epoch: Epoch) -> Result<(), Error> {
+async fn start_again(host: &Host, database: &Database, epoch: Epoch) -> Result<(), Error> {
     let instance = &database.instance;
     let state = database.state();
     let promoted = state.history_epoch.is_some_and(|e| e >= epoch) && state.handed_over.is_none();
     let writer = instance.has_data() && !instance.is_standby();
     if database.running().is_none() && writer && promoted {
         database.doing(Some("starting what was promoted before"));
-        let process = database.start(&instance.plain_conf()).await?;
+        let conf = Conf { archive_to: archive_of(host, database, epoch), ..instance.plain_conf() };
+        let process = database.start(&conf).await?;
         instance.until_postgres_answers(process).await?;
     }
     Ok(())
@@ -405,7 +428,7 @@ async fn promote(host: &Host, database: &Database, epoch: Epoch) -> Result<Strin
             "epoch {epoch} is over: this host has heard of epoch {present}; look at standfast pool status"
         )));
     }
-    start_again(database, epoch).await?;
+    start_again(host, database, epoch).await?;
     let Some(probe) = database.probe().await else { return Err(not_running(database)) };
     if probe.in_recovery {
         database.doing(Some("promoting"));
@@ -481,10 +504,10 @@ pub(crate) async fn rewind(
     Ok(detail)
 }
 
-async fn hand_over(host: &Host, database: &Database, work: &mut Work, epoch: Epoch) -> Result<String, Error> {
+async fn hand_over(host: &Host, database: &Database, work: &mut Work, epoch: Epoch) -> Result<Carried, Error> {
     if database.state().handed_over == Some(epoch) && database.running().is_none() {
         database.note_clean_stop().await?;
-        return Ok("handed over already".into());
+        return Ok(Carried { detail: "handed over already".into(), remember: None });
     }
     if let Some(probe) = database.probe().await {
         if probe.in_recovery {
@@ -494,12 +517,12 @@ async fn hand_over(host: &Host, database: &Database, work: &mut Work, epoch: Epo
         let record = host.store.record();
         let pair = record.as_ref().and_then(|r| r.databases.get(&database.name));
         let mirror = pair.and_then(|d| d.mirror.as_ref()).filter(|m| m.synchronised).map(|m| m.host.clone());
-        if mirror.is_none() {
-            // A stop must not hang on a mirror that nothing is promised of.
-            let mut conf = database.instance.plain_conf();
-            conf.archive_to = record.as_ref().and_then(|r| archive_of(host, database, r.epoch));
-            database.reload(&conf)?;
-        }
+        // A stop hangs neither on a mirror that nothing is promised of nor on the share: the next writer puts into the share what it lacks
+        // of this timeline (`Share::begin_chain`).
+        let mut conf = database.instance.plain_conf();
+        conf.wait_for.clone_from(&mirror);
+        conf.archive_to = Some(ArchiveTo::Later);
+        database.reload(&conf)?;
         // Nobody waits for pg_receivewal at a clean stop, nor for standbys that the mirror can feed. It ends while people write.
         crate::shipper::stop(work).await;
         database.instance.sql.refuse_writers_before(epoch).await?;
@@ -507,21 +530,28 @@ async fn hand_over(host: &Host, database: &Database, work: &mut Work, epoch: Epo
             database.instance.sql.end_streams_except(&mirror).await?;
         }
     }
-    database.stop(Signal::SIGINT).await?;
+    database.shut_down().await?;
     let Some(end) = database.clean_stop() else {
         return Err(Error::Unfit(format!(
             "{} was not stopped cleanly; start its agent again, and the run goes on",
             database.name
         )));
     };
-    database.remember(|s| {
+    let remember = move |s: &mut State| {
+        s.postmaster = None;
         s.handed_over = Some(epoch);
         s.history_epoch = Some(epoch);
-    })?;
-    Ok(format!("stopped cleanly at {}", end.checkpoint))
+    };
+    Ok(Carried { detail: format!("stopped cleanly at {}", end.checkpoint), remember: Some(Box::new(remember)) })
 }
 
-async fn reopen(database: &Database, work: &mut Work, epoch: Epoch, after: Epoch) -> Result<String, Error> {
+async fn reopen(
+    host: &Host,
+    database: &Database,
+    work: &mut Work,
+    epoch: Epoch,
+    after: Epoch,
+) -> Result<String, Error> {
     let instance = &database.instance;
     let state = database.state();
     let runs = database.running();
@@ -546,7 +576,8 @@ async fn reopen(database: &Database, work: &mut Work, epoch: Epoch, after: Epoch
     })?;
     // The record has no mirror now, or one that is not synchronised: nobody is waited for.
     work.wait_for_set = None;
-    let conf = instance.plain_conf();
+    // Finished segments that waited when it was handed over are on its own timeline, which no other writer ships.
+    let conf = Conf { archive_to: archive_of(host, database, epoch), ..instance.plain_conf() };
     let process = if let Some(process) = runs {
         database.reload(&conf)?;
         process

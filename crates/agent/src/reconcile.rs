@@ -121,6 +121,7 @@ async fn standby(
         return Ok(false);
     }
     database.waits_for(None);
+    database.instance.sql.ready_to_act().await;
     rejoin::damaged(host, database, work, part, upstream.as_ref()).await?;
     if database.running().is_none() {
         return Ok(false);

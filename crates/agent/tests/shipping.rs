@@ -184,6 +184,33 @@ async fn a_standby_waits_for_an_epoch_that_begins_late_on_the_timeline_of_before
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_share_that_hangs_does_not_hold_a_hand_over_up() {
+    let relay = Relay::to_nobody().await;
+    let world = copied(&relay).await;
+    world.set_record("a", |r| r.databases.get_mut(&mgc()).unwrap().backup = Some("b".into())).await;
+    let streams = async |w: &World| w.instance("b").await.shipping.is_some_and(|s| s.streaming);
+    world.until("the backup streams", streams).await;
+    let writer = world.sql("a").await;
+    writer.batch_execute("CREATE TABLE t (n int PRIMARY KEY)").await.unwrap();
+    let segment: String = writer.query_one("SELECT pg_walfile_name(pg_current_wal_lsn())", &[]).await.unwrap().get(0);
+    // Whoever copies the segment into the share waits for a reader, and there is none.
+    let shipped = World::folder().join("share/mgc/1/wal");
+    let pipe = shipped.join(format!(".{segment}.new"));
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+
+    world.done("a", 1, Order::HandOver { database: mgc(), epoch: Epoch(2) }).await;
+    let waits = world.dir.join(format!("a/pg/mgc/data/pg_wal/archive_status/{segment}.ready"));
+    assert!(waits.exists() && !shipped.join(&segment).exists(), "it waits to be shipped");
+
+    std::fs::remove_file(&pipe).unwrap();
+    world.set_record("a", |r| r.epoch = Epoch(3)).await;
+    world.done("a", 3, Order::Reopen { database: mgc(), epoch: Epoch(3), after: Epoch(1) }).await;
+    let share = World::folder().join("share/mgc");
+    let arrived = async |_: &World| share.join("3/wal").join(&segment).exists();
+    world.until("it is shipped when the writer is opened again", arrived).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_program_that_a_killed_agent_left_behind_is_waited_for() {
     let world = World::two_sites(None).await;
     world.done("a", 1, Order::Initialise { database: mgc(), epoch: Epoch(1) }).await;

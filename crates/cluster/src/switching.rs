@@ -340,9 +340,19 @@ fn online(view: &View<'_>, database: &DatabaseName, host: &HostName) -> bool {
     instance.is_some_and(|i| i.state == InstanceState::Online && began(i.database_epoch, view))
 }
 
+/// Whether the host has said that it is online in the record's epoch by this run's order. Whatever has become of it since, its data is
+/// the writer's, and its agent opens it again when the record names it.
+fn was_opened(view: &View<'_>, database: &DatabaseName, host: &HostName) -> bool {
+    let opens = |order: &Order| match order {
+        Order::Promote { epoch, .. } | Order::Reopen { epoch, .. } => *epoch == view.record.epoch,
+        _ => false,
+    };
+    matches!(order_over(view, host, database, opens), Done::Yes(_))
+}
+
 fn promoted(view: &View<'_>) -> Done {
     all_of(writers(view).into_iter().map(|(database, host)| {
-        if online(view, &database, &host) {
+        if online(view, &database, &host) || was_opened(view, &database, &host) {
             Done::Yes(format!("{database} on {host} is online in epoch {}", view.record.epoch))
         } else if view.reports.contains_key(&host) {
             Done::NotYet(format!("{database} on {host} is not online yet"))

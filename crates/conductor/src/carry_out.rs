@@ -11,6 +11,7 @@ use cluster::limits::{self, GAP_BEGINS, Progress};
 use cluster::name::HostName;
 use cluster::order::{Outcome, Stamp, StampedOrder};
 use cluster::record::{PoolRecord, RunRef};
+use cluster::report::OrderReport;
 use cluster::runbook::{Deed, Facts, Next, Runbook, Step, View, Whom, advance, named};
 use cluster::topology::Topology;
 use std::collections::BTreeSet;
@@ -26,8 +27,8 @@ const LOOK: Duration = Duration::from_millis(8);
 const AGAIN: Duration = Duration::from_millis(250);
 const AGAIN_MAX: Duration = Duration::from_secs(4);
 
-/// A look that showed a step done serves the next one as well if it is no older, and so does one after which nothing but the record was
-/// changed, by this run: while a pool has no writer each look costs users time.
+/// A look that showed a step done serves the next one as well if it is no older, and so does one after which nothing was changed but by
+/// this run, which knows what it changed: while a pool has no writer each look costs users time.
 const FRESH: Duration = Duration::from_millis(100);
 
 type Reports = std::collections::BTreeMap<HostName, cluster::report::HostReport>;
@@ -40,6 +41,26 @@ struct Now {
     record: PoolRecord,
     reports: Reports,
     silent: std::collections::BTreeMap<HostName, cluster::runbook::Silence>,
+}
+
+/// What a run has changed, as those say who carried it out.
+#[derive(Default)]
+struct Changes {
+    record: Option<PoolRecord>,
+    orders: Vec<(HostName, OrderReport)>,
+}
+
+impl Now {
+    /// The same after these changes. Of what the orders have brought about nothing is known but that they are over.
+    fn with(mut self, changes: Changes) -> Self {
+        self.record = changes.record.unwrap_or(self.record);
+        for (host, order) in changes.orders {
+            if let Some(report) = self.reports.get_mut(&host) {
+                report.orders.insert(order.order.database().clone(), order);
+            }
+        }
+        self
+    }
 }
 
 /// A run and what it knows.
@@ -300,9 +321,9 @@ impl Run<'_> {
         let mut said = String::new();
         let mut again = AGAIN;
         loop {
-            let now = match self.last.take().filter(|last| last.since.elapsed() < FRESH) {
-                Some(last) => last,
-                None => self.look_for(step).await?,
+            let (now, is_fresh_look) = match self.last.take().filter(|last| last.since.elapsed() < FRESH) {
+                Some(last) => (last, false),
+                None => (self.look_for(step).await?, true),
             };
             if now.record.run.as_ref().is_none_or(|run| run.id != self.journal.id) {
                 return Err("the pool's record names another run".into());
@@ -323,6 +344,8 @@ impl Run<'_> {
                     self.last = Some(now);
                     return Ok(());
                 }
+                // What has changed elsewhere meanwhile is not known yet.
+                Next::Blocked(_) | Next::Wait(_) if !is_fresh_look => {}
                 Next::Blocked(unmet) => {
                     self.waits(step, &mut said, format!("{}; {}", unmet.why, unmet.hint), true)?;
                     tokio::time::sleep(AGAIN).await;
@@ -335,7 +358,7 @@ impl Run<'_> {
                         () = self.until_limit(), if !self.undoing => continue,
                     };
                     match given {
-                        Ok(record) => self.last = record.map(|record| Now { record, ..now }),
+                        Ok(changes) => self.last = changes.map(|changes| now.with(changes)),
                         Err(trouble) => {
                             self.waits(step, &mut said, trouble, true)?;
                             tokio::time::sleep(again).await;
@@ -411,9 +434,9 @@ impl Run<'_> {
         self.note(RunEventKind::Waiting { step: step.id.to_owned(), reason, needs_person })
     }
 
-    /// Journal the deeds, then do them: changes of the record one after the other, orders to different hosts at once. The record, where
-    /// nothing but it was changed.
-    async fn act(&self, step: &Step, now: &Now, deeds: Vec<Deed>) -> Result<Option<PoolRecord>, String> {
+    /// Journal the deeds, then do them: changes of the record one after the other, orders to different hosts at once. What was changed;
+    /// nothing where somebody else has changed the record.
+    async fn act(&self, step: &Step, now: &Now, deeds: Vec<Deed>) -> Result<Option<Changes>, String> {
         let epoch = deeds
             .iter()
             .map(|d| match d {
@@ -427,14 +450,14 @@ impl Run<'_> {
             RunEventKind::Ordered { step: step.id.to_owned(), stamp_number: first.number, deeds: deeds.clone() };
         self.note(event)?;
         let mut orders = JoinSet::new();
-        let mut changed = None;
+        let (mut changes, mut in_conflict) = (Changes::default(), false);
         let mut passed = false;
         for (deed, number) in deeds.into_iter().zip(first.number..) {
             match deed {
                 Deed::SetRecord { record, at } => {
                     match self.conductor.agents.set_record(&now.topology, &at, &record).await? {
-                        RecordAnswer::Taken => changed = Some(*record),
-                        RecordAnswer::Conflict { .. } => changed = None,
+                        RecordAnswer::Taken => changes.record = Some(*record),
+                        RecordAnswer::Conflict { .. } => in_conflict = true,
                         RecordAnswer::NotAuthority { message } | RecordAnswer::Refused { message } => {
                             return Err(message);
                         }
@@ -446,10 +469,10 @@ impl Run<'_> {
                     let (agents, topology) = (self.conductor.agents.clone(), now.topology.clone());
                     orders.spawn(async move {
                         let report = agents.order(&topology, &host, &order).await?;
-                        match report.outcome {
+                        match &report.outcome {
                             Outcome::Failed { message } => Err(format!("{host}: {message}")),
                             Outcome::TooOld { latest } => Err(format!("{host} has taken a later order, {latest}")),
-                            Outcome::Running { .. } | Outcome::Done { .. } => Ok(()),
+                            Outcome::Running { .. } | Outcome::Done { .. } => Ok((host, report)),
                         }
                     });
                 }
@@ -459,14 +482,17 @@ impl Run<'_> {
                 self.pass(step, "during").await;
             }
         }
-        if !orders.is_empty() {
-            changed = None;
-        }
         let mut troubles = BTreeSet::new();
         while let Some(joined) = orders.join_next().await {
-            troubles.extend(joined.map_err(|e| e.to_string()).and_then(|outcome| outcome).err());
+            match joined.map_err(|e| e.to_string()).and_then(|outcome| outcome) {
+                Ok(over) => changes.orders.push(over),
+                Err(trouble) => _ = troubles.insert(trouble),
+            }
         }
-        if troubles.is_empty() { Ok(changed) } else { Err(troubles.into_iter().collect::<Vec<_>>().join("; ")) }
+        if !troubles.is_empty() {
+            return Err(troubles.into_iter().collect::<Vec<_>>().join("; "));
+        }
+        Ok(Some(changes).filter(|_| !in_conflict))
     }
 
     /// Give the claim up, and say what came of it.

@@ -73,7 +73,7 @@ impl Journal {
         Ok(Self { id: id.to_owned(), file, events: watch::Sender::new(events), opened: Instant::now(), age_then })
     }
 
-    /// Add an event; on disk when this returns.
+    /// Add an event; what is about to be done, or has been decided, is on disk when this returns.
     pub fn add(&self, what: RunEventKind) -> Result<(), String> {
         self.add_if(|_| Ok(()), what)
     }
@@ -102,7 +102,9 @@ impl Journal {
         line.push(b'\n');
         let failed = |e: std::io::Error| format!("write the journal of run {}: {e}", self.id);
         file.write_all(&line).map_err(failed)?;
-        file.sync_data().map_err(failed)?;
+        if decides(&event.what) {
+            file.sync_data().map_err(failed)?;
+        }
         self.events.send_modify(|all| all.push(event));
         Ok(())
     }
@@ -223,6 +225,21 @@ impl Journal {
             aborted: self.is_aborted(),
             waits_for,
         }
+    }
+}
+
+/// Whether somebody acts on an event. The others tell what was seen: a host that loses power may forget them, and looks again. They are on
+/// disk with the next event that decides something, and users do not wait for them while a pool has no writer.
+fn decides(what: &RunEventKind) -> bool {
+    match what {
+        RunEventKind::StepBegun { .. }
+        | RunEventKind::StepDone { .. }
+        | RunEventKind::Waiting { .. }
+        | RunEventKind::Resumed => false,
+        RunEventKind::Begun { .. }
+        | RunEventKind::Ordered { .. }
+        | RunEventKind::AbortBegun { .. }
+        | RunEventKind::Finished { .. } => true,
     }
 }
 

@@ -238,8 +238,9 @@ pub async fn settle(app: &App, store: &Store, epoch_settled: Option<Epoch>) -> R
     let rooms = app.rooms.all();
     if let Some(since) = epoch_settled.filter(|since| *since != store.epoch()) {
         let ids: Vec<RoomId> = rooms.iter().map(|(id, _)| *id).collect();
-        let existing: BTreeSet<RoomId> = store.heads(&ids).await?.into_iter().map(|head| head.room).collect();
-        let starts: std::collections::HashMap<_, _> = store.rewound(&ids, since).await?.into_iter().collect();
+        let (heads, starts) = tokio::try_join!(store.heads(&ids), store.rewound(&ids, since))?;
+        let existing: BTreeSet<RoomId> = heads.into_iter().map(|head| head.room).collect();
+        let starts: std::collections::HashMap<_, _> = starts.into_iter().collect();
         for (id, room) in &rooms {
             let mut live = room.lock();
             let lost = match (live.delivered(), starts.get(id)) {

@@ -170,7 +170,8 @@ async fn try_open(
         Some(kept) => kept,
         None => Connections::open(target).await?,
     };
-    if connections.take_writes().await? {
+    // Those that were kept to the mirror prove it by the first write: the record names nobody who has not been promoted.
+    if connections.are_complete() || connections.take_writes().await? {
         return Store::over(connections, epoch, first).await;
     }
     if !target.is_several() {

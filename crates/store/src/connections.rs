@@ -84,6 +84,11 @@ impl Connections {
         &self.target
     }
 
+    /// Whether all that a [`Store`](crate::Store) needs are open, with the schema seen to be of this program's version.
+    pub fn are_complete(&self) -> bool {
+        self.others.is_some() && self.schema_is_present
+    }
+
     /// Whether a writer is there by now.
     ///
     /// # Errors

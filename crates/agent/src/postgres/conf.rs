@@ -37,6 +37,8 @@ pub enum ArchiveTo {
     Folder(PathBuf),
     /// A folder of marks: the agent ships them from where they are, and marks what is in the share for good.
     Marks(PathBuf),
+    /// Nowhere for now: they wait.
+    Later,
 }
 
 /// Where the recovery of a backup ends; it is a writer's from there on.
@@ -228,6 +230,8 @@ fn request(folder: &Path) -> String {
 /// ships into a bucket, has not marked the segment in time, or says that the bucket takes nothing.
 fn archive_command(to: &ArchiveTo) -> String {
     match to {
+        // PostgreSQL keeps them until there is a command.
+        ArchiveTo::Later => String::new(),
         ArchiveTo::Folder(folder) => {
             let to = folder.display();
             format!(

@@ -1,5 +1,7 @@
 //! What an instance says of itself: one connection over its own socket, every statement with a time limit.
 
+mod sessions;
+
 use crate::error::Error;
 use crate::postgres::process::Process;
 use cluster::name::{DatabaseName, HostName, ServerName};
@@ -12,7 +14,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls, Row, SimpleQueryMessage, SimpleQueryRow, Statement};
-use wire::agent::SessionReport;
 
 /// Longest time for a look at the instance.
 const LOOK: Duration = Duration::from_millis(700);
@@ -25,9 +26,6 @@ const FAR: Duration = Duration::from_secs(5);
 
 /// Longest time for a start, until connections are taken.
 const START_MAX: Duration = Duration::from_secs(300);
-
-/// Longest time for ending a session.
-const ENDING: Duration = Duration::from_secs(2);
 
 /// Longest time for a promotion.
 const PROMOTION_MAX: Duration = Duration::from_secs(60);
@@ -176,6 +174,16 @@ impl Sql {
         let prepared = tokio::try_join!(client.prepare(&PROBE), client.prepare(RECEIVERS), client.prepare(ARCHIVER));
         let (probe, receivers, archiver) = prepared.map_err(failed)?;
         Ok(Looker { client, probe, receivers, archiver, chat: None, canaries: None })
+    }
+
+    /// Have the connection open that orders act on: to sign in takes longer than most of what they do. Where it fails the order tries
+    /// again.
+    pub async fn ready_to_act(&self) {
+        let Ok(mut held) = self.acting.try_lock() else { return };
+        if held.as_ref().is_none_or(Client::is_closed) {
+            let connected = tokio::time::timeout(LOOK, self.connect(self.database.as_str())).await;
+            *held = connected.ok().and_then(Result::ok);
+        }
     }
 
     /// Act: run statements that may take up to `limit`, and return their rows. A connection that fails or is late is
@@ -454,65 +462,6 @@ impl Sql {
         self.act("end sessions", &statement, LOOK).await.map(|rows| rows.len())
     }
 }
-
-/// Looking at sessions and ending one, for a person.
-impl Sql {
-    /// Every session of the instance, processes of the system included.
-    pub async fn sessions(&self) -> Result<Vec<SessionReport>, Error> {
-        let rows = self.act("list the sessions", &SESSIONS, LOOK).await?;
-        let session = |row: &SimpleQueryRow| {
-            let text = |i: usize| row.get(i).unwrap_or_default().to_owned();
-            Some(SessionReport {
-                spid: row.get(0)?.parse().ok()?,
-                state: text(1),
-                login: text(2),
-                from: text(3),
-                blocked_by: row.get(4).and_then(|pid| pid.parse().ok()),
-                database: text(5),
-                command: text(6),
-                since: text(7),
-                program: text(8),
-                system: row.get(9) == Some("t"),
-            })
-        };
-        Ok(rows.iter().filter_map(session).collect())
-    }
-
-    /// End one client's session, and wait a moment for it to be gone.
-    pub async fn end_session(&self, spid: i32) -> Result<(), Error> {
-        // Looked at and ended in one statement: the number may soon be another session's.
-        let statement = format!(
-            "SELECT {SYSTEM}, CASE WHEN {SYSTEM} THEN false ELSE pg_terminate_backend(pid, 500) END \
-             FROM pg_stat_activity WHERE pid = {spid}"
-        );
-        let rows = self.act(&format!("end session {spid}"), &statement, ENDING).await?;
-        let refused = |why: &str| Err(Error::Unfit(format!("session {spid} of {}: {why}", self.database)));
-        match rows.first().map(|row| (row.get(0), row.get(1))) {
-            None => refused("there is none; exec sp_who2 shows which there are"),
-            Some((Some("t"), _)) => {
-                refused("it is the agent's own or one of the system, and is not ended; nothing was done")
-            }
-            Some((_, Some("t"))) => Ok(()),
-            Some(_) => refused("it was told to end and has not yet; exec sp_who2 shows whether it is gone"),
-        }
-    }
-}
-
-/// Whether a session is not a client's.
-const SYSTEM: &str = "(backend_type IS DISTINCT FROM 'client backend' OR usename = 'standfast_admin')";
-
-/// A row for each session. Of its statement only the first word is taken: the rest may be what somebody wrote.
-static SESSIONS: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
-    format!(
-        "SELECT pid, coalesce(state, ''), coalesce(usename, ''), coalesce(host(client_addr), ''),
-                (pg_blocking_pids(pid))[1], coalesce(datname, ''),
-                CASE WHEN backend_type = 'client backend' THEN upper(coalesce(substring(query FROM '^\\s*(\\w+)'), ''))
-                     ELSE upper(backend_type) END,
-                to_char(coalesce(query_start, backend_start) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
-                application_name, {SYSTEM}
-         FROM pg_stat_activity ORDER BY pid"
-    )
-});
 
 /// One row about the instance. Positions as text: the client library has no type for them.
 static PROBE: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
