@@ -115,7 +115,11 @@ async fn standby(
         database.stop(Signal::SIGQUIT).await?;
         return Ok(false);
     }
-    let Some(probe) = database.probe().await else { return Ok(false) };
+    let Some(probe) = database.probe().await else {
+        rejoin::mute(host, database, work, part, upstream.as_ref()).await?;
+        return Ok(false);
+    };
+    rejoin::answers(work);
     if !probe.in_recovery {
         // Promoted by an order, and the record does not say so yet.
         return Ok(false);

@@ -46,6 +46,8 @@ pub struct Rejoin {
     tried: Option<Instant>,
     /// When damaged pages were last to be copied anew, and how long that took.
     mended: Option<(Instant, Duration)>,
+    /// Since when a running one has not answered.
+    mute: Option<Instant>,
     starts: u32,
 }
 
@@ -162,6 +164,34 @@ pub async fn starved(
     copy_anew(host, database, work, upstream, &why).await
 }
 
+/// How long a running standby may not answer before its log is read for the reason.
+const MUTE: Duration = Duration::from_secs(2);
+
+/// A standby runs and does not answer. Where its log tells of damaged pages they are its catalogs', and nobody will ever be answered.
+pub async fn mute(
+    host: &Host,
+    database: &Database,
+    work: &mut Work,
+    part: Part,
+    upstream: Option<&HostName>,
+) -> Result<(), Error> {
+    let since = *work.rejoin.mute.get_or_insert_with(Instant::now);
+    if since.elapsed() < MUTE {
+        return Ok(());
+    }
+    work.rejoin.mute = None;
+    if !database.instance.met_a_damaged_page() {
+        return Ok(());
+    }
+    let found = "it cannot be asked anything, because of a page that is damaged on its disk";
+    mend(host, database, work, part, upstream, found).await
+}
+
+/// A standby answers.
+pub fn answers(work: &mut Work) {
+    work.rejoin.mute = None;
+}
+
 /// A standby whose data holds damaged pages is copied anew, from a source whose own are whole: PostgreSQL compares every page while
 /// it copies. `part`: a backup is left to a person, because its data may be the last that there is.
 pub async fn damaged(
@@ -181,6 +211,17 @@ pub async fn damaged(
             return Ok(());
         }
     };
+    mend(host, database, work, part, upstream, &found).await
+}
+
+async fn mend(
+    host: &Host,
+    database: &Database,
+    work: &mut Work,
+    part: Part,
+    upstream: Option<&HostName>,
+    found: &str,
+) -> Result<(), Error> {
     let found = format!("{} on {}: {found}", database.name, host.name);
     if part == Part::Backup {
         database.damage(Some(format!(

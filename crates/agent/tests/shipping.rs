@@ -211,6 +211,34 @@ async fn a_share_that_hangs_does_not_hold_a_hand_over_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_whose_catalogs_are_damaged_is_said() {
+    let relay = Relay::to_nobody().await;
+    let world = copied(&relay).await;
+    world.set_record("a", |r| r.databases.get_mut(&mgc()).unwrap().backup = Some("b".into())).await;
+    let streams = async |w: &World| w.instance("b").await.shipping.is_some_and(|s| s.streaming);
+    world.until("the backup streams", streams).await;
+    // The index by which every function is found, that tells whether it is a standby included.
+    let query = "SELECT pg_relation_filepath('pg_proc_oid_index')";
+    let index: String = world.sql("a").await.query_one(query, &[]).await.unwrap().get(0);
+    let file = world.dir.join("b/pg/mgc/data").join(index);
+    let pages = std::fs::metadata(&file).unwrap().len().div_ceil(8192);
+    let index = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+    for page in 1..pages {
+        std::os::unix::fs::FileExt::write_all_at(&index, &[0xFF; 8], page * 8192 + 4_000).unwrap();
+    }
+    // What was in memory is forgotten, with the connections.
+    let line = std::fs::read_to_string(world.dir.join("b/pg/mgc/data/postmaster.pid")).unwrap();
+    let postmaster = line.lines().next().unwrap();
+    assert!(std::process::Command::new("kill").args(["-KILL", postmaster]).status().unwrap().success());
+
+    let said = async |w: &World| {
+        let report = w.report("b").await.unwrap();
+        report.waiting_for.iter().any(|why| why.contains("cannot be asked anything") && why.contains("copy it anew"))
+    };
+    world.until("a person is told", said).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_program_that_a_killed_agent_left_behind_is_waited_for() {
     let world = World::two_sites(None).await;
     world.done("a", 1, Order::Initialise { database: mgc(), epoch: Epoch(1) }).await;
