@@ -193,7 +193,7 @@ async fn start_standby(
         }
         database.instance.become_standby()?;
     }
-    if rejoin::starting(host, database, record, work).await? {
+    if rejoin::starting(host, database, record, work, part, upstream).await? {
         return Ok(false);
     }
     rejoin::damaged(host, database, work, part, upstream).await?;

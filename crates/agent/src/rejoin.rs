@@ -73,9 +73,23 @@ pub async fn stopped_writer(
 
 /// A standby is about to be started. One whose log goes beyond a place where the present principal's history left its timeline
 /// would apply that, and one that ends again and again cannot follow: join. Tells whether it did.
-pub async fn starting(host: &Host, database: &Database, record: &PoolRecord, work: &mut Work) -> Result<bool, Error> {
-    let Some(principal) = principal_to_join(host, database, record) else { return Ok(false) };
+pub async fn starting(
+    host: &Host,
+    database: &Database,
+    record: &PoolRecord,
+    work: &mut Work,
+    part: Part,
+    upstream: Option<&HostName>,
+) -> Result<bool, Error> {
     work.rejoin.starts += 1;
+    let Some(principal) = principal_to_join(host, database, record) else {
+        // It is on the present history, and something that it needs to come up is damaged: a segment of its log, perhaps, that it had
+        // from the share.
+        if work.rejoin.starts > STARTS {
+            mend(host, database, work, part, upstream, "its database ends whenever it is started").await?;
+        }
+        return Ok(work.rejoin.starts == 0);
+    };
     if let Some(at) = host.postgres_of(&database.name, &principal)
         && reaches(&at).await
         // A principal that does not answer yet is seen at the next start, or when its standby does not follow.
@@ -99,7 +113,6 @@ pub async fn running(
     upstream: Option<&HostName>,
     applied: Lsn,
 ) -> Result<(), Error> {
-    work.rejoin.starts = 0;
     let (Some(principal), Some(upstream)) = (principal_to_join(host, database, record), upstream) else {
         work.rejoin.stuck = None;
         return Ok(());
@@ -189,7 +202,7 @@ pub async fn mute(
 
 /// A standby answers.
 pub fn answers(work: &mut Work) {
-    work.rejoin.mute = None;
+    (work.rejoin.mute, work.rejoin.starts) = (None, 0);
 }
 
 /// A standby whose data holds damaged pages is copied anew, from a source whose own are whole: PostgreSQL compares every page while
