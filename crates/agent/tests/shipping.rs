@@ -239,6 +239,26 @@ async fn a_standby_whose_catalogs_are_damaged_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_of_the_present_history_that_ends_at_every_start_is_said() {
+    let relay = Relay::to_nobody().await;
+    let world = copied(&relay).await;
+    world.set_record("a", |r| r.databases.get_mut(&mgc()).unwrap().backup = Some("b".into())).await;
+    let streams = async |w: &World| w.instance("b").await.shipping.is_some_and(|s| s.streaming);
+    world.until("the backup streams", streams).await;
+    let data = world.dir.join("b/pg/mgc/data");
+    std::fs::write(data.join("postgresql.auto.conf"), "no_setting_of_postgresql = on\n").unwrap();
+    let line = std::fs::read_to_string(data.join("postmaster.pid")).unwrap();
+    let postmaster = line.lines().next().unwrap();
+    assert!(std::process::Command::new("kill").args(["-KILL", postmaster]).status().unwrap().success());
+
+    let said = async |w: &World| {
+        let report = w.report("b").await.unwrap();
+        report.waiting_for.iter().any(|why| why.contains("ends whenever it is started") && why.contains("copy it anew"))
+    };
+    world.until("a person is told", said).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_program_that_a_killed_agent_left_behind_is_waited_for() {
     let world = World::two_sites(None).await;
     world.done("a", 1, Order::Initialise { database: mgc(), epoch: Epoch(1) }).await;
