@@ -69,9 +69,9 @@ async fn execute(host: Arc<Host>, database: Arc<Database>, given: StampedOrder) 
         Err(error) => (Outcome::Failed { message: error.to_string() }, None),
     };
     tracing::info!(stamp = %given.stamp, order = ?given.order, ?outcome, ms = began.elapsed().as_millis() as u64, "order");
-    database.doing(None);
     database.forget_count();
-    // An order is not over before that is on disk: whoever waits would take it for one that is under way for ever.
+    // An order is over when its outcome is on disk. Until then it is under way, and says what it waits for.
+    let mut said = false;
     while let Err(error) = database.remember(|s| {
         if let Some(remember) = &remember {
             remember(s);
@@ -80,7 +80,9 @@ async fn execute(host: Arc<Host>, database: Arc<Database>, given: StampedOrder) 
             order.outcome = outcome.clone();
         }
     }) {
-        tracing::error!(database = %database.name, %error, "the outcome of an order cannot be kept; trying again");
+        if !std::mem::replace(&mut said, true) {
+            tracing::error!(database = %database.name, %error, "the outcome of an order cannot be kept; trying again");
+        }
         database.doing(Some(&format!("keeping what came of it: {error}")));
         tokio::time::sleep(KEEP_AGAIN).await;
     }

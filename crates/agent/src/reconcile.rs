@@ -116,7 +116,10 @@ async fn standby(
         return Ok(false);
     }
     let Some(probe) = database.probe().await else {
-        rejoin::mute(host, database, work, part, upstream.as_ref()).await?;
+        if rejoin::is_mute(database, work) {
+            let found = "it cannot be asked anything, because of a page that is damaged on its disk";
+            rejoin::mend(host, database, work, part, upstream.as_ref(), found).await?;
+        }
         return Ok(false);
     };
     rejoin::answers(work);

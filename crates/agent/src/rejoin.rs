@@ -180,24 +180,13 @@ pub async fn starved(
 /// How long a running standby may not answer before its log is read for the reason.
 const MUTE: Duration = Duration::from_secs(2);
 
-/// A standby runs and does not answer. Where its log tells of damaged pages they are its catalogs', and nobody will ever be answered.
-pub async fn mute(
-    host: &Host,
-    database: &Database,
-    work: &mut Work,
-    part: Part,
-    upstream: Option<&HostName>,
-) -> Result<(), Error> {
-    let since = *work.rejoin.mute.get_or_insert_with(Instant::now);
-    if since.elapsed() < MUTE {
-        return Ok(());
+/// A standby runs and does not answer. Whether its log tells of damaged pages: they are its catalogs' then, and nobody will ever be answered.
+pub fn is_mute(database: &Database, work: &mut Work) -> bool {
+    if work.rejoin.mute.get_or_insert_with(Instant::now).elapsed() < MUTE {
+        return false;
     }
     work.rejoin.mute = None;
-    if !database.instance.met_a_damaged_page() {
-        return Ok(());
-    }
-    let found = "it cannot be asked anything, because of a page that is damaged on its disk";
-    mend(host, database, work, part, upstream, found).await
+    database.instance.met_a_damaged_page()
 }
 
 /// A standby answers.
@@ -227,7 +216,8 @@ pub async fn damaged(
     mend(host, database, work, part, upstream, &found).await
 }
 
-async fn mend(
+/// The same where it shows in another way: `found` says how, for people.
+pub async fn mend(
     host: &Host,
     database: &Database,
     work: &mut Work,

@@ -25,6 +25,30 @@ async fn copied(relay: &Relay) -> World {
     backed_up(World::two_sites(Some(relay.port)).await, relay).await
 }
 
+/// With the backup in its part, and streaming.
+async fn streaming(relay: &Relay) -> World {
+    let world = copied(relay).await;
+    world.set_record("a", |r| r.databases.get_mut(&mgc()).unwrap().backup = Some("b".into())).await;
+    let streams = async |w: &World| w.instance("b").await.shipping.is_some_and(|s| s.streaming);
+    world.until("the backup streams", streams).await;
+    world
+}
+
+fn kill_postmaster(data: &std::path::Path) {
+    let text = std::fs::read_to_string(data.join("postmaster.pid")).unwrap();
+    let postmaster = text.lines().next().unwrap();
+    assert!(std::process::Command::new("kill").args(["-KILL", postmaster]).status().unwrap().success());
+}
+
+/// Why the backup is to be copied anew.
+async fn a_person_is_told(world: &World, why: &str) {
+    let said = async |w: &World| {
+        let report = w.report("b").await.unwrap();
+        report.waiting_for.iter().any(|waits| waits.contains(why) && waits.contains("copy it anew"))
+    };
+    world.until("a person is told", said).await;
+}
+
 async fn backed_up(world: World, relay: &Relay) -> World {
     world.done("a", 1, Order::Initialise { database: mgc(), epoch: Epoch(1) }).await;
     world.set_record("a", |_| ()).await;
@@ -186,10 +210,7 @@ async fn a_standby_waits_for_an_epoch_that_begins_late_on_the_timeline_of_before
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_share_that_hangs_does_not_hold_a_hand_over_up() {
     let relay = Relay::to_nobody().await;
-    let world = copied(&relay).await;
-    world.set_record("a", |r| r.databases.get_mut(&mgc()).unwrap().backup = Some("b".into())).await;
-    let streams = async |w: &World| w.instance("b").await.shipping.is_some_and(|s| s.streaming);
-    world.until("the backup streams", streams).await;
+    let world = streaming(&relay).await;
     let writer = world.sql("a").await;
     writer.batch_execute("CREATE TABLE t (n int PRIMARY KEY)").await.unwrap();
     let segment: String = writer.query_one("SELECT pg_walfile_name(pg_current_wal_lsn())", &[]).await.unwrap().get(0);
@@ -213,10 +234,7 @@ async fn a_share_that_hangs_does_not_hold_a_hand_over_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_whose_catalogs_are_damaged_is_said() {
     let relay = Relay::to_nobody().await;
-    let world = copied(&relay).await;
-    world.set_record("a", |r| r.databases.get_mut(&mgc()).unwrap().backup = Some("b".into())).await;
-    let streams = async |w: &World| w.instance("b").await.shipping.is_some_and(|s| s.streaming);
-    world.until("the backup streams", streams).await;
+    let world = streaming(&relay).await;
     // The index by which every function is found, that tells whether it is a standby included.
     let query = "SELECT pg_relation_filepath('pg_proc_oid_index')";
     let index: String = world.sql("a").await.query_one(query, &[]).await.unwrap().get(0);
@@ -227,35 +245,20 @@ async fn a_standby_whose_catalogs_are_damaged_is_said() {
         std::os::unix::fs::FileExt::write_all_at(&index, &[0xFF; 8], page * 8192 + 4_000).unwrap();
     }
     // What was in memory is forgotten, with the connections.
-    let line = std::fs::read_to_string(world.dir.join("b/pg/mgc/data/postmaster.pid")).unwrap();
-    let postmaster = line.lines().next().unwrap();
-    assert!(std::process::Command::new("kill").args(["-KILL", postmaster]).status().unwrap().success());
+    kill_postmaster(&world.dir.join("b/pg/mgc/data"));
 
-    let said = async |w: &World| {
-        let report = w.report("b").await.unwrap();
-        report.waiting_for.iter().any(|why| why.contains("cannot be asked anything") && why.contains("copy it anew"))
-    };
-    world.until("a person is told", said).await;
+    a_person_is_told(&world, "cannot be asked anything").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_of_the_present_history_that_ends_at_every_start_is_said() {
     let relay = Relay::to_nobody().await;
-    let world = copied(&relay).await;
-    world.set_record("a", |r| r.databases.get_mut(&mgc()).unwrap().backup = Some("b".into())).await;
-    let streams = async |w: &World| w.instance("b").await.shipping.is_some_and(|s| s.streaming);
-    world.until("the backup streams", streams).await;
+    let world = streaming(&relay).await;
     let data = world.dir.join("b/pg/mgc/data");
     std::fs::write(data.join("postgresql.auto.conf"), "no_setting_of_postgresql = on\n").unwrap();
-    let line = std::fs::read_to_string(data.join("postmaster.pid")).unwrap();
-    let postmaster = line.lines().next().unwrap();
-    assert!(std::process::Command::new("kill").args(["-KILL", postmaster]).status().unwrap().success());
+    kill_postmaster(&world.dir.join("b/pg/mgc/data"));
 
-    let said = async |w: &World| {
-        let report = w.report("b").await.unwrap();
-        report.waiting_for.iter().any(|why| why.contains("ends whenever it is started") && why.contains("copy it anew"))
-    };
-    world.until("a person is told", said).await;
+    a_person_is_told(&world, "ends whenever it is started").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -379,35 +379,28 @@ impl Instance {
 
     /// Stop the postmaster with a signal (SIGINT: fast and clean; SIGQUIT: at once) and wait until everything is gone.
     pub async fn stop(&self, process: Process, signal: Signal) -> Result<(), Error> {
-        self.sql.forget().await;
-        process.signal(signal);
-        let began = Instant::now();
-        let mut insisted = false;
-        while process.is_alive() {
-            // A frozen process takes no other signal, and nothing of what it holds is needed after an immediate stop.
-            if signal == Signal::SIGQUIT && !insisted && began.elapsed() > INSIST {
-                insisted = true;
-                process.signal(Signal::SIGKILL);
-            }
-            if began.elapsed() > Duration::from_secs(60) {
-                return Err(Error::Late {
-                    what: format!("the stop of {}", self.database),
-                    seconds: 60,
-                    hint: format!("see {}", self.folder.join("log").display()),
-                });
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        self.end(process, signal, || false).await?;
         self.until_nobody_is_left().await
     }
 
     /// Let the postmaster shut down, and wait until its last checkpoint is written: from there on it writes no more log, and all that it still
     /// does is to send what it has to its standbys. Whoever starts the instance again waits until it is gone.
     pub async fn shut_down(&self, process: Process) -> Result<(), Error> {
+        self.end(process, Signal::SIGINT, || self.is_shut_down()).await
+    }
+
+    /// Send the signal, and wait until the postmaster is gone, or this is so.
+    async fn end(&self, process: Process, signal: Signal, or: impl Fn() -> bool) -> Result<(), Error> {
         self.sql.forget().await;
-        process.signal(Signal::SIGINT);
+        process.signal(signal);
         let began = Instant::now();
-        while process.is_alive() && !self.is_shut_down() {
+        let mut insisted = false;
+        while process.is_alive() && !or() {
+            // A frozen process takes no other signal, and nothing of what it holds is needed after an immediate stop.
+            if signal == Signal::SIGQUIT && !insisted && began.elapsed() > INSIST {
+                insisted = true;
+                process.signal(Signal::SIGKILL);
+            }
             if began.elapsed() > Duration::from_secs(60) {
                 return Err(Error::Late {
                     what: format!("the stop of {}", self.database),
