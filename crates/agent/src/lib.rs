@@ -11,6 +11,7 @@ pub mod error;
 pub mod feed;
 pub mod files;
 pub mod gossip;
+mod hand_over;
 pub mod heads;
 pub mod hearsay;
 pub mod host;

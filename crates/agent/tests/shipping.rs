@@ -5,7 +5,9 @@
 mod support;
 use cluster::order::{Order, Outcome, Stamp};
 use cluster::report::InstanceState;
+use nix::libc::O_NONBLOCK;
 use rules::id::Epoch;
+use std::os::unix::fs::OpenOptionsExt;
 use support::{Relay, World};
 
 fn mgc() -> cluster::name::DatabaseName {
@@ -35,9 +37,17 @@ async fn streaming(relay: &Relay) -> World {
 }
 
 fn kill_postmaster(data: &std::path::Path) {
-    let text = std::fs::read_to_string(data.join("postmaster.pid")).unwrap();
-    let postmaster = text.lines().next().unwrap();
-    assert!(std::process::Command::new("kill").args(["-KILL", postmaster]).status().unwrap().success());
+    kill("-KILL", &postmaster(data).unwrap());
+}
+
+fn kill(signal: &str, pid: &str) {
+    assert!(std::process::Command::new("kill").args([signal, pid]).status().unwrap().success());
+}
+
+/// The pid of the postmaster that works in this data.
+fn postmaster(data: &std::path::Path) -> Option<String> {
+    let text = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    text.lines().next().map(str::to_owned)
 }
 
 /// Why the backup is to be copied anew.
@@ -229,6 +239,46 @@ async fn a_share_that_hangs_does_not_hold_a_hand_over_up() {
     let share = World::folder().join("share/mgc");
     let arrived = async |_: &World| share.join("3/wal").join(&segment).exists();
     world.until("it is shipped when the writer is opened again", arrived).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_that_is_starting_is_handed_over_when_it_is_down_again() {
+    let relay = Relay::to_nobody().await;
+    let world = streaming(&relay).await;
+    let data = world.dir.join("a/pg/mgc/data");
+    let hba = data.join("pg_hba.conf");
+    let rules = std::fs::read_to_string(&hba).unwrap();
+    // PostgreSQL stands in the midst of its start until somebody writes into the pipe.
+    let pipe = data.join("starts.pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::fs::write(&hba, format!("{rules}host @{} all all reject\n", pipe.display())).unwrap();
+    let before = postmaster(&data).unwrap();
+    kill("-INT", &before);
+    let held = std::sync::Mutex::new(None);
+    let starts = async |_: &World| {
+        // It can be opened when there is a reader.
+        let opened = std::fs::OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(&pipe).ok();
+        let starts = opened.is_some();
+        *held.lock().unwrap() = opened;
+        starts
+    };
+    world.until("its agent starts it again", starts).await;
+    std::fs::write(&hba, rules).unwrap();
+
+    let mut order = std::pin::pin!(world.done("a", 1, Order::HandOver { database: mgc(), epoch: Epoch(2) }));
+    let said = async |w: &World| w.instance("a").await.doing.is_some_and(|doing| doing.contains("until it answers"));
+    tokio::select! {
+        detail = &mut order => panic!("{detail}, while it starts"),
+        () = world.until("the order waits for it", said) => {}
+    }
+    drop(held.lock().unwrap().take());
+    let detail = order.await;
+    let gone = async |_: &World| !data.join("postmaster.pid").exists();
+    world.until("nobody works in the data any more", gone).await;
+    // The place of the last checkpoint (`src/include/catalog/pg_control.h`).
+    let control = std::fs::read(data.join("global/pg_control")).unwrap();
+    let end = cluster::wal::Lsn(u64::from_ne_bytes(control[32..40].try_into().unwrap()));
+    assert_eq!(detail, format!("stopped cleanly at {end}"), "it wrote nothing after it was said to be down");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -383,8 +383,9 @@ impl Instance {
         self.until_nobody_is_left().await
     }
 
-    /// Let the postmaster shut down, and wait until its last checkpoint is written: from there on it writes no more log, and all that it still
-    /// does is to send what it has to its standbys. Whoever starts the instance again waits until it is gone.
+    /// Let the postmaster of a writer that is open shut down, and wait until its last checkpoint is written: from there on it writes no more
+    /// log, and all that it still does is to send what it has to its standbys. Whoever starts the instance again waits until it is gone.
+    /// Not for one that is starting: its control file says the same of the stop before, and for a moment at the end of a recovery.
     pub async fn shut_down(&self, process: Process) -> Result<(), Error> {
         self.end(process, Signal::SIGINT, || self.is_shut_down()).await
     }
