@@ -323,6 +323,14 @@ impl Database {
         self.note_end(true).await
     }
 
+    /// Let a writer end at once. Its processes may still be on their way out, and that is for the caller to remember, as above.
+    pub async fn quit(&self) {
+        if let Some(process) = self.running() {
+            self.seen(|s| s.goes_out = true);
+            self.instance.quit(process).await;
+        }
+    }
+
     /// Look up where a stopped instance ends.
     pub async fn note_clean_stop(&self) -> Result<(), Error> {
         self.note_end(self.running().is_none()).await
@@ -491,7 +499,7 @@ impl Database {
             },
             Goal::Standby { .. } if self.instance.is_standby() || state.handed_over.is_some() => InstanceState::Stopped,
             Goal::Standby { .. } => InstanceState::LeftBehind,
-            Goal::Idle if state.history_epoch.is_some_and(|e| e >= record.epoch) => InstanceState::Stopped,
+            Goal::Idle if state.history_epoch.max(state.handed_over) >= Some(record.epoch) => InstanceState::Stopped,
             Goal::Idle => InstanceState::LeftBehind,
         }
     }

@@ -6,7 +6,11 @@ use crate::host::Host;
 use crate::order::{Carried, archive_of};
 use crate::postgres::conf::{ArchiveTo, Conf};
 use crate::postgres::sql::Probe;
+use crate::postgres::sql::hand_over::Refused;
 use crate::state_file::State;
+use cluster::name::HostName;
+use cluster::report::{CleanStop, LeftTo};
+use cluster::wal::Lsn;
 use nix::sys::signal::Signal;
 use rules::id::Epoch;
 use std::time::{Duration, Instant};
@@ -14,6 +18,8 @@ use std::time::{Duration, Instant};
 /// Longest wait for a writer that has just been started, to stop it as one that is open: it says there what its log holds, and who is
 /// waited for. One that does not answer for longer is stopped as it is.
 const ANSWERS: Duration = Duration::from_secs(10);
+/// Longest wait for the mirror to flush what was written last: it does so all the time, and each commit has waited for it.
+const MIRROR_FLUSHES: Duration = Duration::from_millis(250);
 /// Between two questions whether it answers.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -37,18 +43,64 @@ pub(crate) async fn hand_over(
 ) -> Result<Carried, Error> {
     if database.state().handed_over == Some(epoch) && database.running().is_none() {
         database.note_clean_stop().await?;
-        return Ok(Carried { detail: "handed over already".into(), remember: None });
+        let left_to = database.state().left_to;
+        return Ok(Carried { detail: "handed over already".into(), remember: None, left_to });
     }
-    database.doing(Some("waiting until it answers, to stop it cleanly"));
+    database.doing(Some("waiting until it answers, to hand it over"));
     let probe = until_it_answers(database).await;
-    if let Some(probe) = &probe {
-        if probe.in_recovery {
-            return Err(Error::Unfit(format!("{} is no writer here; there is nothing to hand over", database.name)));
-        }
-        database.doing(Some("stopping cleanly"));
-        let record = host.store.record();
-        let pair = record.as_ref().and_then(|r| r.databases.get(&database.name));
-        let mirror = pair.and_then(|d| d.mirror.as_ref()).filter(|m| m.synchronised).map(|m| m.host.clone());
+    if probe.as_ref().is_some_and(|p| p.in_recovery) {
+        return Err(Error::Unfit(format!("{} is no writer here; there is nothing to hand over", database.name)));
+    }
+    let record = host.store.record();
+    let pair = record.as_ref().and_then(|r| r.databases.get(&database.name));
+    let mirror = pair.and_then(|d| d.mirror.as_ref()).filter(|m| m.synchronised).map(|m| m.host.clone());
+    if let (Some(_), Some(mirror)) = (&probe, &mirror)
+        && let Some(at) = refused_at(database, mirror, epoch).await?
+    {
+        database.quit().await;
+        let detail = format!("writers are refused, and {mirror} has the log up to {at}; stopped at once");
+        let left_to = Some(LeftTo { host: mirror.clone(), at });
+        let remember = {
+            let left_to = left_to.clone();
+            move |s: &mut State| {
+                s.postmaster = None;
+                s.handed_over = Some(epoch);
+                s.left_to.clone_from(&left_to);
+            }
+        };
+        return Ok(Carried { detail, remember: Some(Box::new(remember)), left_to });
+    }
+    let end = stop_cleanly(database, work, probe.is_some(), mirror, epoch).await?;
+    let remember = move |s: &mut State| {
+        s.postmaster = None;
+        (s.handed_over, s.left_to) = (Some(epoch), None);
+        s.history_epoch = Some(epoch);
+    };
+    let detail = format!("stopped cleanly at {}", end.checkpoint);
+    Ok(Carried { detail, remember: Some(Box::new(remember)), left_to: None })
+}
+
+/// Refuse writers of epochs before this one. Where the log stood then, if the mirror has flushed all of it: nothing of this writer is needed
+/// any more, and nobody waits for its stop. What PostgreSQL writes by itself between here and its end the mirror may lack, and
+/// a standby that holds it is rewound, as after a crash (`crate::rejoin`).
+async fn refused_at(database: &Database, mirror: &HostName, epoch: Epoch) -> Result<Option<Lsn>, Error> {
+    database.doing(Some("refusing writers"));
+    let sql = &database.instance.sql;
+    let Some(Refused { at, flushed }) = sql.refuse_writers_before(epoch).await? else { return Ok(None) };
+    // Refused by an order before this one, perhaps, and what was written since lies beyond the last flush.
+    let is_safe = at <= flushed && sql.is_flushed_by(mirror, flushed, MIRROR_FLUSHES).await?;
+    Ok(is_safe.then_some(at))
+}
+
+async fn stop_cleanly(
+    database: &Database,
+    work: &mut Work,
+    answers: bool,
+    mirror: Option<HostName>,
+    epoch: Epoch,
+) -> Result<CleanStop, Error> {
+    database.doing(Some("stopping cleanly"));
+    if answers {
         // A stop hangs neither on a mirror that nothing is promised of nor on the share: the next writer puts into the share what it lacks
         // of this timeline (`Share::begin_chain`).
         let mut conf = database.instance.plain_conf();
@@ -61,24 +113,13 @@ pub(crate) async fn hand_over(
         if let Some(mirror) = mirror {
             database.instance.sql.end_streams_except(&mirror).await?;
         }
-    }
-    if probe.is_some() {
         database.shut_down().await?;
     } else {
         database.stop(Signal::SIGINT).await?;
     }
-    let Some(end) = database.clean_stop() else {
-        return Err(Error::Unfit(format!(
-            "{} was not stopped cleanly; start its agent again, and the run goes on",
-            database.name
-        )));
-    };
-    let remember = move |s: &mut State| {
-        s.postmaster = None;
-        s.handed_over = Some(epoch);
-        s.history_epoch = Some(epoch);
-    };
-    Ok(Carried { detail: format!("stopped cleanly at {}", end.checkpoint), remember: Some(Box::new(remember)) })
+    database.clean_stop().ok_or_else(|| {
+        Error::Unfit(format!("{} was not stopped cleanly; start its agent again, and the run goes on", database.name))
+    })
 }
 
 pub(crate) async fn reopen(

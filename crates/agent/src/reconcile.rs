@@ -75,7 +75,8 @@ async fn idle(database: &Database, record: &PoolRecord, work: &mut Work) -> Resu
     shipper::stop(work).await;
     database.ships_nothing();
     database.copies_nothing();
-    let left_behind = database.state().history_epoch.is_none_or(|e| e < record.epoch);
+    let state = database.state();
+    let left_behind = state.history_epoch.max(state.handed_over).is_none_or(|e| e < record.epoch);
     if database.running().is_some() && left_behind {
         tracing::warn!(database = %database.name, epoch = %record.epoch, "left behind: stopping");
         database.stop(Signal::SIGQUIT).await?;
@@ -182,7 +183,7 @@ async fn start_standby(
         return Ok(true);
     }
     if !database.instance.is_standby() {
-        // Only a writer that was stopped cleanly for a hand-over holds nothing that its successor has not.
+        // A writer that was handed over holds nothing of value that its successor has not; log beyond that is seen below.
         if database.state().handed_over.is_none_or(|e| e > record.epoch) {
             if rejoin::stopped_writer(host, database, record, work).await? {
                 return Ok(false);

@@ -5,7 +5,7 @@ use crate::files;
 use crate::postgres::process::Process;
 use cluster::name::DatabaseName;
 use cluster::order::Stamp;
-use cluster::report::{OrderReport, ScrubReport};
+use cluster::report::{LeftTo, OrderReport, ScrubReport};
 use rules::id::Epoch;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -17,8 +17,11 @@ pub struct State {
     pub postmaster: Option<Process>,
     /// The epoch whose history the data is known to be part of.
     pub history_epoch: Option<Epoch>,
-    /// The epoch for which this host handed the writer over by a clean stop: its data may follow that epoch's writer.
+    /// The epoch for which this host handed the writer over: its data may follow that epoch's writer.
     pub handed_over: Option<Epoch>,
+    /// To whom, if the writer was stopped at once, and not cleanly.
+    #[serde(default)]
+    pub left_to: Option<LeftTo>,
     /// A fence that stopped this instance: it stays stopped until a record of this epoch or later says what it is to be.
     #[serde(default)]
     pub fenced_by: Option<Epoch>,

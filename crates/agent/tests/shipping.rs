@@ -282,6 +282,39 @@ async fn a_writer_that_is_starting_is_handed_over_when_it_is_down_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_stops_at_once_when_its_mirror_has_everything_and_cleanly_when_it_has_not() {
+    let relay = Relay::to_nobody().await;
+    let world = copied(&relay).await;
+    let mirror = |synchronised| Some(cluster::record::MirrorRecord { host: "b".into(), synchronised });
+    world.set_record("a", |r| r.databases.get_mut(&mgc()).unwrap().mirror = mirror(false)).await;
+    world.until("the mirror is synchronised", async |w| w.instance("a").await.synchronous == ["b".into()]).await;
+    world.sql("a").await.batch_execute(include_str!("../../store/migrations/0001_chat.sql")).await.unwrap();
+    world.sql("a").await.batch_execute("INSERT INTO standfast.pool_epoch (epoch) VALUES (1)").await.unwrap();
+
+    let said = world.done("a", 1, Order::HandOver { database: mgc(), epoch: Epoch(2) }).await;
+    assert!(said.contains("b has the log up to") && said.ends_with("stopped at once"), "{said}");
+    let left_to = world.report("a").await.unwrap().orders[&mgc()].left_to.clone().expect("it is said to whom");
+    let has = async |w: &World| w.instance("b").await.applied >= Some(left_to.at);
+    world.until("the mirror applies it without its source", has).await;
+    let again = world.done("a", 1, Order::HandOver { database: mgc(), epoch: Epoch(2) }).await;
+    assert_eq!(again, "handed over already");
+    assert_eq!(world.report("a").await.unwrap().orders[&mgc()].left_to, Some(left_to));
+
+    world.set_record("a", |r| (r.epoch, r.databases.get_mut(&mgc()).unwrap().mirror) = (Epoch(3), mirror(true))).await;
+    world.done("a", 3, Order::Reopen { database: mgc(), epoch: Epoch(3), after: Epoch(1) }).await;
+    assert_eq!(epoch_in(&world, "a").await, 3, "nothing of it was lost");
+    relay.cut();
+    let said = world.done("a", 3, Order::HandOver { database: mgc(), epoch: Epoch(5) }).await;
+    assert!(said.starts_with("stopped cleanly at"), "{said}");
+    assert_eq!(world.report("a").await.unwrap().orders[&mgc()].left_to, None);
+}
+
+/// The epoch that the database carries.
+async fn epoch_in(world: &World, host: &str) -> i64 {
+    world.sql(host).await.query_one("SELECT epoch FROM standfast.pool_epoch", &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_whose_catalogs_are_damaged_is_said() {
     let relay = Relay::to_nobody().await;
     let world = streaming(&relay).await;

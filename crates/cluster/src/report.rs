@@ -91,6 +91,18 @@ pub struct OrderReport {
     pub order: crate::order::Order,
     /// How far it is.
     pub outcome: Outcome,
+    /// It handed a writer over, and this is who holds all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_to: Option<LeftTo>,
+}
+
+/// What a writer leaves that refuses everybody and was stopped at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftTo {
+    /// The mirror: whatever was committed is on its disk.
+    pub host: HostName,
+    /// Where the log stood when nobody wrote any more.
+    pub at: Lsn,
 }
 
 /// What a chat server told its host's agent.

@@ -4,8 +4,8 @@
 //! Every change of writer begins a new epoch, this one too; state, home and active servers stay as they are, so servers
 //! follow the record by themselves, and log shipping goes on from whoever is principal.
 //!
-//! Planned: the principal stops cleanly, and the mirror is promoted only when it has applied everything. If that does not
-//! come about, the writer goes back to where it was. Forced: the principal is gone, or is taken for gone. While the record
+//! Planned: the principal refuses writers, and stops at once when its mirror has flushed whatever was committed; or cleanly, and the
+//! mirror is promoted only when it has applied everything. If neither comes about, the writer goes back to where it was. Forced: the principal is gone, or is taken for gone. While the record
 //! says "synchronised" nothing that was acknowledged can be lost by it: an old principal that lives on out of reach commits
 //! nothing, because its commits wait for the mirror, and it cannot record "not synchronised" in an epoch that is over. Rooms whose
 //! category asks for the disk alone are the exception: what the mirror lacks of them is salvaged when the old principal is back.
@@ -188,7 +188,7 @@ const TAKE_BACK_MS: u64 = 3_000;
 const HAND_OVER: Step = Step {
     id: "hand-over",
     reference: "",
-    says: "Hand over: the principal refuses writers of its epoch and stops cleanly; a new epoch begins without a writer.",
+    says: "Hand over: the principal refuses writers, its mirror has everything, it stops; a new epoch begins without a writer.",
     needs: |view| {
         for pair in pairs(view) {
             if !handed_over(view) && stopped(view, &pair).is_none() {
@@ -243,6 +243,19 @@ const HAND_OVER: Step = Step {
 
 /// Where the old principal's log ends, once it has been stopped by this run's own order.
 fn stopped(view: &View<'_>, pair: &Pair) -> Option<Lsn> {
+    left_to_mirror(view, pair).or_else(|| stopped_cleanly(view, pair))
+}
+
+/// Where the log stood when the old principal refused writers, if it said that the mirror has flushed all of it. Nothing of the old one is
+/// waited for then, and the mirror applies it when it is promoted.
+fn left_to_mirror(view: &View<'_>, pair: &Pair) -> Option<Lsn> {
+    let given = order_over(view, &pair.from, &pair.database, |o| matches!(o, Order::HandOver { .. }));
+    let report = view.reports.get(&pair.from)?.orders.get(&pair.database)?;
+    let left_to = report.left_to.as_ref().filter(|_| matches!(given, Done::Yes(_)))?;
+    (left_to.host == pair.to).then_some(left_to.at)
+}
+
+fn stopped_cleanly(view: &View<'_>, pair: &Pair) -> Option<Lsn> {
     let given = order_over(view, &pair.from, &pair.database, |o| matches!(o, Order::HandOver { .. }));
     let instance = view.instance(&pair.from, &pair.database)?;
     let down = !matches!(instance.state, InstanceState::Online | InstanceState::Busy);
@@ -251,7 +264,8 @@ fn stopped(view: &View<'_>, pair: &Pair) -> Option<Lsn> {
 
 fn has_everything(view: &View<'_>, pair: &Pair) -> bool {
     let applied = view.instance(&pair.to, &pair.database).and_then(|i| i.applied);
-    applied.zip(stopped(view, pair)).is_some_and(|(applied, end)| applied >= end)
+    left_to_mirror(view, pair).is_some()
+        || applied.zip(stopped(view, pair)).is_some_and(|(applied, end)| applied >= end)
 }
 
 /// The mirror does not take over: the old principal, which holds everything, goes on in an epoch of its own, so that a

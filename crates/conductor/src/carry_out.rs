@@ -29,7 +29,7 @@ const AGAIN_MAX: Duration = Duration::from_secs(4);
 
 /// A look that showed a step done serves the next one as well if it is no older, and so does one after which nothing was changed but by
 /// this run, which knows what it changed: while a pool has no writer each look costs users time.
-const FRESH: Duration = Duration::from_millis(100);
+const FRESH: Duration = Duration::from_millis(250);
 
 type Reports = std::collections::BTreeMap<HostName, cluster::report::HostReport>;
 

@@ -160,6 +160,7 @@ impl Connection {
         let count = cancelled_waits.clone();
         let place = at.clone();
         let driver = tokio::spawn(async move {
+            let mut sent_away = false;
             let sent_away = loop {
                 match std::future::poll_fn(|cx| connection.poll_message(cx)).await {
                     Some(Ok(AsyncMessage::Notice(notice))) => {
@@ -168,13 +169,14 @@ impl Connection {
                             count.fetch_add(1, Ordering::SeqCst);
                             tracing::warn!(at = place, "{}", notice.message());
                         }
+                        sent_away |= is_quit(&notice);
                     }
                     Some(Ok(_)) => {}
                     Some(Err(error)) => {
                         tracing::info!(at = place, %error, "a connection to PostgreSQL broke");
-                        break error.as_db_error().is_some_and(is_sent_away);
+                        break sent_away || error.as_db_error().is_some_and(is_sent_away);
                     }
-                    None => break false,
+                    None => break sent_away,
                 }
             };
             holds.end(sent_away);
@@ -307,6 +309,11 @@ async fn same_server(connections: impl Iterator<Item = &Connection>) -> Result<b
 /// reason to stay away: it may be started again at once.
 fn is_sent_away(error: &tokio_postgres::error::DbError) -> bool {
     error.code().code() == "57P01" && !error.message().contains("postmaster")
+}
+
+/// PostgreSQL says so before it breaks off, when it is told to quit at once: as a warning, because nothing follows it.
+fn is_quit(notice: &tokio_postgres::error::DbError) -> bool {
+    is_sent_away(notice) && notice.message().contains("immediate shutdown")
 }
 
 /// PostgreSQL warns when a commit stopped waiting for its standby: the query was cancelled (57014), or the session was

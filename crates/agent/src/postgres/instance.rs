@@ -390,6 +390,12 @@ impl Instance {
         self.end(process, Signal::SIGINT, || self.is_shut_down()).await
     }
 
+    /// Let the postmaster and all its processes end at once, and wait for nobody. Whoever starts the instance again does.
+    pub async fn quit(&self, process: Process) {
+        self.sql.forget().await;
+        process.signal(Signal::SIGQUIT);
+    }
+
     /// Send the signal, and wait until the postmaster is gone, or this is so.
     async fn end(&self, process: Process, signal: Signal, or: impl Fn() -> bool) -> Result<(), Error> {
         self.sql.forget().await;

@@ -1,5 +1,6 @@
 //! What an instance says of itself: one connection over its own socket, every statement with a time limit.
 
+pub mod hand_over;
 mod sessions;
 
 use crate::error::Error;
@@ -393,31 +394,6 @@ impl Sql {
             self.act(&format!("call {function}"), &call, Duration::from_secs(30)).await?;
         }
         Ok(())
-    }
-
-    /// Let the chat schema, if it is there, refuse writers of epochs before `epoch`. Waits for no mirror: writers in flight
-    /// may be waiting for one that is gone.
-    pub async fn refuse_writers_before(&self, epoch: Epoch) -> Result<(), Error> {
-        let function = "refuse_writers_before";
-        let there = format!("SELECT to_regprocedure('standfast.{function}(bigint)') IS NOT NULL");
-        let rows = self.act("look for the chat schema", &there, ORDER_LOOK).await?;
-        if rows.first().and_then(|r| r.get(0)) == Some("t") {
-            let call = format!(
-                "BEGIN; SET LOCAL lock_timeout = '2s'; SET LOCAL synchronous_commit = local; \
-                 SELECT standfast.{function}({epoch}); COMMIT"
-            );
-            self.act(&format!("call {function}"), &call, Duration::from_secs(30)).await?;
-        }
-        Ok(())
-    }
-
-    /// End every stream but that to `host`: a clean stop waits for each of them.
-    pub async fn end_streams_except(&self, host: &HostName) -> Result<(), Error> {
-        let statement = format!(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name <> '{}'",
-            host.as_str().replace('\'', "''")
-        );
-        self.act("end streams", &statement, LOOK).await.map(|_| ())
     }
 
     /// Write out everything that is dirty.

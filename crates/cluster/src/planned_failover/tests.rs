@@ -158,7 +158,13 @@ impl Pool {
     fn stopped(mut self) -> Self {
         let order = Order::HandOver { database: "mgc".into(), epoch: Epoch(3) };
         let outcome = Outcome::Done { detail: "stopped".into() };
-        let taken = OrderReport { stamp: Stamp { epoch: 1, version: 1, number: 3 }, run: run().id, order, outcome };
+        let taken = OrderReport {
+            stamp: Stamp { epoch: 1, version: 1, number: 3 },
+            run: run().id,
+            order,
+            outcome,
+            left_to: None,
+        };
         let on = self.on("s1a");
         on.state = InstanceState::Stopped;
         on.shut_down_at = Some(CleanStop { checkpoint: Lsn(109), end: Lsn(110) });

@@ -3,7 +3,7 @@
 use super::*;
 use crate::order::{Outcome, Stamp};
 use crate::record::PoolState;
-use crate::report::{CleanStop, HostReport, OrderReport, ShippingReport};
+use crate::report::{CleanStop, HostReport, LeftTo, OrderReport, ShippingReport};
 use crate::runbook::Unmet;
 use crate::runbook::{Facts, Next, Silence, advance};
 use crate::topology::Topology;
@@ -143,7 +143,13 @@ impl World {
     fn stopped(mut self) -> Self {
         let order = Order::HandOver { database: "mgc".into(), epoch: Epoch(2) };
         let outcome = Outcome::Done { detail: "stopped".into() };
-        let taken = OrderReport { stamp: Stamp { epoch: 1, version: 1, number: 3 }, run: run().id, order, outcome };
+        let taken = OrderReport {
+            stamp: Stamp { epoch: 1, version: 1, number: 3 },
+            run: run().id,
+            order,
+            outcome,
+            left_to: None,
+        };
         let on = self.on("s1a");
         on.state = InstanceState::Stopped;
         on.shut_down_at = Some(CleanStop { checkpoint: Lsn(109), end: Lsn(110) });
@@ -229,6 +235,22 @@ fn the_epoch_is_raised_only_when_the_mirror_has_every_byte() {
     assert!(world.acts(&HAND_OVER).is_empty(), "the mirror lacks ten bytes");
     world.on("s1b").applied = Some(Lsn(110));
     assert_eq!(world.acts(&HAND_OVER), ["epoch 3: nobody, mirror s1b"]);
+}
+
+#[test]
+fn a_mirror_that_has_flushed_everything_is_not_waited_for_nor_is_the_stop_of_the_principal() {
+    let mut world = World::normal().stopped();
+    world.on("s1a").shut_down_at = None;
+    world.on("s1a").state = InstanceState::Online;
+    let s1a = |world: &mut World, host: &str| {
+        let report = world.reports.get_mut(&HostName::from("s1a")).expect("it answers");
+        let order = report.orders.get_mut(&DatabaseName::from("mgc")).expect("it has taken one");
+        order.left_to = Some(LeftTo { host: host.into(), at: Lsn(110) });
+    };
+    s1a(&mut world, "s1b");
+    assert_eq!(world.acts(&HAND_OVER), ["epoch 3: nobody, mirror s1b"]);
+    s1a(&mut world, "s2a");
+    assert_eq!(world.acts(&HAND_OVER), ["hand over s1a for 3"], "what another host has is nothing to this pair");
 }
 
 #[test]

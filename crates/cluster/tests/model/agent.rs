@@ -158,7 +158,7 @@ fn carry_out(world: &World, state: &mut State, host: HostNumber, given: Stamped,
             Stage::Over(How::Done)
         }
         Ask::Rewind(from) => rewind(state, host, from, stage),
-        Ask::HandOver(to) => hand_over(state, host, to, stage),
+        Ask::HandOver(to) => hand_over(world, state, host, to, stage),
         Ask::StartLogShipping => {
             state.host_mut(host).shipping_stopped_in = 0;
             Stage::Over(How::Done)
@@ -276,7 +276,7 @@ fn rewind(state: &mut State, host: HostNumber, from: HostNumber, stage: u8) -> S
     Stage::Over(How::Done)
 }
 
-fn hand_over(state: &mut State, host: HostNumber, to: u8, stage: u8) -> Stage {
+fn hand_over(world: &World, state: &mut State, host: HostNumber, to: u8, stage: u8) -> Stage {
     let h = state.host_mut(host);
     let synchronised = h.record.mirror.filter(|(_, synchronised)| *synchronised).map(|(mirror, _)| mirror);
     if h.handed_over == to && h.postgres == Postgres::Stopped {
@@ -294,16 +294,35 @@ fn hand_over(state: &mut State, host: HostNumber, to: u8, stage: u8) -> Stage {
             }
             return Stage::Next;
         }
-        (_, Postgres::Writer) => stop_cleanly(state, host, synchronised),
+        (_, Postgres::Writer) => match synchronised
+            .filter(|mirror| !world.on(Protection::MirrorFlushes) || streams_from(state, *mirror, host))
+        {
+            // The mirror flushes the rest, and nobody waits for a clean stop.
+            Some(mirror) => {
+                let log = state.host(host).log;
+                if streams_from(state, mirror, host) {
+                    state.host_mut(mirror).log = log;
+                }
+                state.stop(host, false);
+                let h = state.host_mut(host);
+                (h.handed_over, h.left_to) = (to, Some(mirror));
+                return Stage::Over(How::Done);
+            }
+            None => stop_cleanly(state, host, synchronised),
+        },
         (_, Postgres::Stopped) => {}
     }
     let h = state.host_mut(host);
     if !h.clean {
         return Stage::Over(How::Failed);
     }
-    h.handed_over = to;
+    (h.handed_over, h.left_to) = (to, None);
     h.history = to;
     Stage::Over(How::Done)
+}
+
+fn streams_from(state: &State, standby: HostNumber, host: HostNumber) -> bool {
+    state.host(standby).upstream == Some(host) && state.streams(standby)
 }
 
 /// A clean stop: PostgreSQL sends everything to the standbys that stream, then ends. Where everything is to be on one of
@@ -311,7 +330,7 @@ fn hand_over(state: &mut State, host: HostNumber, to: u8, stage: u8) -> Stage {
 pub fn stop_cleanly(state: &mut State, host: HostNumber, only: Option<HostNumber>) {
     let log = state.host(host).log;
     for standby in crate::state::HOSTS.into_iter().filter(|standby| only.is_none_or(|only| only == *standby)) {
-        if state.host(standby).upstream == Some(host) && state.streams(standby) {
+        if streams_from(state, standby, host) {
             state.host_mut(standby).log = log;
         }
     }
@@ -350,7 +369,7 @@ pub fn standing(world: &World, h: &Host, host: HostNumber) -> InstanceState {
         },
         Goal::Standby { .. } if h.standby_signal || h.handed_over != 0 => InstanceState::Stopped,
         Goal::Standby { .. } => InstanceState::LeftBehind,
-        Goal::Idle if h.history >= h.record.epoch => InstanceState::Stopped,
+        Goal::Idle if h.history.max(h.handed_over) >= h.record.epoch => InstanceState::Stopped,
         Goal::Idle => InstanceState::LeftBehind,
     }
 }
@@ -363,7 +382,7 @@ pub fn round(world: &World, state: &mut State, host: HostNumber, answer_is_lost:
     }
     match world.goal(h.record, host) {
         Goal::Idle => {
-            if h.history < h.record.epoch {
+            if h.history.max(h.handed_over) < h.record.epoch {
                 state.stop(host, false);
             }
         }

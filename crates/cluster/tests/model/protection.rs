@@ -36,6 +36,8 @@ pub enum Protection {
     EpochsOfSites,
     /// A planned switch promotes the mirror only with every byte of the principal.
     EveryByteOfSwitch,
+    /// A principal stops at once for its mirror only when that has flushed everything.
+    MirrorFlushes,
     /// A planned failover begins its epoch only when the backup has applied the last byte.
     EveryByteOfPlanned,
     /// A forced switch fences the old principal where it answers.

@@ -129,6 +129,12 @@ fn a_mirror_that_lacks_the_last_bytes_is_not_promoted_by_a_switch() {
 }
 
 #[test]
+fn a_principal_does_not_stop_at_once_before_its_mirror_has_everything() {
+    let left = Bounds { reboots: 1, ..SWITCH };
+    check_switch(&[Protection::MirrorFlushes], 0, false, left, "every byte");
+}
+
+#[test]
 fn a_backup_that_lacks_the_last_bytes_is_not_promoted_by_a_planned_failover() {
     let first = |_: &World| normal(Bounds { cuts: 1, ..PLANNED });
     check(Protection::EveryByteOfPlanned, 0, first, "every byte");

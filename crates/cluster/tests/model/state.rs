@@ -231,6 +231,8 @@ pub struct Host {
     // The agent's memory, with 0 for "none".
     pub history: u8,
     pub handed_over: u8,
+    /// The mirror that has all of it, if the writer was stopped at once.
+    pub left_to: Option<HostNumber>,
     pub fenced_by: u8,
     pub shipping_stopped_in: u8,
     pub share_epoch: u8,

@@ -1,13 +1,15 @@
 //! The model's numbers as the product's words: topology, records, reports, orders, and back.
 
 use crate::agent;
-use crate::state::{Ask, Book, HOSTS, HostNumber, How, NAMES, POSTS_MAX, Postgres, Record, SITES, Stamped, State};
+use crate::state::{
+    Ask, Book, HOSTS, Host, HostNumber, How, NAMES, POSTS_MAX, Postgres, Record, SITES, Stamped, State,
+};
 use crate::world::World;
 use cluster::Epoch;
 use cluster::name::{DatabaseName, HostName};
 use cluster::order::{Order, Outcome, Stamp};
 use cluster::record::{DatabaseRecord, MirrorRecord, PoolRecord, PoolState, RunRef};
-use cluster::report::{CleanStop, HostReport, InstanceReport, OrderReport, ServerReport, ShippingReport};
+use cluster::report::{CleanStop, HostReport, InstanceReport, LeftTo, OrderReport, ServerReport, ShippingReport};
 use cluster::topology::Topology;
 use cluster::wal::Lsn;
 use std::collections::BTreeMap;
@@ -168,7 +170,8 @@ pub fn from_order(order: &Order) -> Ask {
     }
 }
 
-fn order_report((given, how): (Stamped, How)) -> OrderReport {
+fn order_report((given, how): (Stamped, How), of: &Host) -> OrderReport {
+    let left = matches!((given.ask, how), (Ask::HandOver(_), How::Done)).then_some(of.left_to).flatten();
     OrderReport {
         stamp: Stamp { epoch: given.stamp.0.into(), version: 0, number: given.stamp.1.into() },
         run: given.run.to_string(),
@@ -178,6 +181,7 @@ fn order_report((given, how): (Stamped, How)) -> OrderReport {
             How::Done => Outcome::Done { detail: "done".into() },
             How::Failed => Outcome::Failed { message: "it did not work".into() },
         },
+        left_to: left.map(|mirror| LeftTo { host: name(mirror), at: position(of.log.len()) }),
     }
 }
 
@@ -203,7 +207,7 @@ pub fn report(world: &World, state: &State, host: HostNumber) -> HostReport {
     HostReport {
         record: Some(record(&seen.record)),
         instances: [(database(), instance(world, state, host))].into(),
-        orders: seen.order.map(|o| (database(), order_report(o))).into_iter().collect(),
+        orders: seen.order.map(|o| (database(), order_report(o, seen))).into_iter().collect(),
         servers: server.into_iter().collect::<BTreeMap<_, _>>(),
         ..HostReport::empty(name(host), SITES[usize::from(crate::state::site(host))].into())
     }

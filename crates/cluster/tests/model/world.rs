@@ -175,6 +175,7 @@ pub fn normal(left: Bounds) -> State {
         unanswered: false,
         history: 1,
         handed_over: 0,
+        left_to: None,
         fenced_by: 0,
         shipping_stopped_in: 0,
         share_epoch: 0,

@@ -94,7 +94,7 @@ fn report(state: &State, host: Number) -> HostReport {
         };
         let stamp = Stamp { epoch: 0, version: 0, number: 0 };
         let outcome = Outcome::Done { detail: "done".into() };
-        (database(), OrderReport { stamp, run: run.to_string(), order, outcome })
+        (database(), OrderReport { stamp, run: run.to_string(), order, outcome, left_to: None })
     });
     HostReport {
         record: h.record.as_ref().map(record),
