@@ -93,10 +93,10 @@ pub async fn starting(
     if let Some(at) = host.postgres_of(&database.name, &principal)
         && reaches(&at).await
         // A principal that does not answer yet is seen at the next start, or when its standby does not follow.
-        && rebuild::holds_log_of_others(&database.instance, &at).await.unwrap_or(false)
+        && let Ok(Some(log)) = rebuild::log_of_others(&database.instance, &at).await
     {
-        let why = "its log holds what that history does not";
-        return join(host, database, work, &principal, why).await;
+        let why = format!("its log holds what that history does not, {log}");
+        return join(host, database, work, &principal, &why).await;
     }
     if work.rejoin.starts <= STARTS {
         return Ok(false);

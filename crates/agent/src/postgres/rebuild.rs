@@ -184,22 +184,22 @@ fn is_of_tail(name: &str, fork: Option<Lsn>) -> bool {
     }
 }
 
-/// Whether `pg_wal` holds log past a place where the history of the writer at `at` left its timeline. PostgreSQL would apply
+/// What `pg_wal` holds past a place where the history of the writer at `at` left its timeline. PostgreSQL would apply
 /// it at the next start, where it finds the segment of the newer timeline nowhere yet.
 ///
 /// # Errors
 /// When the writer does not answer.
-pub async fn holds_log_of_others(instance: &Instance, at: &str) -> Result<bool, Error> {
+pub async fn log_of_others(instance: &Instance, at: &str) -> Result<Option<String>, Error> {
     let wal = instance.data().join("pg_wal");
     for (timeline, fork) in history_of(instance, at).await?.0.left {
         if !wal.join(format!("{timeline:08X}{}", place(fork))).exists() {
             continue;
         }
-        if has_record(instance, timeline, fork).await {
-            return Ok(true);
+        if let Some(record) = record_at(instance, timeline, fork).await {
+            return Ok(Some(format!("on timeline {timeline} at {fork}, where that left it: {record}")));
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// Take away the first segment of a timeline that does not reach the timeline's beginning. A standby that was stopped while it
@@ -215,7 +215,7 @@ pub async fn take_away_unbegun(instance: &Instance) -> Result<(), Error> {
     let next = history.left.iter().skip(1).map(|(timeline, _)| *timeline).chain(history.present);
     for ((timeline, fork), next) in history.left.iter().zip(next) {
         let [before, after] = [*timeline, next].map(|t| wal.join(format!("{t:08X}{}", place(*fork))));
-        if fork.0.is_multiple_of(SEGMENT_BYTES) || !after.exists() || has_record(instance, next, *fork).await {
+        if fork.0.is_multiple_of(SEGMENT_BYTES) || !after.exists() || record_at(instance, next, *fork).await.is_some() {
             continue;
         }
         tracing::warn!(file = %after.display(), "it does not reach the beginning of its timeline; taking it away");
@@ -225,14 +225,14 @@ pub async fn take_away_unbegun(instance: &Instance) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a timeline's log in `pg_wal` has a record at a place.
-async fn has_record(instance: &Instance, timeline: u32, at: Lsn) -> bool {
+/// The record that a timeline's log in `pg_wal` has at a place, as pg_waldump shows it.
+async fn record_at(instance: &Instance, timeline: u32, at: Lsn) -> Option<String> {
     let wal = instance.data().join("pg_wal");
     let read = instance.programs.run("pg_waldump", instance.database.as_str(), |command| {
         command.arg("-p").arg(&wal).args(["-t", &timeline.to_string(), "-s", &at.to_string(), "-n", "1"]);
     });
     // It fails where no record begins.
-    read.await.is_ok_and(|said| !said.trim().is_empty())
+    read.await.ok().map(|said| said.trim().to_owned()).filter(|said| !said.is_empty())
 }
 
 /// Where the log begins that the instance at `at` keeps, whatever the timeline; `None` when it keeps none.
