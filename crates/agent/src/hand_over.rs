@@ -1,4 +1,4 @@
-//! Orders that take a writer down cleanly for the next one, and that open it again where there is no next one.
+//! Orders that take a writer down for the next one, and that open it again where there is no next one.
 
 use crate::database::{Database, Work};
 use crate::error::Error;
@@ -22,6 +22,11 @@ const ANSWERS: Duration = Duration::from_secs(10);
 const MIRROR_FLUSHES: Duration = Duration::from_millis(250);
 /// Between two questions whether it answers.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Whether this is a writer that was told to quit: what still runs of it, frozen perhaps, is nobody's any more.
+pub(crate) fn has_quit(state: &State) -> bool {
+    state.handed_over.is_some() && state.left_to.is_some()
+}
 
 /// Look at a writer, one that is starting as soon as it answers. `None` when it does not run, or does not answer in time.
 async fn until_it_answers(database: &Database) -> Option<Probe> {
@@ -88,8 +93,16 @@ async fn refused_at(database: &Database, mirror: &HostName, epoch: Epoch) -> Res
     let sql = &database.instance.sql;
     let Some(Refused { at, flushed }) = sql.refuse_writers_before(epoch).await? else { return Ok(None) };
     // Refused by an order before this one, perhaps, and what was written since lies beyond the last flush.
-    let is_safe = at <= flushed && sql.is_flushed_by(mirror, flushed, MIRROR_FLUSHES).await?;
-    Ok(is_safe.then_some(at))
+    if at > flushed {
+        return Ok(None);
+    }
+    match sql.is_flushed_by(mirror, flushed, MIRROR_FLUSHES).await {
+        Ok(is_safe) => Ok(is_safe.then_some(at)),
+        Err(error) => {
+            tracing::warn!(database = %database.name, %error, "whether the mirror has everything is not known; stopping cleanly");
+            Ok(None)
+        }
+    }
 }
 
 async fn stop_cleanly(
@@ -145,10 +158,16 @@ pub(crate) async fn reopen(
             database.name
         )));
     }
+    let runs = if has_quit(&state) {
+        database.stop(Signal::SIGQUIT).await?;
+        None
+    } else {
+        runs
+    };
     // Remembered first: whoever is killed in between leaves a writer of this epoch, which a late fence does not stop.
     database.remember(|s| {
         s.history_epoch = s.history_epoch.max(Some(epoch));
-        s.handed_over = None;
+        (s.handed_over, s.left_to) = (None, None);
         s.fenced_by = None;
     })?;
     // The record has no mirror now, or one that is not synchronised: nobody is waited for.

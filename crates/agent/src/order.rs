@@ -206,7 +206,7 @@ pub async fn seed(
 fn followed(database: &Database, epoch: Epoch) -> Result<(), Error> {
     database.remember(|s| {
         s.history_epoch = Some(epoch);
-        s.handed_over = None;
+        (s.handed_over, s.left_to) = (None, None);
         s.fenced_by = None;
         s.shipping_stopped_in = None;
         s.rewinding = false;
@@ -452,7 +452,7 @@ async fn promote(host: &Host, database: &Database, epoch: Epoch) -> Result<Strin
     sql.call_chat("begin_epoch", epoch).await?;
     database.remember(|s| {
         s.history_epoch = s.history_epoch.max(Some(epoch));
-        s.handed_over = None;
+        (s.handed_over, s.left_to) = (None, None);
     })?;
     Ok(format!("online in epoch {epoch} after {} ms", began.elapsed().as_millis()))
 }

@@ -5,6 +5,7 @@
 
 use crate::database::{Database, Work};
 use crate::error::Error;
+use crate::hand_over::has_quit;
 use crate::host::Host;
 use crate::postgres::conf::Conf;
 use crate::postgres::rebuild;
@@ -59,6 +60,10 @@ async fn round(host: &Arc<Host>, database: &Database) -> Result<bool, Error> {
         shipper::stop(&mut work).await;
         database.waits_for(Some(format!("{}: fenced for epoch {epoch}; waiting to hear of it", database.name)));
         return Ok(true);
+    }
+    if database.running().is_some() && has_quit(&database.state()) && !database.instance.is_standby() {
+        tracing::warn!(database = %database.name, "it was told to quit and has not; stopping");
+        database.stop(Signal::SIGQUIT).await?;
     }
     match goal(&record, &database.name, &host.name) {
         Goal::Idle => idle(database, &record, &mut work).await,
@@ -166,7 +171,7 @@ pub async fn settle(
     }
     database.remember(|s| {
         s.history_epoch = s.history_epoch.max(Some(record.epoch));
-        s.handed_over = None;
+        (s.handed_over, s.left_to) = (None, None);
     })
 }
 
@@ -181,6 +186,12 @@ async fn start_standby(
     if !database.instance.has_data() {
         database.waits_for(Some(format!("{}: nothing here yet; an order has to copy it", database.name)));
         return Ok(true);
+    }
+    // What it wrote last is looked at below.
+    database.instance.until_nobody_is_left().await?;
+    if database.state().rewinding {
+        rejoin::half_rewound(host, database, record, work).await?;
+        return Ok(false);
     }
     if !database.instance.is_standby() {
         // A writer that was handed over holds nothing of value that its successor has not; log beyond that is seen below.

@@ -71,6 +71,16 @@ pub async fn stopped_writer(
     Ok(true)
 }
 
+/// A rewind was begun and did not come to its end: the data is part of no history and is never started. It is copied anew.
+pub async fn half_rewound(host: &Host, database: &Database, record: &PoolRecord, work: &mut Work) -> Result<(), Error> {
+    let Some(principal) = principal_to_join(host, database, record) else {
+        let why = "a rewind of its data was cut off, and there is no principal yet that it could be copied from";
+        database.waits_for(Some(format!("{}: {why}", database.name)));
+        return Ok(());
+    };
+    join(host, database, work, &principal, "a rewind of its data was cut off").await.map(|_| ())
+}
+
 /// A standby is about to be started. One whose log goes beyond a place where the present principal's history left its timeline
 /// would apply that, and one that ends again and again cannot follow: join. Tells whether it did.
 pub async fn starting(

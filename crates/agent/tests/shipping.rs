@@ -284,13 +284,7 @@ async fn a_writer_that_is_starting_is_handed_over_when_it_is_down_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_writer_stops_at_once_when_its_mirror_has_everything_and_cleanly_when_it_has_not() {
     let relay = Relay::to_nobody().await;
-    let world = copied(&relay).await;
-    let mirror = |synchronised| Some(cluster::record::MirrorRecord { host: "b".into(), synchronised });
-    world.set_record("a", |r| r.databases.get_mut(&mgc()).unwrap().mirror = mirror(false)).await;
-    world.until("the mirror is synchronised", async |w| w.instance("a").await.synchronous == ["b".into()]).await;
-    world.sql("a").await.batch_execute(include_str!("../../store/migrations/0001_chat.sql")).await.unwrap();
-    world.sql("a").await.batch_execute("INSERT INTO standfast.pool_epoch (epoch) VALUES (1)").await.unwrap();
-
+    let world = mirrored(&relay).await;
     let said = world.done("a", 1, Order::HandOver { database: mgc(), epoch: Epoch(2) }).await;
     assert!(said.contains("b has the log up to") && said.ends_with("stopped at once"), "{said}");
     let left_to = world.report("a").await.unwrap().orders[&mgc()].left_to.clone().expect("it is said to whom");
@@ -300,13 +294,45 @@ async fn a_writer_stops_at_once_when_its_mirror_has_everything_and_cleanly_when_
     assert_eq!(again, "handed over already");
     assert_eq!(world.report("a").await.unwrap().orders[&mgc()].left_to, Some(left_to));
 
-    world.set_record("a", |r| (r.epoch, r.databases.get_mut(&mgc()).unwrap().mirror) = (Epoch(3), mirror(true))).await;
+    world.set_record("a", |r| r.epoch = Epoch(3)).await;
     world.done("a", 3, Order::Reopen { database: mgc(), epoch: Epoch(3), after: Epoch(1) }).await;
     assert_eq!(epoch_in(&world, "a").await, 3, "nothing of it was lost");
     relay.cut();
     let said = world.done("a", 3, Order::HandOver { database: mgc(), epoch: Epoch(5) }).await;
     assert!(said.starts_with("stopped cleanly at"), "{said}");
     assert_eq!(world.report("a").await.unwrap().orders[&mgc()].left_to, None);
+}
+
+/// With `b` as the synchronised mirror of `a`, and the chat schema.
+async fn mirrored(relay: &Relay) -> World {
+    let world = copied(relay).await;
+    let mirror = cluster::record::MirrorRecord { host: "b".into(), synchronised: false };
+    world.set_record("a", |r| r.databases.get_mut(&mgc()).unwrap().mirror = Some(mirror)).await;
+    let synchronised = async |w: &World| {
+        let record = w.report("a").await.unwrap().record.unwrap();
+        record.databases[&mgc()].mirror.as_ref().is_some_and(|m| m.synchronised)
+    };
+    world.until("the mirror is synchronised", synchronised).await;
+    world.sql("a").await.batch_execute(include_str!("../../store/migrations/0001_chat.sql")).await.unwrap();
+    world.sql("a").await.batch_execute("INSERT INTO standfast.pool_epoch (epoch) VALUES (1)").await.unwrap();
+    world
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hand_over_that_could_not_refuse_writers_in_time_can_be_given_again_or_taken_back() {
+    let relay = Relay::to_nobody().await;
+    let world = mirrored(&relay).await;
+    let writer = world.sql("a").await;
+    // As a writer does whose commit waits for the mirror.
+    writer.batch_execute("SELECT pg_advisory_lock_shared(5374616164)").await.unwrap();
+    let outcome = world.order("a", 1, Order::HandOver { database: mgc(), epoch: Epoch(2) }).await;
+    assert!(matches!(&outcome, Outcome::Failed { message } if message.contains("55P03")), "{outcome:?}");
+    writer.batch_execute("SELECT pg_advisory_unlock_shared(5374616164)").await.unwrap();
+
+    world.set_record("a", |r| r.epoch = Epoch(3)).await;
+    world.done("a", 3, Order::Reopen { database: mgc(), epoch: Epoch(3), after: Epoch(1) }).await;
+    assert_eq!(epoch_in(&world, "a").await, 3);
+    world.done("a", 3, Order::HandOver { database: mgc(), epoch: Epoch(5) }).await;
 }
 
 /// The epoch that the database carries.

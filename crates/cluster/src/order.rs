@@ -131,8 +131,9 @@ pub enum Order {
         /// The host whose history is taken over; a principal.
         from: HostName,
     },
-    /// Refuse every new writing transaction of epochs before `epoch`, then shut the writer down cleanly, so that its
-    /// standbys hold every byte. It comes back as a standby.
+    /// Refuse every new writing transaction of epochs before `epoch`, then stop the writer: at once, where the record has a
+    /// synchronised mirror that has flushed whatever was committed; else cleanly, so that its standbys hold every byte. It comes
+    /// back as a standby.
     HandOver {
         /// Which database.
         database: DatabaseName,

@@ -230,9 +230,10 @@ const HAND_OVER: Step = Step {
                 Done::Yes(_) => Done::NotYet(format!("{} on {} is not stopped yet", pair.database, pair.from)),
                 missing => missing,
             },
-            Some(end) if has_everything(view, &pair) => {
-                Done::NotYet(format!("{} ends at {end}; the new epoch is not recorded yet", pair.database))
-            }
+            Some(end) if has_everything(view, &pair) => Done::NotYet(format!(
+                "{} has {} up to {end}; the new epoch is not recorded yet",
+                pair.to, pair.database
+            )),
             Some(end) => Done::NotYet(format!("{} has not applied {} up to {end} yet", pair.to, pair.database)),
         }))
     },
@@ -241,7 +242,7 @@ const HAND_OVER: Step = Step {
     patience_ms: 10_000,
 };
 
-/// Where the old principal's log ends, once it has been stopped by this run's own order.
+/// Up to where the mirror has to have the old principal's log, once that has been stopped by this run's own order.
 fn stopped(view: &View<'_>, pair: &Pair) -> Option<Lsn> {
     left_to_mirror(view, pair).or_else(|| stopped_cleanly(view, pair))
 }

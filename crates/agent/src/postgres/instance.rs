@@ -392,8 +392,8 @@ impl Instance {
 
     /// Let the postmaster and all its processes end at once, and wait for nobody. Whoever starts the instance again does.
     pub async fn quit(&self, process: Process) {
-        self.sql.forget().await;
         process.signal(Signal::SIGQUIT);
+        self.sql.forget().await;
     }
 
     /// Send the signal, and wait until the postmaster is gone, or this is so.

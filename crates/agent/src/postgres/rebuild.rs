@@ -188,14 +188,14 @@ fn is_of_tail(name: &str, fork: Option<Lsn>) -> bool {
 /// it at the next start, where it finds the segment of the newer timeline nowhere yet.
 ///
 /// # Errors
-/// When the writer does not answer.
+/// When the writer does not answer, or the log cannot be read.
 pub async fn log_of_others(instance: &Instance, at: &str) -> Result<Option<String>, Error> {
     let wal = instance.data().join("pg_wal");
     for (timeline, fork) in history_of(instance, at).await?.0.left {
         if !wal.join(format!("{timeline:08X}{}", place(fork))).exists() {
             continue;
         }
-        if let Some(record) = record_at(instance, timeline, fork).await {
+        if let Some(record) = record_at(instance, timeline, fork).await? {
             return Ok(Some(format!("on timeline {timeline} at {fork}, where that left it: {record}")));
         }
     }
@@ -215,8 +215,16 @@ pub async fn take_away_unbegun(instance: &Instance) -> Result<(), Error> {
     let next = history.left.iter().skip(1).map(|(timeline, _)| *timeline).chain(history.present);
     for ((timeline, fork), next) in history.left.iter().zip(next) {
         let [before, after] = [*timeline, next].map(|t| wal.join(format!("{t:08X}{}", place(*fork))));
-        if fork.0.is_multiple_of(SEGMENT_BYTES) || !after.exists() || record_at(instance, next, *fork).await.is_some() {
+        if fork.0.is_multiple_of(SEGMENT_BYTES) || !after.exists() {
             continue;
+        }
+        match record_at(instance, next, *fork).await {
+            Ok(None) => {}
+            Ok(Some(_)) => continue,
+            Err(error) => {
+                tracing::warn!(file = %after.display(), %error, "whether it reaches the beginning of its timeline is not known; it stays");
+                continue;
+            }
         }
         tracing::warn!(file = %after.display(), "it does not reach the beginning of its timeline; taking it away");
         let taken = if before.exists() { fs::remove_file(&after) } else { fs::rename(&after, &before) };
@@ -226,13 +234,43 @@ pub async fn take_away_unbegun(instance: &Instance) -> Result<(), Error> {
 }
 
 /// The record that a timeline's log in `pg_wal` has at a place, as pg_waldump shows it.
-async fn record_at(instance: &Instance, timeline: u32, at: Lsn) -> Option<String> {
+///
+/// # Errors
+/// When that cannot be known: whoever takes it for "no record" may remove log that is good.
+async fn record_at(instance: &Instance, timeline: u32, at: Lsn) -> Result<Option<String>, Error> {
     let wal = instance.data().join("pg_wal");
+    let names = [at, Lsn(at.0 + SEGMENT_BYTES)].map(|at| format!("{timeline:08X}{}", place(at)));
+    if is_blank(&wal.join(&names[0]))? {
+        return Ok(None);
+    }
+    // The segments by their names: else pg_waldump learns their size from any file there, and ends at one that is blank.
+    let mut segments = vec![&names[0]];
+    if !is_blank(&wal.join(&names[1]))? {
+        segments.push(&names[1]);
+    }
     let read = instance.programs.run("pg_waldump", instance.database.as_str(), |command| {
-        command.arg("-p").arg(&wal).args(["-t", &timeline.to_string(), "-s", &at.to_string(), "-n", "1"]);
+        command.arg("-p").arg(&wal).args(["-s", &at.to_string(), "-n", "1"]).args(segments);
     });
-    // It fails where no record begins.
-    read.await.ok().map(|said| said.trim().to_owned()).filter(|said| !said.is_empty())
+    match read.await {
+        Ok(said) => Ok(Some(said.trim().to_owned()).filter(|said| !said.is_empty())),
+        Err(Error::Program { said, .. }) if said.contains("could not find a valid record") => Ok(None),
+        // Of one that was being received when its receiver was stopped nothing may be there at that place.
+        Err(_) if fs::metadata(wal.join(&names[0])).is_ok_and(|file| file.len() < SEGMENT_BYTES) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a segment is not there, or nothing was written into it yet: PostgreSQL makes them before it needs them, full of zeros.
+fn is_blank(segment: &Path) -> Result<bool, Error> {
+    use std::io::Read;
+    let mut head = [0; 2];
+    match fs::File::open(segment).and_then(|mut file| file.read_exact(&mut head)) {
+        Ok(()) => Ok(head == [0, 0]),
+        Err(error) if [std::io::ErrorKind::NotFound, std::io::ErrorKind::UnexpectedEof].contains(&error.kind()) => {
+            Ok(true)
+        }
+        Err(error) => Err(Error::file(format!("read {}", segment.display()))(error)),
+    }
 }
 
 /// Where the log begins that the instance at `at` keeps, whatever the timeline; `None` when it keeps none.

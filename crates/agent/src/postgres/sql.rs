@@ -197,7 +197,8 @@ impl Sql {
                 None => self.connect(self.database.as_str()).await?,
             };
             let ran = client.simple_query(statements).await;
-            if !client.is_closed() {
+            // One that failed may be amid a transaction, which refuses everything else.
+            if ran.is_ok() && !client.is_closed() {
                 *held = Some(client);
             }
             ran.map(rows).map_err(|error| self.failed(what, &described(&error)))

@@ -8,6 +8,8 @@ use rules::id::Epoch;
 use std::time::{Duration, Instant};
 use tokio_postgres::SimpleQueryRow;
 
+/// So much log a mirror may have flushed and not applied, in bytes, to be promoted at once: what it applies in some milliseconds.
+const NEARLY_APPLIED_BYTES: u64 = 1024 * 1024;
 /// Between two looks whether a mirror has the log.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
@@ -44,10 +46,11 @@ impl Sql {
         })
     }
 
-    /// Whether a standby has flushed the log up to a place, now or within this time.
+    /// Whether a standby has flushed the log up to a place, and applied nearly all of that, now or within this time.
     pub async fn is_flushed_by(&self, host: &HostName, up_to: Lsn, patience: Duration) -> Result<bool, Error> {
         let statement = format!(
-            "SELECT 1 FROM pg_stat_replication WHERE application_name = '{}' AND flush_lsn >= '{up_to}'",
+            "SELECT 1 FROM pg_stat_replication WHERE application_name = '{}' AND flush_lsn >= '{up_to}' \
+             AND replay_lsn + {NEARLY_APPLIED_BYTES}::numeric >= '{up_to}'",
             host.as_str().replace('\'', "''")
         );
         let began = Instant::now();
