@@ -313,8 +313,8 @@ impl Database {
         self.note_clean_stop().await
     }
 
-    /// Shut a writer down that is open, and note where it ends. Its processes may still be on their way out; that there is no postmaster any more is left
-    /// for the caller to remember, with what it does about it.
+    /// Shut a writer down that is open, and note where it ends. Its processes may still be on their way out; that there is no postmaster any
+    /// more is left for the caller to remember, with what it does about it.
     pub async fn shut_down(&self) -> Result<(), Error> {
         if let Some(process) = self.running() {
             self.seen(|s| s.goes_out = true);

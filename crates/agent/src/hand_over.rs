@@ -23,11 +23,6 @@ const MIRROR_FLUSHES: Duration = Duration::from_millis(250);
 /// Between two questions whether it answers.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Whether this is a writer that was told to quit: what still runs of it, frozen perhaps, is nobody's any more.
-pub(crate) fn has_quit(state: &State) -> bool {
-    state.handed_over.is_some() && state.left_to.is_some()
-}
-
 /// Look at a writer, one that is starting as soon as it answers. `None` when it does not run, or does not answer in time.
 async fn until_it_answers(database: &Database) -> Option<Probe> {
     let began = Instant::now();
@@ -48,8 +43,7 @@ pub(crate) async fn hand_over(
 ) -> Result<Carried, Error> {
     if database.state().handed_over == Some(epoch) && database.running().is_none() {
         database.note_clean_stop().await?;
-        let left_to = database.state().left_to;
-        return Ok(Carried { detail: "handed over already".into(), remember: None, left_to });
+        return Ok(Carried { detail: "handed over already".into(), remember: None });
     }
     database.doing(Some("waiting until it answers, to hand it over"));
     let probe = until_it_answers(database).await;
@@ -64,16 +58,12 @@ pub(crate) async fn hand_over(
     {
         database.quit().await;
         let detail = format!("writers are refused, and {mirror} has the log up to {at}; stopped at once");
-        let left_to = Some(LeftTo { host: mirror.clone(), at });
-        let remember = {
-            let left_to = left_to.clone();
-            move |s: &mut State| {
-                s.postmaster = None;
-                s.handed_over = Some(epoch);
-                s.left_to.clone_from(&left_to);
-            }
+        let left_to = LeftTo { host: mirror.clone(), at };
+        let remember = move |s: &mut State| {
+            s.postmaster = None;
+            (s.handed_over, s.left_to) = (Some(epoch), Some(left_to.clone()));
         };
-        return Ok(Carried { detail, remember: Some(Box::new(remember)), left_to });
+        return Ok(Carried { detail, remember: Some(Box::new(remember)) });
     }
     let end = stop_cleanly(database, work, probe.is_some(), mirror, epoch).await?;
     let remember = move |s: &mut State| {
@@ -82,7 +72,7 @@ pub(crate) async fn hand_over(
         s.history_epoch = Some(epoch);
     };
     let detail = format!("stopped cleanly at {}", end.checkpoint);
-    Ok(Carried { detail, remember: Some(Box::new(remember)), left_to: None })
+    Ok(Carried { detail, remember: Some(Box::new(remember)) })
 }
 
 /// Refuse writers of epochs before this one. Where the log stood then, if the mirror has flushed all of it: nothing of this writer is needed
@@ -96,7 +86,7 @@ async fn refused_at(database: &Database, mirror: &HostName, epoch: Epoch) -> Res
     if at > flushed {
         return Ok(None);
     }
-    match sql.is_flushed_by(mirror, flushed, MIRROR_FLUSHES).await {
+    match sql.is_ready(mirror, flushed, MIRROR_FLUSHES).await {
         Ok(is_safe) => Ok(is_safe.then_some(at)),
         Err(error) => {
             tracing::warn!(database = %database.name, %error, "whether the mirror has everything is not known; stopping cleanly");
@@ -131,7 +121,10 @@ async fn stop_cleanly(
         database.stop(Signal::SIGINT).await?;
     }
     database.clean_stop().ok_or_else(|| {
-        Error::Unfit(format!("{} was not stopped cleanly; start its agent again, and the run goes on", database.name))
+        Error::Unfit(format!(
+            "{} was not stopped cleanly; its agent opens it again, and it is handed over anew",
+            database.name
+        ))
     })
 }
 
@@ -144,7 +137,6 @@ pub(crate) async fn reopen(
 ) -> Result<String, Error> {
     let instance = &database.instance;
     let state = database.state();
-    let runs = database.running();
     let probe = database.probe().await;
     if !instance.has_data() || instance.is_standby() || probe.as_ref().is_some_and(|p| p.in_recovery) {
         return Err(Error::Unfit(format!(
@@ -158,12 +150,9 @@ pub(crate) async fn reopen(
             database.name
         )));
     }
-    let runs = if has_quit(&state) {
+    if state.has_quit() {
         database.stop(Signal::SIGQUIT).await?;
-        None
-    } else {
-        runs
-    };
+    }
     // Remembered first: whoever is killed in between leaves a writer of this epoch, which a late fence does not stop.
     database.remember(|s| {
         s.history_epoch = s.history_epoch.max(Some(epoch));
@@ -174,7 +163,7 @@ pub(crate) async fn reopen(
     work.wait_for_set = None;
     // Finished segments that waited when it was handed over are on its own timeline, which no other writer ships.
     let conf = Conf { archive_to: archive_of(host, database, epoch), ..instance.plain_conf() };
-    let process = if let Some(process) = runs {
+    let process = if let Some(process) = database.running() {
         database.reload(&conf)?;
         process
     } else {

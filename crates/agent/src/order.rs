@@ -19,7 +19,7 @@ use crate::state_file::State;
 use crate::tail;
 use cluster::name::HostName;
 use cluster::order::{Order, Outcome, StampedOrder};
-use cluster::report::{LeftTo, OrderReport};
+use cluster::report::OrderReport;
 use cluster::wal::Lsn;
 use nix::sys::signal::Signal;
 use rules::id::Epoch;
@@ -37,8 +37,7 @@ pub async fn take(host: Arc<Host>, given: StampedOrder, wait: Duration) -> Resul
     })?;
     let state = database.state();
     if given.stamp < state.latest {
-        let outcome = Outcome::TooOld { latest: state.latest };
-        return Ok(OrderReport { stamp: given.stamp, run: given.run, order: given.order, outcome, left_to: None });
+        return Ok(OrderReport::of(given, Outcome::TooOld { latest: state.latest }));
     }
     let known = state.order.filter(|o| o.stamp == given.stamp && o.order == given.order);
     let over = known.as_ref().is_some_and(|o| matches!(o.outcome, Outcome::Done { .. }));
@@ -47,9 +46,7 @@ pub async fn take(host: Arc<Host>, given: StampedOrder, wait: Duration) -> Resul
         return Ok(known);
     }
     if !under_way {
-        let outcome = Outcome::Running { doing: "taken".into() };
-        let (stamp, run, order) = (given.stamp, given.run.clone(), given.order.clone());
-        let report = OrderReport { stamp, run, order, outcome, left_to: None };
+        let report = OrderReport::of(given.clone(), Outcome::Running { doing: "taken".into() });
         database.remember(|s| {
             s.latest = given.stamp;
             s.order = Some(report);
@@ -66,9 +63,10 @@ async fn execute(host: Arc<Host>, database: Arc<Database>, given: StampedOrder) 
     let began = Instant::now();
     let mut work = database.work.lock().await;
     let result = carry_out(&host, &database, &mut work, &given.order).await;
-    let (outcome, remember, left_to) = match result {
-        Ok(Carried { detail, remember, left_to }) => (Outcome::Done { detail }, remember, left_to),
-        Err(error) => (Outcome::Failed { message: error.to_string() }, None, None),
+    let hands_over = result.is_ok() && matches!(given.order, Order::HandOver { .. });
+    let (outcome, remember) = match result {
+        Ok(Carried { detail, remember }) => (Outcome::Done { detail }, remember),
+        Err(error) => (Outcome::Failed { message: error.to_string() }, None),
     };
     tracing::info!(stamp = %given.stamp, order = ?given.order, ?outcome, ms = began.elapsed().as_millis() as u64, "order");
     database.forget_count();
@@ -78,9 +76,9 @@ async fn execute(host: Arc<Host>, database: Arc<Database>, given: StampedOrder) 
         if let Some(remember) = &remember {
             remember(s);
         }
+        let left_to = s.left_to.clone().filter(|_| hands_over);
         if let Some(order) = s.order.as_mut().filter(|o| o.stamp == given.stamp) {
-            order.outcome = outcome.clone();
-            order.left_to.clone_from(&left_to);
+            (order.outcome, order.left_to) = (outcome.clone(), left_to);
         }
     }) {
         if !std::mem::replace(&mut said, true) {
@@ -108,8 +106,6 @@ pub(crate) struct Carried {
     pub detail: String,
     /// What is remembered with the outcome, in one: each time that something is kept costs a flush, and users may be waiting.
     pub remember: Option<Box<Change>>,
-    /// Who holds all of a writer that was handed over.
-    pub left_to: Option<LeftTo>,
 }
 
 /// A change of what the agent remembers.
@@ -147,7 +143,7 @@ async fn carry_out(host: &Host, database: &Database, work: &mut Work, order: &Or
         Order::HandOver { epoch, .. } => return hand_over(host, database, work, *epoch).await,
         Order::Reopen { epoch, after, .. } => reopen(host, database, work, *epoch, *after).await,
     };
-    Ok(Carried { detail: detail?, remember: None, left_to: None })
+    Ok(Carried { detail: detail?, remember: None })
 }
 
 async fn initialise(database: &Database, epoch: Epoch) -> Result<String, Error> {

@@ -5,7 +5,6 @@
 
 use crate::database::{Database, Work};
 use crate::error::Error;
-use crate::hand_over::has_quit;
 use crate::host::Host;
 use crate::postgres::conf::Conf;
 use crate::postgres::rebuild;
@@ -61,7 +60,7 @@ async fn round(host: &Arc<Host>, database: &Database) -> Result<bool, Error> {
         database.waits_for(Some(format!("{}: fenced for epoch {epoch}; waiting to hear of it", database.name)));
         return Ok(true);
     }
-    if database.running().is_some() && has_quit(&database.state()) && !database.instance.is_standby() {
+    if database.running().is_some() && database.state().has_quit() && !database.instance.is_standby() {
         tracing::warn!(database = %database.name, "it was told to quit and has not; stopping");
         database.stop(Signal::SIGQUIT).await?;
     }

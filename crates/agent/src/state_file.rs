@@ -50,6 +50,13 @@ pub struct State {
     pub order: Option<OrderReport>,
 }
 
+impl State {
+    /// Whether this is a writer that was told to quit: what still runs of it, frozen perhaps, is nobody's any more.
+    pub fn has_quit(&self) -> bool {
+        self.handed_over.is_some() && self.left_to.is_some()
+    }
+}
+
 /// Whose data it is, as its files tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -4,7 +4,7 @@ use crate::backup::BackupsReport;
 use crate::canary::{AppliedCanary, ServerCanaries};
 use crate::drill::DrillReport;
 use crate::name::{DatabaseName, HostName, ServerName, SiteName};
-use crate::order::{Outcome, Stamp};
+use crate::order::{Outcome, Stamp, StampedOrder};
 use crate::record::PoolRecord;
 use crate::service::ServiceReport;
 use crate::wal::{Lsn, Timeline};
@@ -94,6 +94,13 @@ pub struct OrderReport {
     /// It handed a writer over, and this is who holds all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_to: Option<LeftTo>,
+}
+
+impl OrderReport {
+    /// An order that was given, and how far it is.
+    pub fn of(given: StampedOrder, outcome: Outcome) -> Self {
+        Self { stamp: given.stamp, run: given.run, order: given.order, outcome, left_to: None }
+    }
 }
 
 /// What a writer leaves that refuses everybody and was stopped at once.

@@ -4,9 +4,10 @@
 //! Every change of writer begins a new epoch, this one too; state, home and active servers stay as they are, so servers
 //! follow the record by themselves, and log shipping goes on from whoever is principal.
 //!
-//! Planned: the principal refuses writers, and stops at once when its mirror has flushed whatever was committed; or cleanly, and the
-//! mirror is promoted only when it has applied everything. If neither comes about, the writer goes back to where it was. Forced: the principal is gone, or is taken for gone. While the record
-//! says "synchronised" nothing that was acknowledged can be lost by it: an old principal that lives on out of reach commits
+//! Planned: the principal refuses writers, and stops at once when its mirror has flushed whatever was committed; or cleanly,
+//! and the mirror is promoted only when it has applied everything. If neither comes about, the writer goes back to where it was.
+//!
+//! Forced: the principal is gone, or is taken for gone. While the record says "synchronised" nothing that was acknowledged can be lost by it: an old principal that lives on out of reach commits
 //! nothing, because its commits wait for the mirror, and it cannot record "not synchronised" in an epoch that is over. Rooms whose
 //! category asks for the disk alone are the exception: what the mirror lacks of them is salvaged when the old principal is back.
 

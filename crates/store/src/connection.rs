@@ -161,7 +161,7 @@ impl Connection {
         let place = at.clone();
         let driver = tokio::spawn(async move {
             let mut sent_away = false;
-            let sent_away = loop {
+            loop {
                 match std::future::poll_fn(|cx| connection.poll_message(cx)).await {
                     Some(Ok(AsyncMessage::Notice(notice))) => {
                         if is_cancelled_wait(&notice) {
@@ -174,11 +174,12 @@ impl Connection {
                     Some(Ok(_)) => {}
                     Some(Err(error)) => {
                         tracing::info!(at = place, %error, "a connection to PostgreSQL broke");
-                        break sent_away || error.as_db_error().is_some_and(is_sent_away);
+                        sent_away |= error.as_db_error().is_some_and(is_sent_away);
+                        break;
                     }
-                    None => break sent_away,
+                    None => break,
                 }
-            };
+            }
             holds.end(sent_away);
         });
         Self { client, at: at.into(), prepared: StdMutex::default(), cancelled_waits, driver }

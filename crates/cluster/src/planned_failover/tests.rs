@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::abort::abort_of;
-use crate::order::{Outcome, Stamp};
+use crate::order::{Outcome, Stamp, StampedOrder};
 use crate::record::{DatabaseRecord, MirrorRecord, PoolRecord, RunRef};
 use crate::report::{CleanStop, HostReport, InstanceReport, OrderReport, ServerReport, ShippingReport};
 use crate::runbook::{Facts, Next, Silence, advance};
@@ -158,13 +158,8 @@ impl Pool {
     fn stopped(mut self) -> Self {
         let order = Order::HandOver { database: "mgc".into(), epoch: Epoch(3) };
         let outcome = Outcome::Done { detail: "stopped".into() };
-        let taken = OrderReport {
-            stamp: Stamp { epoch: 1, version: 1, number: 3 },
-            run: run().id,
-            order,
-            outcome,
-            left_to: None,
-        };
+        let given = StampedOrder { stamp: Stamp { epoch: 1, version: 1, number: 3 }, run: run().id, order };
+        let taken = OrderReport::of(given, outcome);
         let on = self.on("s1a");
         on.state = InstanceState::Stopped;
         on.shut_down_at = Some(CleanStop { checkpoint: Lsn(109), end: Lsn(110) });

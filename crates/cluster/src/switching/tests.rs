@@ -1,7 +1,7 @@
 //! The decisions of both switches, on a pool that is as it should be and on what may be wrong with it.
 
 use super::*;
-use crate::order::{Outcome, Stamp};
+use crate::order::{Outcome, Stamp, StampedOrder};
 use crate::record::PoolState;
 use crate::report::{CleanStop, HostReport, LeftTo, OrderReport, ShippingReport};
 use crate::runbook::Unmet;
@@ -143,13 +143,8 @@ impl World {
     fn stopped(mut self) -> Self {
         let order = Order::HandOver { database: "mgc".into(), epoch: Epoch(2) };
         let outcome = Outcome::Done { detail: "stopped".into() };
-        let taken = OrderReport {
-            stamp: Stamp { epoch: 1, version: 1, number: 3 },
-            run: run().id,
-            order,
-            outcome,
-            left_to: None,
-        };
+        let given = StampedOrder { stamp: Stamp { epoch: 1, version: 1, number: 3 }, run: run().id, order };
+        let taken = OrderReport::of(given, outcome);
         let on = self.on("s1a");
         on.state = InstanceState::Stopped;
         on.shut_down_at = Some(CleanStop { checkpoint: Lsn(109), end: Lsn(110) });

@@ -3,7 +3,7 @@
 use crate::state::{A, B, HOSTS, Host, Number, Ordered, Postgres, Record, State, epoch_of, posts};
 use cluster::Epoch;
 use cluster::name::{DatabaseName, HostName};
-use cluster::order::{Order, Outcome, Stamp};
+use cluster::order::{Order, Outcome, Stamp, StampedOrder};
 use cluster::record::{DatabaseRecord, MirrorRecord, PoolRecord, PoolState, RunRef};
 use cluster::report::{HostReport, InstanceReport, InstanceState, OrderReport, ShippingReport};
 use cluster::topology::Topology;
@@ -94,7 +94,7 @@ fn report(state: &State, host: Number) -> HostReport {
         };
         let stamp = Stamp { epoch: 0, version: 0, number: 0 };
         let outcome = Outcome::Done { detail: "done".into() };
-        (database(), OrderReport { stamp, run: run.to_string(), order, outcome, left_to: None })
+        (database(), OrderReport::of(StampedOrder { stamp, run: run.to_string(), order }, outcome))
     });
     HostReport {
         record: h.record.as_ref().map(record),

@@ -46,8 +46,9 @@ impl Sql {
         })
     }
 
-    /// Whether a standby has flushed the log up to a place, and applied nearly all of that, now or within this time.
-    pub async fn is_flushed_by(&self, host: &HostName, up_to: Lsn, patience: Duration) -> Result<bool, Error> {
+    /// Whether a standby may be promoted in a moment: it has flushed the log up to a place, and applied nearly all of that, now or within
+    /// this time.
+    pub async fn is_ready(&self, host: &HostName, up_to: Lsn, patience: Duration) -> Result<bool, Error> {
         let statement = format!(
             "SELECT 1 FROM pg_stat_replication WHERE application_name = '{}' AND flush_lsn >= '{up_to}' \
              AND replay_lsn + {NEARLY_APPLIED_BYTES}::numeric >= '{up_to}'",
