@@ -225,7 +225,8 @@ fn request(folder: &Path) -> String {
     )
 }
 
-/// A finished segment is in the share whole and synced, or not at all. When the folder has been taken away because the
+/// A finished segment is in the share whole and synced, its name as well, or not at all; a share whose folders cannot be synced
+/// is taken as it is, as PostgreSQL does. When the folder has been taken away because the
 /// share is closed to this epoch, the command fails and PostgreSQL keeps the segment; so it does where the agent, which
 /// ships into a bucket, has not marked the segment in time, or says that the bucket takes nothing.
 fn archive_command(to: &ArchiveTo) -> String {
@@ -235,7 +236,8 @@ fn archive_command(to: &ArchiveTo) -> String {
         ArchiveTo::Folder(folder) => {
             let to = folder.display();
             format!(
-                "test -f '{to}/%f' || {{ cp '%p' '{to}/.%f.new' && sync '{to}/.%f.new' && mv '{to}/.%f.new' '{to}/%f'; }}"
+                "{{ test -f '{to}/%f' || {{ dd if='%p' of='{to}/.%f.new' bs=1M conv=fsync status=none && \
+                 mv '{to}/.%f.new' '{to}/%f'; }}; }} && {{ sync '{to}'; exit 0; }}"
             )
         }
         ArchiveTo::Marks(folder) => {
@@ -286,5 +288,36 @@ mod tests {
         let text = Conf { only_read: true, ..conf }.text();
         assert!(text.contains("wal_keep_size = '2147483647MB'"));
         assert!(text.contains("recovery_target_timeline = 'current'"));
+    }
+
+    #[test]
+    fn a_segment_counts_as_archived_when_its_name_in_the_share_is_synced() {
+        let dir = std::env::temp_dir().join(format!("standfast-agent-archive-{}", std::process::id()));
+        let (share, programs, said) = (dir.join("share"), dir.join("programs"), dir.join("said"));
+        std::fs::create_dir_all(&share).unwrap();
+        std::fs::create_dir_all(&programs).unwrap();
+        let segment = dir.join("segment");
+        std::fs::write(&segment, vec![7; 1 << 20]).unwrap();
+        // Tells what was in place when the folder was synced.
+        let sync = programs.join("sync");
+        let script = format!("#!/bin/sh\ntest -f \"$1/000A\" && echo \"$1\" >> '{}'\n", said.display());
+        std::fs::write(&sync, script).unwrap();
+        std::fs::set_permissions(&sync, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let archive = |share: &Path| {
+            let command = archive_command(&ArchiveTo::Folder(share.to_owned()));
+            let command = command.replace("%p", &segment.display().to_string()).replace("%f", "000A");
+            let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+            std::process::Command::new("sh").args(["-c", &command]).env("PATH", path).status().unwrap().success()
+        };
+        let synced = || std::fs::read_to_string(&said).unwrap_or_default().lines().count();
+
+        assert!(!archive(&dir.join("closed")), "the share is closed");
+        assert!(archive(&share));
+        assert_eq!(std::fs::read(share.join("000A")).unwrap(), std::fs::read(&segment).unwrap());
+        assert_eq!(synced(), 1);
+        // A crash may have come between the renaming and the syncing.
+        assert!(archive(&share));
+        assert_eq!(synced(), 2);
+        std::fs::remove_dir_all(dir).unwrap();
     }
 }
