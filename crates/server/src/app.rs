@@ -12,6 +12,7 @@ use crate::mend::Mender;
 use crate::mirror::Mirror;
 use crate::notices::Listeners;
 use crate::outbox::Writers;
+use crate::places::Places;
 use crate::poster::{self, Poster};
 use crate::reception::Reception;
 use crate::rooms::Rooms;
@@ -79,6 +80,8 @@ pub struct App {
     pub mirror: Mirror,
     /// Write to the sessions.
     pub writers: Writers,
+    /// How many connections it takes.
+    pub places: Places,
     /// Lets clients in.
     pub reception: Arc<Reception>,
     /// Where sessions live: what is new at the door is not let into it before its turn.
@@ -137,6 +140,7 @@ impl App {
             rooms: Rooms::default(),
             mirror: Mirror::default(),
             writers: Writers::new(runtime.metrics().num_workers()),
+            places: Places::with(config.open_files),
             reception,
             runtime,
             poster,

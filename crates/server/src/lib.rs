@@ -29,6 +29,7 @@ mod mend;
 mod mirror;
 mod notices;
 mod outbox;
+mod places;
 mod poster;
 mod re_entry;
 mod reception;
@@ -45,6 +46,7 @@ pub use error::Error;
 use app::App;
 use cluster::name::ServerName;
 use lanes::Lane;
+use places::Door;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -58,16 +60,27 @@ pub struct Config {
     pub dir: PathBuf,
     /// Which server of the topology this is.
     pub server: ServerName,
+    /// So many files may the process have open. Clients get what the server does not need itself.
+    pub open_files: u64,
 }
 
 /// Run a chat server until the process is asked to end (SIGTERM) and its clients have moved. Returns an error only where a
 /// restart of the same configuration meets it again: an unreadable folder, an unknown server, an address in use.
 pub async fn run(config: Config) -> Result<(), Error> {
+    let open_files = config.open_files;
     let folder = host_folder::HostFolder::read(&config).await?;
     let clients = listen(&folder.me.clients.at, "clients").await?;
     let links = listen(&folder.me.link.at, "server links").await?;
     let (app, tasks) = App::new(config, folder)?;
-    tracing::info!(server = %app.name, clients = %app.clients_at, "chat server listens");
+    let places = app.places;
+    tracing::info!(server = %app.name, clients = %app.clients_at, sessions = places.sessions, "chat server listens");
+    if places.sessions < places::SESSIONS_EXPECTED {
+        tracing::warn!(
+            sessions = places.sessions,
+            open_files,
+            "more people than that are told to come back later; allow more open files (LimitNOFILE= of its service, ulimit -Hn)"
+        );
+    }
     app.writers.start();
     tokio::spawn(follow::watch(app.clone()));
     tokio::spawn(follow::report(app.clone()));
@@ -123,23 +136,18 @@ async fn serve_clients(app: Arc<App>, listener: TcpListener) -> Result<(), Error
     let listener = listener.into_std().map_err(&failed)?;
     let threads = app.runtime.metrics().num_workers();
     let door = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
-    let door = Door(Some(door.map_err(&failed)?));
-    let serving = door.spawn(async move {
-        use axum::serve::ListenerExt;
-        let listener = TcpListener::from_std(listener)?.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "a client's connection keeps its delay");
-            }
-        });
-        axum::serve(listener, http::router(app)).await
+    let entrance = Entrance(Some(door.map_err(&failed)?));
+    let serving = entrance.spawn(async move {
+        let door = Door::new(TcpListener::from_std(listener)?, app.places);
+        axum::serve(door, http::router(app)).await
     });
     serving.await.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(&failed)
 }
 
 /// The runtime of the door; ends when it is dropped, without waiting for what is under way.
-struct Door(Option<tokio::runtime::Runtime>);
+struct Entrance(Option<tokio::runtime::Runtime>);
 
-impl Door {
+impl Entrance {
     fn spawn<F>(&self, work: F) -> tokio::task::JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -149,7 +157,7 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for Entrance {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();

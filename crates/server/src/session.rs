@@ -43,9 +43,6 @@ const BAD_FRAMES_MAX: u32 = 10;
 /// Who waits for the turn is told so after this time, at once where it takes a while, and again so often.
 const QUEUED_FIRST: Duration = Duration::from_millis(300);
 const QUEUED_EVERY: Duration = Duration::from_secs(5);
-/// Clients connected to one server, those who wait for their turn included: the reference's most for a whole pool, so that one
-/// server can take them all.
-const SESSIONS_MAX: u64 = 80_000;
 /// Longest time over which sessions leave, in milliseconds.
 pub const MOVE_WINDOW_MAX_MS: u64 = 10_000;
 
@@ -133,7 +130,8 @@ async fn hello(app: &Arc<App>, socket: &mut Socket) -> Result<Hello, Ending> {
     if matches!(*standing.borrow(), Standing::Leaving { .. } | Standing::Away) {
         return Err(goes_elsewhere(app, socket));
     }
-    let full = app.sessions() >= SESSIONS_MAX;
+    // This one is counted already.
+    let full = app.sessions() > app.places.sessions;
     let mut turn = match app.reception.arrive(hash.clone(), ticket.as_deref(), full) {
         Arrival::Waits(turn) => turn,
         Arrival::ComesBack { after_ms, ticket, to } => {

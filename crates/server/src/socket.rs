@@ -4,6 +4,7 @@
 use crate::frame::Frame;
 use crate::http::CallError;
 use crate::outbox::Outbox;
+use crate::places::Placed;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
@@ -21,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
@@ -34,6 +36,7 @@ pub struct Socket {
     incoming: WebSocketStream<Halves>,
     outbox: Outbox,
     writing: Arc<OwnedWriteHalf>,
+    _place: OwnedSemaphorePermit,
 }
 
 /// Bytes come from the socket; the protocol's own answers (pong, close) go where all frames go.
@@ -66,9 +69,9 @@ where
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => match taken_out(upgraded) {
-                Ok((stream, early)) => {
+                Ok((stream, place, early)) => {
                     runtime.spawn(async move {
-                        match Socket::new(stream, early, outbox).await {
+                        match Socket::new(stream, place, early, outbox).await {
                             Ok(socket) => serve(socket).await,
                             Err(error) => {
                                 tracing::error!(%error, "an upgraded connection cannot be served; it is closed");
@@ -85,13 +88,19 @@ where
 }
 
 /// The connection under an upgrade, belonging to no runtime, and what came together with the upgrade.
-fn taken_out(upgraded: Upgraded) -> io::Result<(std::net::TcpStream, Bytes)> {
-    let parts = downcast::<TokioIo<TcpStream>>(upgraded).map_err(|_| io::Error::other("it is no TCP connection"))?;
-    Ok((parts.io.into_inner().into_std()?, parts.read_buf))
+fn taken_out(upgraded: Upgraded) -> io::Result<(std::net::TcpStream, OwnedSemaphorePermit, Bytes)> {
+    let parts = downcast::<TokioIo<Placed>>(upgraded).map_err(|_| io::Error::other("it is no TCP connection"))?;
+    let Placed { stream, place } = parts.io.into_inner();
+    Ok((stream.into_std()?, place, parts.read_buf))
 }
 
 impl Socket {
-    async fn new(stream: std::net::TcpStream, early: Bytes, outbox: Outbox) -> io::Result<Self> {
+    async fn new(
+        stream: std::net::TcpStream,
+        place: OwnedSemaphorePermit,
+        early: Bytes,
+        outbox: Outbox,
+    ) -> io::Result<Self> {
         let (reading, writing) = TcpStream::from_std(stream)?.into_split();
         let writing = Arc::new(writing);
         outbox.connect(writing.clone());
@@ -101,7 +110,7 @@ impl Socket {
             .max_message_size(Some(CLIENT_FRAME_BYTES_MAX))
             .max_frame_size(Some(CLIENT_FRAME_BYTES_MAX));
         let incoming = WebSocketStream::from_raw_socket(halves, Role::Server, Some(config)).await;
-        Ok(Self { incoming, outbox, writing })
+        Ok(Self { incoming, outbox, writing, _place: place })
     }
 
     /// Where everything for this client goes.
@@ -116,7 +125,7 @@ impl Socket {
 
     /// The next message, while what the client did not take at once is written. May be dropped.
     pub async fn next_while_writing(&mut self) -> Option<Message> {
-        let Self { incoming, outbox, writing } = self;
+        let Self { incoming, outbox, writing, .. } = self;
         tokio::select! {
             message = incoming.next() => message?.ok(),
             () = outbox.keep_writing(writing) => None,

@@ -86,3 +86,56 @@ async fn a_crowd_waits_for_the_writer_is_shared_out_and_let_in_in_turn() {
         assert_eq!(seen, (1..=head.0).map(Seq).collect::<Vec<_>>());
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_server_has_whoever_comes_come_back_and_lets_the_next_one_in_when_somebody_goes() {
+    // Five sessions, and some at the door.
+    let mut world = World::with_open_files(1, 133).await;
+    world.category().await;
+    let room = world.room("tea", "open", &[]).await;
+    let tokens = world.users(&["ada", "ben", "cleo", "dov", "ema", "fay"]).await;
+    let mut here = Vec::new();
+    for token in &tokens[..5] {
+        here.push(world.person(0, token).await);
+    }
+    let mut ticket = None;
+    for _ in 0..40 {
+        let mut fay = world.dial_with(0, &tokens[5], ticket).await;
+        match fay.next().await {
+            ServerFrame::ComeBack { after_ms, ticket: again, servers, .. } => {
+                assert!(after_ms > 0 && servers.is_empty(), "here, later: {after_ms} ms, {servers:?}");
+                ticket = Some(again);
+            }
+            frame => panic!("there is no place: {frame:?}"),
+        }
+        assert_eq!(fay.next_or_close().await.unwrap_err(), close::COME_BACK);
+    }
+    here[0].join(room, None).await;
+    here[0].post_acked(room, Uuid::now_v7(), "who is in goes on").await;
+
+    // Connections that never say a word take what is left; the server itself goes on all the same.
+    let mut silent = Vec::new();
+    for _ in 0..64 {
+        silent.push(tokio::net::TcpStream::connect(&world.addresses[0]).await.unwrap());
+    }
+    world.postgres.kill();
+    here[0].wait_for(|f| matches!(f, ServerFrame::Waiting { since_us, .. } if *since_us > 0).then_some(())).await;
+    world.postgres.run().await;
+    here[0].post_acked(room, Uuid::now_v7(), "and its writer is found again").await;
+    drop(silent);
+
+    here.pop();
+    let mut fay = loop {
+        let mut fay = world.dial_with(0, &tokens[5], ticket.clone()).await;
+        match fay.next().await {
+            ServerFrame::Welcome { .. } => break fay,
+            ServerFrame::ComeBack { after_ms, .. } => {
+                tokio::time::sleep(std::time::Duration::from_millis(after_ms)).await;
+            }
+            ServerFrame::Queued { .. } | ServerFrame::Waiting { .. } => {}
+            frame => panic!("{frame:?}"),
+        }
+    };
+    fay.join(room, None).await;
+    fay.post_acked(room, Uuid::now_v7(), "in").await;
+}

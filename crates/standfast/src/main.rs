@@ -46,7 +46,7 @@ enum Role {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    raise_file_limit();
+    let open_files = raise_file_limit();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Role::Serve { threads: Some(threads), .. } = &cli.role {
         runtime.worker_threads(usize::from(*threads));
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return end(&Failure::Failed(format!("start the runtime: {error}"))),
     };
-    let outcome = runtime.block_on(run(cli));
+    let outcome = runtime.block_on(run(cli, open_files));
     // What is still under way in the background is not waited for.
     runtime.shutdown_background();
     match outcome {
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> Outcome {
+async fn run(cli: Cli, open_files: u64) -> Outcome {
     match cli.role {
         Role::Command(command) => {
             // A command talks to a person and says itself what failed; the lab's supervisor has a log file to write to.
@@ -85,7 +85,7 @@ async fn run(cli: Cli) -> Outcome {
         }
         Role::Serve { server, .. } => {
             trace("info");
-            let config = server::Config { dir: host_folder(cli.dir)?, server: server.as_str().into() };
+            let config = server::Config { dir: host_folder(cli.dir)?, server: server.as_str().into(), open_files };
             server::run(config).await.map_err(|e| Failure::Failed(e.to_string()))
         }
     }
@@ -103,13 +103,12 @@ fn trace(default: &str) {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(coloured).init();
 }
 
-/// Every connection is an open file: take as many as the system lets this process have.
-fn raise_file_limit() {
+/// Every connection is an open file: take as many as the system lets this process have. Returns how many those are.
+fn raise_file_limit() -> u64 {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        // A process that may not have more works with what it has.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
+    // A process that may not have more works with what it has.
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard)
 }
 
 fn end(failure: &Failure) -> ExitCode {

@@ -72,6 +72,11 @@ async fn report(
 impl World {
     /// A world with so many servers, all of them active.
     pub async fn new(servers: usize) -> Self {
+        Self::with_open_files(servers, 20_000).await
+    }
+
+    /// The same; each server believes that it may have so many files open.
+    pub async fn with_open_files(servers: usize, open_files: u64) -> Self {
         // With STANDFAST_LOG=info a failing test shows what the servers said.
         let filter = tracing_subscriber::EnvFilter::from_env("STANDFAST_LOG");
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
@@ -91,7 +96,7 @@ impl World {
             std::fs::write(dir.join("topology.toml"), toml::to_string(&agent.topology).unwrap()).unwrap();
             let server = name.as_str().into();
             tokio::spawn(async move {
-                server::run(server::Config { dir, server }).await.unwrap();
+                server::run(server::Config { dir, server, open_files }).await.unwrap();
             });
         }
         let mut world =
