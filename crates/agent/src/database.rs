@@ -20,7 +20,7 @@ use crate::rejoin::Rejoin;
 use crate::state_file::{State, StateFile};
 use crate::tail;
 use cluster::alert::Alert;
-use cluster::fence::{Askable, MayOpen, may_open};
+use cluster::fence::MayOpen;
 use cluster::goal::{Goal, goal};
 use cluster::name::{DatabaseName, HostName};
 use cluster::order::{Outcome, Stamp};
@@ -459,15 +459,6 @@ impl Database {
     pub async fn probe(&self) -> Option<Probe> {
         self.running().filter(|_| self.state().being_read.is_none())?;
         self.instance.sql.probe().await.ok()
-    }
-
-    /// Whether the data may become a writer under the newest record.
-    pub fn may_open(&self, host: &Host, record: &PoolRecord) -> MayOpen {
-        let topology = host.store.topology();
-        let site = host.store.site();
-        let other_site = topology.other_site(site).map(|s| &s.name);
-        let ask = Askable { other_site, witness: topology.site(site).and_then(|s| s.witness()) };
-        may_open(&self.name, &host.name, record, ask, &host.answers())
     }
 
     /// How long a partner of the mirror pair may be silent.

@@ -1,5 +1,6 @@
 //! Orders that take a writer down for the next one, and that open it again where there is no next one.
 
+use crate::asking::other_to_answer;
 use crate::database::{Database, Work};
 use crate::error::Error;
 use crate::host::Host;
@@ -148,6 +149,15 @@ pub(crate) async fn reopen(
         return Err(Error::Unfit(format!(
             "{} was left behind before epoch {after}; it cannot be the writer of epoch {epoch}",
             database.name
+        )));
+    }
+    // The run that orders it may be from before this site was lost, and the other one may have gone on.
+    if let Some(site) = other_to_answer(host).filter(|_| database.running().is_none()) {
+        return Err(Error::Unfit(format!(
+            "{}: {site} has not answered yet who the writer is; it is opened again when it has, or when this site is started \
+             alone: standfast pool start-alone --site {}",
+            database.name,
+            host.store.site()
         )));
     }
     if state.has_quit() {

@@ -2,6 +2,7 @@
 //! out the orders of runbooks. The only crate that starts, stops or promotes a database; it gives no orders itself.
 
 pub mod api;
+mod asking;
 pub mod backup;
 pub mod bucket;
 mod canaries;

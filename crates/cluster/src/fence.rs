@@ -65,15 +65,16 @@ pub fn may_open(
     if let Some((witness, mirror)) = unheard(parts, ask, answers).filter(|_| !answers.without_peer) {
         return MayOpen::NoQuorum { witness: witness.clone(), mirror: mirror.clone() };
     }
-    let Some(other) = ask.other_site else { return MayOpen::Open };
+    other_to_ask(newest, ask, answers).map_or(MayOpen::Open, |site| MayOpen::Ask { site: site.clone() })
+}
+
+/// The other site, when it has to be asked before anything is opened for writing here, and has not answered since this host
+/// began to ask. `own` is the newest record known here. That goes for what a run orders too: it may be from before a power cut.
+pub fn other_to_ask<'a>(own: &PoolRecord, ask: Askable<'a>, answers: &Answers) -> Option<&'a SiteName> {
     // A site that has declared the other one lost needs no answer from it: the other can only have an older epoch,
     // because only this site's authority can raise it now.
-    let declared_lost = newest.lost_sites.contains_key(other);
-    if has_answered(other, answers) || declared_lost || answers.without_peer {
-        MayOpen::Open
-    } else {
-        MayOpen::Ask { site: other.clone() }
-    }
+    ask.other_site
+        .filter(|other| !(answers.without_peer || own.lost_sites.contains_key(*other) || has_answered(other, answers)))
 }
 
 /// Witness and mirror of a pair, when neither has answered.

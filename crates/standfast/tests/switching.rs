@@ -319,3 +319,70 @@ fn a_forced_switch_is_undone_while_the_old_principal_can_still_be_opened() {
     let (_, rewound) = assert_clean(&lab.audit(&ledger));
     assert_eq!(rewound, 0);
 }
+
+/// A switch is being taken back, its principal handed over, when the line between the sites and the whole site are lost.
+fn lose_the_site_amid_an_abort(lab: &Lab) {
+    for step in ["write-out", "hand-over"] {
+        lab.ok(&["step", "switch-mirror", step]);
+    }
+    lab.ok(&["lab", "kill", "s1a/agent"]);
+    lab.ok(&["lab", "start", "s1a", "--env", "STANDFAST_FAILPOINTS=switch-mirror.reopen-principal.during=pause"]);
+    lab.until("the agent answers", |lab| lab.instance("s1a")["state"].is_string());
+    let marker = lab.dir.join("hosts/s1a/failpoint.switch-mirror.reopen-principal.during");
+    let mut command = lab.command(&["runbook", "abort", "--yes"]);
+    let command = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut watching = command.spawn().expect("the program runs");
+    lab.until("the abort stands still", |_| marker.exists());
+    lab.ok(&["lab", "link", "down"]);
+    lab.ok(&["lab", "kill", "site-1"]);
+    watching.kill().ok();
+    watching.wait().expect("a child ends");
+}
+
+/// Its agent takes the run up again, and the other site does not answer.
+fn until_it_asks(lab: &Lab) {
+    let log = lab.dir.join("hosts/s1a/agent.log");
+    lab.until("the writer is not opened before the other site has answered", |_| {
+        std::fs::read_to_string(&log).is_ok_and(|log| log.contains("site-2 has not answered yet who the writer is"))
+    });
+    assert_ne!(lab.instance("s1a")["state"], "online");
+}
+
+#[test]
+fn a_switch_that_is_taken_back_after_its_site_was_lost_asks_the_other_site_before_it_opens_the_writer() {
+    let lab = Lab::up();
+    let replay = lab.replay(&[]);
+    lab.until_normal();
+    lose_the_site_amid_an_abort(&lab);
+    lab.ok(&["failover", "--yes"]);
+    replay.until_acknowledged(&lab, 5);
+    lab.ok(&["lab", "start", "site-1"]);
+    until_it_asks(&lab);
+    lab.ok(&["lab", "link", "up"]);
+    lab.start_site("site-1");
+    let said = lab.cli(&["failback", "--yes"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    lab.until_normal();
+    replay.until_acknowledged(&lab, 5);
+    let ledger = replay.end();
+    let (_, rewound) = assert_clean(&lab.audit(&ledger));
+    assert_eq!(rewound, 0);
+}
+
+#[test]
+fn a_switch_that_is_taken_back_at_a_site_that_is_let_start_alone_opens_the_writer() {
+    let lab = Lab::up();
+    let replay = lab.replay(&[]);
+    lab.until_normal();
+    lose_the_site_amid_an_abort(&lab);
+    lab.ok(&["lab", "start", "site-1"]);
+    until_it_asks(&lab);
+    lab.ok(&["pool", "start-alone", "--site", "site-1", "--yes"]);
+    replay.until_epoch(&lab, 3);
+    lab.ok(&["lab", "link", "up"]);
+    until_pair(&lab, "s1a", "s1b");
+    assert!(lab.record()["run"].is_null());
+    let ledger = replay.end();
+    let (_, rewound) = assert_clean(&lab.audit(&ledger));
+    assert_eq!(rewound, 0);
+}

@@ -7,10 +7,11 @@ use crate::state::{
 };
 use crate::words;
 use crate::world::World;
-use cluster::fence::{Answers, Askable, MayOpen, may_open};
+use cluster::fence::{Answers, Askable, MayOpen, may_open, other_to_ask};
 use cluster::goal::Goal;
 use cluster::mirror::{PairAction, PairView, advance, advance_unanswered};
 use cluster::name::HostName;
+use cluster::record::PoolRecord;
 use cluster::report::InstanceState;
 
 /// What came of a change of the record.
@@ -163,20 +164,29 @@ fn carry_out(world: &World, state: &mut State, host: HostNumber, given: Stamped,
             state.host_mut(host).shipping_stopped_in = 0;
             Stage::Over(How::Done)
         }
-        Ask::Reopen(to, after) => reopen(state, host, to, after, stage),
+        Ask::Reopen(to, after) => reopen(world, state, host, (to, after), stage),
     }
 }
 
-fn reopen(state: &mut State, host: HostNumber, to: u8, after: u8, stage: u8) -> Stage {
+fn reopen(world: &World, state: &mut State, host: HostNumber, (to, after): (u8, u8), stage: u8) -> Stage {
+    let has_to_ask = other_is_to_be_asked(world, host, state.host(host));
+    // The other site has begun an epoch in between that the run had not heard of: this one overrules it.
+    let theirs = |h: HostNumber| site(h) != site(host) && (after + 1..to).contains(&state.host(h).log.stands_for());
+    let overrules = stage == 0 && HOSTS.into_iter().any(theirs);
     let h = state.host_mut(host);
     if stage == 0 {
-        if h.standby_signal || h.postgres == Postgres::Standby || h.history < after {
+        let asks = has_to_ask && h.postgres == Postgres::Stopped;
+        if asks || h.standby_signal || h.postgres == Postgres::Standby || h.history < after {
             return Stage::Over(How::Failed);
         }
         h.history = h.history.max(to);
         h.handed_over = 0;
         h.fenced_by = 0;
         h.waits_for = None;
+        if overrules {
+            state.loses |= 1 << to;
+            state.forced |= 1 << to;
+        }
         return Stage::Next;
     }
     h.postgres = Postgres::Writer;
@@ -191,11 +201,13 @@ fn promote(world: &World, state: &mut State, host: HostNumber, given: Stamped, t
     let promised = state.newest_record().mirror == Some((host, true));
     let before = state.run(given.run).map_or(0, |run| run.before.epoch);
     // The other site has begun an epoch that nobody here has heard of: one of the two is overruled when they meet.
-    let beside =
-        HOSTS.into_iter().any(|h| site(h) != site(host) && (before + 1..to).contains(&state.host(h).record.epoch));
+    // By now it may have heard of this one, and stopped.
+    let begun = |h: HostNumber| [state.host(h).record.epoch, state.host(h).log.stands_for()];
+    let between = |epoch: &u8| (before + 1..to).contains(epoch);
+    let beside = HOSTS.into_iter().any(|h| site(h) != site(host) && begun(h).iter().any(between));
     let beside = book.switches() && beside;
     // Or the later one had begun before this one: it overrules what is about to be written here.
-    let over_it = HOSTS.into_iter().filter(|h| site(*h) != site(host)).map(|h| state.host(h).log.writer()).max();
+    let over_it = HOSTS.into_iter().filter(|h| site(*h) != site(host)).map(|h| state.host(h).log.stands_for()).max();
     let over_it = over_it.filter(|epoch| book == Book::Failover && *epoch > to);
     let remembered = world.on(Protection::PromotionIsRememberedFirst);
     let h = state.host_mut(host);
@@ -341,15 +353,23 @@ fn asks_to_open(world: &World, host: HostNumber, h: &Host) -> MayOpen {
     if !world.on(Protection::ReturningAsks) {
         return MayOpen::Open;
     }
-    let other = SITES[usize::from(1 - site(host))];
     let record = words::record(&h.record);
-    // Whatever is heard is adopted, so what others said is never newer than what is on this disk.
-    let said = (HostName::from("somebody there"), (other.into(), record.clone()));
-    let records = h.heard_other_site.then_some(said).into_iter().collect();
-    let answers = Answers { records, without_peer: false };
-    let other = other.into();
+    let other = SITES[usize::from(1 - site(host))].into();
     let ask = Askable { other_site: Some(&other), witness: None };
-    may_open(&words::database(), &words::name(host), &record, ask, &answers)
+    may_open(&words::database(), &words::name(host), &record, ask, &answers(host, h, &record))
+}
+
+/// Whatever is heard is adopted, so what others said is never newer than what is on this disk.
+fn answers(host: HostNumber, h: &Host, record: &PoolRecord) -> Answers {
+    let said = (HostName::from("somebody there"), (SITES[usize::from(1 - site(host))].into(), record.clone()));
+    Answers { records: h.heard_other_site.then_some(said).into_iter().collect(), without_peer: false }
+}
+
+fn other_is_to_be_asked(world: &World, host: HostNumber, h: &Host) -> bool {
+    let record = words::record(&h.record);
+    let other = SITES[usize::from(1 - site(host))].into();
+    let ask = Askable { other_site: Some(&other), witness: None };
+    world.on(Protection::ReturningAsks) && other_to_ask(&record, ask, &answers(host, h, &record)).is_some()
 }
 
 /// How the instance stands: `Database::standing`.

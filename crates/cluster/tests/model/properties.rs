@@ -73,7 +73,9 @@ fn kept(state: &State) -> Option<String> {
         if epoch == 0 || log.posts() & bit != 0 {
             continue;
         }
-        let rewound = (epoch + 1..=log.writer()).any(|e| state.loses & 1 << e != 0);
+        // Of two histories that went on without hearing of each other the one with the later epoch stands, whichever forked first.
+        let other = log.forks() & !state.acknowledged_after[post] & state.loses != 0;
+        let rewound = other || (epoch + 1..=log.stands_for()).any(|e| state.loses & 1 << e != 0);
         if !rewound {
             return Some(format!("acknowledged is kept: p{post} of epoch {epoch} is lost without a failover"));
         }

@@ -102,6 +102,11 @@ impl Log {
         self.entries().rev().find_map(|e| if let Entry::Fork(n) = e { Some(n) } else { None }).unwrap_or(1)
     }
 
+    /// The epochs of the promotions that made it, a bit each.
+    pub fn forks(self) -> u16 {
+        self.entries().fold(0, |forks, entry| if let Entry::Fork(n) = entry { forks | 1 << n } else { forks })
+    }
+
     /// Its length up to where its present timeline begins.
     pub fn beginning(self) -> u8 {
         let after = self.entries().rev().take_while(|e| !matches!(e, Entry::Fork(_))).count() as u8;
@@ -368,6 +373,8 @@ pub struct State {
     pub posts: u8,
     /// The epoch and host that acknowledged each post; 0 while it is not acknowledged.
     pub acknowledged: [(u8, HostNumber); POSTS_MAX],
+    /// The promotions that had made the history in which each was acknowledged, a bit for each epoch.
+    pub acknowledged_after: [u16; POSTS_MAX],
     /// Hosts that a record of each epoch has named principal, a bit each: only there a server can write in that epoch.
     pub named: [u8; EPOCHS_MAX],
     /// Epochs whose beginning may lose what was acknowledged, a bit each: a failover's, and a forced switch's to a mirror of
@@ -437,10 +444,11 @@ impl State {
                 }
                 Some(_) => 0,
             };
-            let (mine, epoch) = (confirmed & host.log.posts(), host.log.writer());
+            let (mine, epoch, forks) = (confirmed & host.log.posts(), host.log.writer(), host.log.forks());
             for post in 0..POSTS_MAX {
                 if mine & 1 << post != 0 && self.acknowledged[post].0 == 0 {
                     self.acknowledged[post] = (epoch, writer);
+                    self.acknowledged_after[post] = forks;
                 }
             }
         }

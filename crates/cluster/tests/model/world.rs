@@ -197,6 +197,7 @@ pub fn normal(left: Bounds) -> State {
         left,
         posts: 0,
         acknowledged: [(0, 0); crate::state::POSTS_MAX],
+        acknowledged_after: [0; crate::state::POSTS_MAX],
         named,
         loses: 0,
         forced: 0,

@@ -7,7 +7,7 @@ use crate::agents::Agents;
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
 use crate::output;
-use cluster::name::{HostName, SiteName};
+use cluster::name::{DatabaseName, HostName, SiteName};
 use cluster::record::PoolRecord;
 use cluster::report::{HostReport, InstanceState};
 
@@ -80,6 +80,16 @@ fn newest_of<'a>(reports: &[&'a HostReport]) -> Option<&'a PoolRecord> {
     records.reduce(|best, r| if r.supersedes(best) { r } else { best })
 }
 
+/// It asks; or it was handed over in a run that cannot open it again before the other site has answered, while nobody else is
+/// the principal.
 fn asks(report: &HostReport) -> bool {
-    report.instances.values().any(|i| i.state == InstanceState::AskingPeer)
+    let nobody_writes = |database: &DatabaseName| {
+        let parts = report.record.as_ref().filter(|r| r.home == report.site && r.run.is_some());
+        parts.and_then(|r| r.databases.get(database)).is_some_and(|d| d.principal.is_none())
+    };
+    report.instances.iter().any(|(database, instance)| match instance.state {
+        InstanceState::AskingPeer => true,
+        InstanceState::Stopped => nobody_writes(database),
+        _ => false,
+    })
 }

@@ -1,0 +1,29 @@
+//! A host that comes back asks before it opens anything for writing: what `cluster::fence` decides, with what this host knows.
+
+use crate::database::Database;
+use crate::host::Host;
+use cluster::fence::{Askable, MayOpen, may_open, other_to_ask};
+use cluster::name::SiteName;
+use cluster::record::PoolRecord;
+use cluster::topology::Topology;
+
+impl Database {
+    /// Whether the data may become a writer under the newest record.
+    pub fn may_open(&self, host: &Host, record: &PoolRecord) -> MayOpen {
+        let topology = host.store.topology();
+        may_open(&self.name, &host.name, record, askable(host, &topology), &host.answers())
+    }
+}
+
+/// The other site, where it has to answer before a run opens anything for writing on this host, and has not yet.
+pub fn other_to_answer(host: &Host) -> Option<SiteName> {
+    let topology = host.store.topology();
+    let record = host.store.record()?;
+    other_to_ask(&record, askable(host, &topology), &host.answers()).cloned()
+}
+
+fn askable<'a>(host: &'a Host, topology: &'a Topology) -> Askable<'a> {
+    let site = host.store.site();
+    let other_site = topology.other_site(site).map(|s| &s.name);
+    Askable { other_site, witness: topology.site(site).and_then(|s| s.witness()) }
+}
