@@ -96,7 +96,13 @@ pub async fn starting(
         // It is on the present history, and something that it needs to come up is damaged: a segment of its log, perhaps, that it had
         // from the share.
         if work.rejoin.starts > STARTS {
-            mend(host, database, work, part, upstream, "its database ends whenever it is started").await?;
+            let found = "its database ends whenever it is started";
+            if part == Part::Backup && database.instance.could_not_recover() && !database.instance.met_a_damaged_page()
+            {
+                recover_elsewhere(host, database, work, upstream, found).await?;
+            } else {
+                mend(host, database, work, part, upstream, found).await?;
+            }
         }
         return Ok(work.rejoin.starts == 0);
     };
@@ -226,6 +232,35 @@ pub async fn damaged(
     mend(host, database, work, part, upstream, &found).await
 }
 
+/// A backup that cannot use the log that it needs to come up, although its source is well: as one whose source has not kept that
+/// log, it is copied anew.
+async fn recover_elsewhere(
+    host: &Host,
+    database: &Database,
+    work: &mut Work,
+    upstream: Option<&HostName>,
+    found: &str,
+) -> Result<(), Error> {
+    let Some((upstream, at)) = upstream.and_then(|u| Some((u, host.postgres_of(&database.name, u)?))) else {
+        return Ok(());
+    };
+    let found = format!("{} on {}: {found}, because of the log that it is to recover from", database.name, host.name);
+    if work.rejoin.mended.is_some_and(rests) || !reaches(&at).await {
+        database.waits_for(Some(format!("{found}; it is copied anew from {upstream}, where that answers")));
+        return Ok(());
+    }
+    let began = Instant::now();
+    let copied = copy_anew(host, database, work, upstream, &found).await;
+    // Where that was not the reason, it is not copied again and again.
+    work.rejoin.mended = Some((Instant::now(), began.elapsed()));
+    copied
+}
+
+/// Whether it is too early to copy data anew once more.
+fn rests((at, took): (Instant, Duration)) -> bool {
+    at.elapsed() < MEND_AGAIN.max(took * MEND_REST)
+}
+
 /// The same where it shows in another way: `found` says how, for people.
 pub async fn mend(
     host: &Host,
@@ -248,7 +283,6 @@ pub async fn mend(
         return Ok(());
     };
     database.damage(Some(format!("{found}; it is copied anew from {upstream}, where that answers")));
-    let rests = |(at, took): (Instant, Duration)| at.elapsed() < MEND_AGAIN.max(took * MEND_REST);
     if work.rejoin.mended.is_some_and(rests) || !reaches(&at).await {
         return Ok(());
     }

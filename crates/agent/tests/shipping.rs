@@ -394,3 +394,19 @@ async fn a_program_that_a_killed_agent_left_behind_is_waited_for() {
     left.wait().unwrap();
     assert!(copied.await.starts_with("copied from"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_that_cannot_use_the_log_that_it_is_to_recover_from_is_copied_anew() {
+    let relay = Relay::to_nobody().await;
+    let world = streaming(&relay).await;
+    let data = world.dir.join("b/pg/mgc/data");
+    // PostgreSQL reads it at every start, and ends.
+    std::fs::write(data.join("pg_wal/00000002.history"), "no timeline\n").unwrap();
+    kill_postmaster(&data);
+
+    let writer = world.sql("a").await;
+    writer.batch_execute("CREATE TABLE t (n int PRIMARY KEY)").await.unwrap();
+    let written = world.instance("a").await.written;
+    world.until("it is copied and follows", async |w| w.instance("b").await.applied >= written).await;
+    assert!(!data.join("pg_wal/00000002.history").exists(), "with everything that it had");
+}

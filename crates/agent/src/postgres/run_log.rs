@@ -13,6 +13,12 @@ impl Instance {
         self.log_of_last_run().is_some_and(|log| log.contains("invalid page in block"))
     }
 
+    /// Whether its last run ended because what it was to recover from is unusable, as its log says: a damaged segment or history,
+    /// perhaps, that it had from the share. Not because its disk was full.
+    pub fn could_not_recover(&self) -> bool {
+        self.log_of_last_run().is_some_and(|log| could_not_recover(&log))
+    }
+
     /// What its last run has written into its log.
     fn log_of_last_run(&self) -> Option<String> {
         let log = fs::read(self.folder.join("log")).ok()?;
@@ -32,6 +38,10 @@ impl Instance {
     }
 }
 
+fn could_not_recover(log: &str) -> bool {
+    log.contains("shutting down due to startup process failure") && !log.contains("No space left on device")
+}
+
 /// Where a standby waits for log that does not come, by the log of its run: so many times it has said so of the same place, and nothing
 /// else, and it takes no connections yet.
 fn stuck(log: &str) -> Option<&str> {
@@ -47,6 +57,16 @@ fn stuck(log: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_recovery_that_failed_is_told_from_a_full_disk() {
+        let fails = "LOG:  redo starts at 0/A1589C8\nFATAL:  according to history file, WAL location 0/A17FFF0 belongs to timeline \
+                     189, but previous recovered WAL file came from timeline 190\nLOG:  shutting down due to startup process \
+                     failure\n";
+        assert!(could_not_recover(fails));
+        assert!(!could_not_recover("FATAL:  lock file \"postmaster.pid\" already exists\n"));
+        assert!(!could_not_recover(&fails.replace("according", "could not extend file: No space left on device;")));
+    }
 
     #[test]
     fn a_standby_that_says_nothing_but_that_it_waits_at_one_place_is_stuck() {
