@@ -6,6 +6,7 @@ use cluster::fence::{Askable, MayOpen, may_open, other_to_ask};
 use cluster::name::SiteName;
 use cluster::record::PoolRecord;
 use cluster::topology::Topology;
+use std::time::{Duration, Instant};
 
 impl Database {
     /// Whether the data may become a writer under the newest record.
@@ -15,8 +16,24 @@ impl Database {
     }
 }
 
-/// The other site, where it has to answer before a run opens anything for writing on this host, and has not yet.
-pub fn other_to_answer(host: &Host) -> Option<SiteName> {
+/// How long a run that is to open a writer waits for an answer of the other site before it says that there is none.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+/// Between two looks whether there is one.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// The other site, where it has to answer before a run opens anything for writing on this host, and does not for a while.
+pub async fn unanswered_by(host: &Host) -> Option<SiteName> {
+    let began = Instant::now();
+    loop {
+        let site = other_to_answer(host)?;
+        if began.elapsed() >= ANSWER_WAIT {
+            return Some(site);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn other_to_answer(host: &Host) -> Option<SiteName> {
     let topology = host.store.topology();
     let record = host.store.record()?;
     other_to_ask(&record, askable(host, &topology), &host.answers()).cloned()
