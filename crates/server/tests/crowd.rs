@@ -5,7 +5,9 @@
 mod support;
 
 use rules::id::{Epoch, Seq};
+use std::sync::Mutex;
 use support::World;
+use support::postgres::until;
 use uuid::Uuid;
 use wire::chat::{ClientFrame, Cursor, ServerFrame, close};
 
@@ -125,17 +127,20 @@ async fn a_full_server_has_whoever_comes_come_back_and_lets_the_next_one_in_when
     drop(silent);
 
     here.pop();
-    let mut fay = loop {
+    let let_in = Mutex::new(None);
+    until("there is a place for fay", || async {
         let mut fay = world.dial_with(0, &tokens[5], ticket.clone()).await;
-        match fay.next().await {
-            ServerFrame::Welcome { .. } => break fay,
-            ServerFrame::ComeBack { after_ms, .. } => {
-                tokio::time::sleep(std::time::Duration::from_millis(after_ms)).await;
-            }
-            ServerFrame::Queued { .. } | ServerFrame::Waiting { .. } => {}
-            frame => panic!("{frame:?}"),
-        }
-    };
+        let welcome = fay.wait_for(|f| match f {
+            ServerFrame::Welcome { .. } => Some(true),
+            ServerFrame::ComeBack { .. } => Some(false),
+            _ => None,
+        });
+        let welcome = welcome.await;
+        *let_in.lock().unwrap() = welcome.then_some(fay);
+        welcome
+    })
+    .await;
+    let mut fay = let_in.into_inner().unwrap().unwrap();
     fay.join(room, None).await;
     fay.post_acked(room, Uuid::now_v7(), "in").await;
 }

@@ -226,9 +226,9 @@ fn request(folder: &Path) -> String {
 }
 
 /// A finished segment is in the share whole and synced, its name as well, or not at all; a share whose folders cannot be synced
-/// is taken as it is, as PostgreSQL does. When the folder has been taken away because the
-/// share is closed to this epoch, the command fails and PostgreSQL keeps the segment; so it does where the agent, which
-/// ships into a bucket, has not marked the segment in time, or says that the bucket takes nothing.
+/// is taken as it is, as PostgreSQL does. When the folder has been taken away because the share is closed to this epoch, the
+/// command fails and PostgreSQL keeps the segment; so it does where the agent, which ships into a bucket, has not marked the
+/// segment in time, or says that the bucket takes nothing.
 fn archive_command(to: &ArchiveTo) -> String {
     match to {
         // PostgreSQL keeps them until there is a command.
