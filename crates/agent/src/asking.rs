@@ -1,6 +1,7 @@
 //! A host that comes back asks before it opens anything for writing: what `cluster::fence` decides, with what this host knows.
 
 use crate::database::Database;
+use crate::error::Error;
 use crate::host::Host;
 use cluster::fence::{Askable, MayOpen, may_open, other_to_ask};
 use cluster::name::SiteName;
@@ -21,16 +22,25 @@ const ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// Between two looks whether there is one.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// The other site, where it has to answer before a run opens anything for writing on this host, and does not for a while.
-pub async fn unanswered_by(host: &Host) -> Option<SiteName> {
+/// Leave for a run to open `database` for writing on this host: the other site has answered, or has not to be asked. A run may
+/// be from before its site was lost, and the other site may have gone on meanwhile.
+///
+/// # Errors
+/// When the other site has to answer, and does not for a while.
+pub async fn leave_to_open(host: &Host, database: &Database) -> Result<(), Error> {
     let began = Instant::now();
-    loop {
-        let site = other_to_answer(host)?;
+    while let Some(site) = other_to_answer(host) {
         if began.elapsed() >= ANSWER_WAIT {
-            return Some(site);
+            return Err(Error::Unfit(format!(
+                "{}: {site} has not answered yet who the writer is; it is opened for writing when it has, or when this site is \
+                 started alone: standfast pool start-alone --site {}",
+                database.name,
+                host.store.site()
+            )));
         }
         tokio::time::sleep(LOOK).await;
     }
+    Ok(())
 }
 
 fn other_to_answer(host: &Host) -> Option<SiteName> {

@@ -1,6 +1,6 @@
 //! Orders that take a writer down for the next one, and that open it again where there is no next one.
 
-use crate::asking::unanswered_by;
+use crate::asking::leave_to_open;
 use crate::database::{Database, Work};
 use crate::error::Error;
 use crate::host::Host;
@@ -151,16 +151,8 @@ pub(crate) async fn reopen(
             database.name
         )));
     }
-    // The run that orders it may be from before this site was lost, and the other one may have gone on.
-    if database.running().is_none()
-        && let Some(site) = unanswered_by(host).await
-    {
-        return Err(Error::Unfit(format!(
-            "{}: {site} has not answered yet who the writer is; it is opened again when it has, or when this site is started \
-             alone: standfast pool start-alone --site {}",
-            database.name,
-            host.store.site()
-        )));
+    if database.running().is_none() {
+        leave_to_open(host, database).await?;
     }
     if state.has_quit() {
         database.stop(Signal::SIGQUIT).await?;

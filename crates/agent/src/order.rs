@@ -3,6 +3,7 @@
 //! An order's stamp is on disk before anything is done, and no older stamp is taken after it. While an order is carried
 //! out it holds the instance, so the reconciler never works against it.
 
+use crate::asking::leave_to_open;
 use crate::bucket::Copying;
 use crate::database::{Database, Work};
 use crate::error::Error;
@@ -431,8 +432,15 @@ async fn promote(host: &Host, database: &Database, epoch: Epoch) -> Result<Strin
             "epoch {epoch} is over: this host has heard of epoch {present}; look at standfast pool status"
         )));
     }
-    start_again(host, database, epoch).await?;
-    let Some(probe) = database.probe().await else { return Err(not_running(database)) };
+    let mut probe = database.probe().await;
+    if probe.as_ref().is_none_or(|p| p.in_recovery) {
+        leave_to_open(host, database).await?;
+    }
+    if probe.is_none() {
+        start_again(host, database, epoch).await?;
+        probe = database.probe().await;
+    }
+    let Some(probe) = probe else { return Err(not_running(database)) };
     if probe.in_recovery {
         database.doing(Some("promoting"));
         // Remembered first: whoever is killed in between leaves a writer of this epoch, not of an older one.

@@ -320,32 +320,75 @@ fn a_forced_switch_is_undone_while_the_old_principal_can_still_be_opened() {
     assert_eq!(rewound, 0);
 }
 
-/// A switch is being taken back, its principal handed over, when the line between the sites and the whole site are lost.
-fn lose_the_site_amid_an_abort(lab: &Lab) {
-    for step in ["write-out", "hand-over"] {
-        lab.ok(&["step", "switch-mirror", step]);
-    }
+/// While `typed` is carried by the agent of s1a and stands at a point of the switch, the line between the sites and the whole
+/// site are lost.
+fn lose_the_site_at(lab: &Lab, point: &str, typed: &[&str]) {
     lab.ok(&["lab", "kill", "s1a/agent"]);
-    lab.ok(&["lab", "start", "s1a", "--env", "STANDFAST_FAILPOINTS=switch-mirror.reopen-principal.during=pause"]);
+    lab.ok(&["lab", "start", "s1a", "--env", &format!("STANDFAST_FAILPOINTS={point}=pause")]);
     lab.until("the agent answers", |lab| lab.instance("s1a")["state"].is_string());
-    let marker = lab.dir.join("hosts/s1a/failpoint.switch-mirror.reopen-principal.during");
-    let mut command = lab.command(&["runbook", "abort", "--yes"]);
+    let marker = lab.dir.join(format!("hosts/s1a/failpoint.{point}"));
+    let mut command = lab.command(typed);
     let command = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
     let mut watching = command.spawn().expect("the program runs");
-    lab.until("the abort stands still", |_| marker.exists());
+    lab.until(&format!("the run stands at {point}"), |_| marker.exists());
     lab.ok(&["lab", "link", "down"]);
     lab.ok(&["lab", "kill", "site-1"]);
     watching.kill().ok();
     watching.wait().expect("a child ends");
 }
 
-/// Its agent takes the run up again, and the other site does not answer.
-fn until_it_asks(lab: &Lab) {
-    let log = lab.dir.join("hosts/s1a/agent.log");
-    lab.until("the writer is not opened before the other site has answered", |_| {
+/// A switch is being taken back, its principal handed over, when the site is lost.
+fn lose_the_site_amid_an_abort(lab: &Lab) {
+    for step in ["write-out", "hand-over"] {
+        lab.ok(&["step", "switch-mirror", step]);
+    }
+    lose_the_site_at(lab, "switch-mirror.reopen-principal.during", &["runbook", "abort", "--yes"]);
+}
+
+/// A principal is handed over to its mirror, and the mirror is not promoted yet, when the site is lost.
+fn lose_the_site_amid_a_switch(lab: &Lab) {
+    let typed = ["database", "failover", "--new-principal", "mirror", "--yes"];
+    lose_the_site_at(lab, "switch-mirror.promote-mirror.before", &typed);
+}
+
+/// The run is taken up again, and the other site does not answer.
+fn until_it_asks(lab: &Lab, host: &str) {
+    let log = lab.dir.join(format!("hosts/{host}/agent.log"));
+    lab.until("nothing is opened for writing before the other site has answered", |_| {
         std::fs::read_to_string(&log).is_ok_and(|log| log.contains("site-2 has not answered yet who the writer is"))
     });
-    assert_ne!(lab.instance("s1a")["state"], "online");
+    assert_ne!(lab.instance(host)["state"], "online");
+}
+
+/// The pool fails over to the other site meanwhile; the lost one comes back cut off, and is brought home when it is heard.
+fn the_other_site_went_on(lab: &Lab, replay: Replay, asks: &str) {
+    lab.ok(&["failover", "--yes"]);
+    replay.until_acknowledged(lab, 5);
+    lab.ok(&["lab", "start", "site-1"]);
+    until_it_asks(lab, asks);
+    lab.ok(&["lab", "link", "up"]);
+    lab.start_site("site-1");
+    let said = lab.cli(&["failback", "--yes"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    lab.until_normal();
+    replay.until_acknowledged(lab, 5);
+    let ledger = replay.end();
+    let (_, rewound) = assert_clean(&lab.audit(&ledger));
+    assert_eq!(rewound, 0);
+}
+
+/// The site comes back cut off, and is let go on by itself.
+fn the_site_goes_on_alone(lab: &Lab, replay: Replay, asks: &str, pair: (&str, &str)) {
+    lab.ok(&["lab", "start", "site-1"]);
+    until_it_asks(lab, asks);
+    lab.ok(&["pool", "start-alone", "--site", "site-1", "--yes"]);
+    replay.until_epoch(lab, 3);
+    lab.ok(&["lab", "link", "up"]);
+    until_pair(lab, pair.0, pair.1);
+    assert!(lab.record()["run"].is_null());
+    let ledger = replay.end();
+    let (_, rewound) = assert_clean(&lab.audit(&ledger));
+    assert_eq!(rewound, 0);
 }
 
 #[test]
@@ -354,19 +397,7 @@ fn a_switch_that_is_taken_back_after_its_site_was_lost_asks_the_other_site_befor
     let replay = lab.replay(&[]);
     lab.until_normal();
     lose_the_site_amid_an_abort(&lab);
-    lab.ok(&["failover", "--yes"]);
-    replay.until_acknowledged(&lab, 5);
-    lab.ok(&["lab", "start", "site-1"]);
-    until_it_asks(&lab);
-    lab.ok(&["lab", "link", "up"]);
-    lab.start_site("site-1");
-    let said = lab.cli(&["failback", "--yes"]);
-    assert_eq!(said.code, Some(0), "{}", said.all());
-    lab.until_normal();
-    replay.until_acknowledged(&lab, 5);
-    let ledger = replay.end();
-    let (_, rewound) = assert_clean(&lab.audit(&ledger));
-    assert_eq!(rewound, 0);
+    the_other_site_went_on(&lab, replay, "s1a");
 }
 
 #[test]
@@ -375,14 +406,23 @@ fn a_switch_that_is_taken_back_at_a_site_that_is_let_start_alone_opens_the_write
     let replay = lab.replay(&[]);
     lab.until_normal();
     lose_the_site_amid_an_abort(&lab);
-    lab.ok(&["lab", "start", "site-1"]);
-    until_it_asks(&lab);
-    lab.ok(&["pool", "start-alone", "--site", "site-1", "--yes"]);
-    replay.until_epoch(&lab, 3);
-    lab.ok(&["lab", "link", "up"]);
-    until_pair(&lab, "s1a", "s1b");
-    assert!(lab.record()["run"].is_null());
-    let ledger = replay.end();
-    let (_, rewound) = assert_clean(&lab.audit(&ledger));
-    assert_eq!(rewound, 0);
+    the_site_goes_on_alone(&lab, replay, "s1a", ("s1a", "s1b"));
+}
+
+#[test]
+fn a_switch_that_goes_on_after_its_site_was_lost_asks_the_other_site_before_it_promotes_the_mirror() {
+    let lab = Lab::up();
+    let replay = lab.replay(&[]);
+    lab.until_normal();
+    lose_the_site_amid_a_switch(&lab);
+    the_other_site_went_on(&lab, replay, "s1b");
+}
+
+#[test]
+fn a_switch_that_goes_on_at_a_site_that_is_let_start_alone_promotes_the_mirror() {
+    let lab = Lab::up();
+    let replay = lab.replay(&[]);
+    lab.until_normal();
+    lose_the_site_amid_a_switch(&lab);
+    the_site_goes_on_alone(&lab, replay, "s1b", ("s1b", "s1a"));
 }

@@ -170,9 +170,9 @@ fn carry_out(world: &World, state: &mut State, host: HostNumber, given: Stamped,
 
 fn reopen(world: &World, state: &mut State, host: HostNumber, (to, after): (u8, u8), stage: u8) -> Stage {
     let has_to_ask = other_is_to_be_asked(world, host, state.host(host));
-    // The other site has begun an epoch in between that the run had not heard of: this one overrules it.
-    let theirs = |h: HostNumber| site(h) != site(host) && (after + 1..to).contains(&state.host(h).log.stands_for());
-    let overrules = stage == 0 && HOSTS.into_iter().any(theirs);
+    // The other site has begun an epoch in between that the run had not heard of, or does so while this one is opened: this one
+    // overrules it.
+    let overrules = begun_beside(state, host, after + 1..to);
     let h = state.host_mut(host);
     if stage == 0 {
         let asks = has_to_ask && h.postgres == Postgres::Stopped;
@@ -183,29 +183,37 @@ fn reopen(world: &World, state: &mut State, host: HostNumber, (to, after): (u8, 
         h.handed_over = 0;
         h.fenced_by = 0;
         h.waits_for = None;
-        if overrules {
-            state.loses |= 1 << to;
-            state.forced |= 1 << to;
+    } else {
+        h.postgres = Postgres::Writer;
+        if h.log.epoch() < to {
+            h.log.push(Entry::Epoch(to));
         }
-        return Stage::Next;
     }
-    h.postgres = Postgres::Writer;
-    if h.log.epoch() < to {
-        h.log.push(Entry::Epoch(to));
+    if overrules {
+        state.loses |= 1 << to;
+        state.forced |= 1 << to;
     }
-    Stage::Over(How::Done)
+    if stage == 0 { Stage::Next } else { Stage::Over(How::Done) }
+}
+
+/// Whether the other site has begun one of these epochs, of which nobody here has heard.
+fn begun_beside(state: &State, host: HostNumber, epochs: std::ops::Range<u8>) -> bool {
+    let begun = |h: HostNumber| {
+        let (record, log) = (state.host(h).record.epoch, state.host(h).log);
+        [record, log.stands_for(), log.writer()]
+    };
+    HOSTS.into_iter().any(|h| site(h) != site(host) && begun(h).iter().any(|epoch| epochs.contains(epoch)))
 }
 
 fn promote(world: &World, state: &mut State, host: HostNumber, given: Stamped, to: u8, stage: u8) -> Stage {
     let book = Book::of(given.run);
+    if state.host(host).postgres != Postgres::Writer && other_is_to_be_asked(world, host, state.host(host)) {
+        return Stage::Over(How::Failed);
+    }
     let promised = state.newest_record().mirror == Some((host, true));
     let before = state.run(given.run).map_or(0, |run| run.before.epoch);
-    // The other site has begun an epoch that nobody here has heard of: one of the two is overruled when they meet.
-    // By now it may have heard of this one, and stopped.
-    let begun = |h: HostNumber| [state.host(h).record.epoch, state.host(h).log.stands_for()];
-    let between = |epoch: &u8| (before + 1..to).contains(epoch);
-    let beside = HOSTS.into_iter().any(|h| site(h) != site(host) && begun(h).iter().any(between));
-    let beside = book.switches() && beside;
+    // One of the two is overruled when they meet. By now the other may have heard of this one, and stopped.
+    let beside = book.switches() && begun_beside(state, host, before + 1..to);
     // Or the later one had begun before this one: it overrules what is about to be written here.
     let over_it = HOSTS.into_iter().filter(|h| site(*h) != site(host)).map(|h| state.host(h).log.stands_for()).max();
     let over_it = over_it.filter(|epoch| book == Book::Failover && *epoch > to);

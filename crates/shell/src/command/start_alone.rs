@@ -80,8 +80,7 @@ fn newest_of<'a>(reports: &[&'a HostReport]) -> Option<&'a PoolRecord> {
     records.reduce(|best, r| if r.supersedes(best) { r } else { best })
 }
 
-/// It asks; or it was handed over in a run that cannot open it again before the other site has answered, while nobody else is
-/// the principal.
+/// It asks; or it is a part of a pair whose writer a run has stopped, and which nobody opens before the other site has answered.
 fn asks(report: &HostReport) -> bool {
     let nobody_writes = |database: &DatabaseName| {
         let parts = report.record.as_ref().filter(|r| r.home == report.site && r.run.is_some());
@@ -89,7 +88,7 @@ fn asks(report: &HostReport) -> bool {
     };
     report.instances.iter().any(|(database, instance)| match instance.state {
         InstanceState::AskingPeer => true,
-        InstanceState::Stopped => nobody_writes(database),
+        InstanceState::Stopped | InstanceState::Standby | InstanceState::Busy => nobody_writes(database),
         _ => false,
     })
 }
