@@ -3,18 +3,18 @@
 //! An order's stamp is on disk before anything is done, and no older stamp is taken after it. While an order is carried
 //! out it holds the instance, so the reconciler never works against it.
 
-use crate::asking::leave_to_open;
 use crate::bucket::Copying;
 use crate::database::{Database, Work};
 use crate::error::Error;
 use crate::feed;
 use crate::hand_over::{hand_over, reopen};
 use crate::host::Host;
-use crate::postgres::conf::{ArchiveTo, Conf};
+use crate::postgres::conf::ArchiveTo;
 use crate::postgres::copy::{Copied, CopyJob, Offer};
 use crate::postgres::rebuild;
 use crate::postgres::share::{Share, place};
 use crate::postgres::sql::Probe;
+use crate::promotion::{promote, settle};
 use crate::reconcile::standby_conf;
 use crate::state_file::State;
 use crate::tail;
@@ -113,6 +113,7 @@ pub(crate) struct Carried {
 pub(crate) type Change = dyn Fn(&mut State) + Send + Sync;
 
 async fn carry_out(host: &Host, database: &Database, work: &mut Work, order: &Order) -> Result<Carried, Error> {
+    settle(database).await?;
     let detail = match order {
         Order::Initialise { epoch, .. } => initialise(database, *epoch).await,
         Order::Seed { from, .. } => seed(host, database, work, from, false).await,
@@ -169,7 +170,7 @@ fn source(host: &Host, database: &Database, from: &HostName) -> Result<String, E
         .ok_or_else(|| Error::Unfit(format!("the topology has no instance of {} on {from}", database.name)))
 }
 
-fn present_epoch(host: &Host) -> Epoch {
+pub(crate) fn present_epoch(host: &Host) -> Epoch {
     host.store.record().map_or(Epoch::FIRST, |r| r.epoch)
 }
 
@@ -206,7 +207,7 @@ fn followed(database: &Database, epoch: Epoch) -> Result<(), Error> {
         (s.handed_over, s.left_to) = (None, None);
         s.fenced_by = None;
         s.shipping_stopped_in = None;
-        s.rewinding = false;
+        (s.rewinding, s.promoting) = (false, false);
     })
 }
 
@@ -336,7 +337,7 @@ async fn copy_remaining_log(host: &Host, database: &Database, work: &mut Work) -
     Ok(format!("{files} files copied, newest in the share: {newest}"))
 }
 
-fn not_running(database: &Database) -> Error {
+pub(crate) fn not_running(database: &Database) -> Error {
     Error::Unfit(format!("{} does not run; it is started by its agent, then order again", database.name))
 }
 
@@ -397,22 +398,6 @@ fn requests(asked: &std::path::Path) -> (usize, usize) {
     (same, segments.len())
 }
 
-/// A writer that had been promoted for this epoch and was stopped before the record named it: nobody but this order may
-/// start it.
-async fn start_again(host: &Host, database: &Database, epoch: Epoch) -> Result<(), Error> {
-    let instance = &database.instance;
-    let state = database.state();
-    let promoted = state.history_epoch.is_some_and(|e| e >= epoch) && state.handed_over.is_none();
-    let writer = instance.has_data() && !instance.is_standby();
-    if database.running().is_none() && writer && promoted {
-        database.doing(Some("starting what was promoted before"));
-        let conf = Conf { archive_to: archive_of(host, database, epoch), ..instance.plain_conf() };
-        let process = database.start(&conf).await?;
-        instance.until_postgres_answers(process).await?;
-    }
-    Ok(())
-}
-
 /// Where a writer of this epoch archives to; nowhere while log shipping is off.
 pub(crate) fn archive_of(host: &Host, database: &Database, epoch: Epoch) -> Option<ArchiveTo> {
     let record = host.store.record()?;
@@ -421,44 +406,6 @@ pub(crate) fn archive_of(host: &Host, database: &Database, epoch: Epoch) -> Opti
         share.ship(database.shipping_in(host, epoch));
         share.archive_to(epoch, &host.programs)
     })
-}
-
-async fn promote(host: &Host, database: &Database, epoch: Epoch) -> Result<String, Error> {
-    let began = Instant::now();
-    let sql = &database.instance.sql;
-    let present = present_epoch(host);
-    if present > epoch {
-        return Err(Error::Unfit(format!(
-            "epoch {epoch} is over: this host has heard of epoch {present}; look at standfast pool status"
-        )));
-    }
-    let mut probe = database.probe().await;
-    if probe.as_ref().is_none_or(|p| p.in_recovery) {
-        leave_to_open(host, database).await?;
-    }
-    if probe.is_none() {
-        start_again(host, database, epoch).await?;
-        probe = database.probe().await;
-    }
-    let Some(probe) = probe else { return Err(not_running(database)) };
-    if probe.in_recovery {
-        database.doing(Some("promoting"));
-        // Remembered first: whoever is killed in between leaves a writer of this epoch, not of an older one.
-        database.remember(|s| s.history_epoch = s.history_epoch.max(Some(epoch)))?;
-        // Whoever was waited for belongs to the old writer's pair.
-        let mut conf = database.instance.plain_conf();
-        conf.files_from = Some(database.instance.copied());
-        // The new timeline's history is archived at once, and a standby that is fed by the share cannot do without it.
-        conf.archive_to = archive_of(host, database, epoch);
-        database.reload(&conf)?;
-        sql.promote().await?;
-    }
-    sql.call_chat("begin_epoch", epoch).await?;
-    database.remember(|s| {
-        s.history_epoch = s.history_epoch.max(Some(epoch));
-        (s.handed_over, s.left_to) = (None, None);
-    })?;
-    Ok(format!("online in epoch {epoch} after {} ms", began.elapsed().as_millis()))
 }
 
 pub(crate) async fn salvage(host: &Host, database: &Database, from: &HostName) -> Result<String, Error> {

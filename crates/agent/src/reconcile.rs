@@ -9,7 +9,7 @@ use crate::host::Host;
 use crate::postgres::conf::Conf;
 use crate::postgres::rebuild;
 use crate::postgres::sql::Probe;
-use crate::{feed, pair, rejoin, shipper};
+use crate::{feed, pair, promotion, rejoin, shipper};
 use cluster::fence::MayOpen;
 use cluster::goal::{Goal, goal, rests};
 use cluster::name::HostName;
@@ -64,6 +64,7 @@ async fn round(host: &Arc<Host>, database: &Database) -> Result<bool, Error> {
         tracing::warn!(database = %database.name, "it was told to quit and has not; stopping");
         database.stop(Signal::SIGQUIT).await?;
     }
+    promotion::settle(database).await?;
     match goal(&record, &database.name, &host.name) {
         Goal::Idle => idle(database, &record, &mut work).await,
         Goal::Standby { part, upstream, .. } => standby(host, database, &record, &mut work, part, upstream).await,

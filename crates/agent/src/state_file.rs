@@ -41,6 +41,9 @@ pub struct State {
     /// A rewind was begun and its end was not seen: the data may be half of each history, and is copied anew.
     #[serde(default)]
     pub rewinding: bool,
+    /// A promotion was begun and its end was not seen.
+    #[serde(default)]
+    pub promoting: bool,
     /// What was found when the data was last read through.
     #[serde(default)]
     pub scrub: Option<ScrubReport>,

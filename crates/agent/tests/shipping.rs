@@ -153,6 +153,42 @@ async fn what_reached_the_share_is_applied_to_the_last_byte_before_a_promotion()
     assert!(matches!(late, Outcome::TooOld { .. }), "{late:?}");
 }
 
+/// PostgreSQL removes the signal of a standby before it begins the new timeline. What is killed in between would be recovered as
+/// a writer's on the timeline of before, on which the old writer may go on as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promotion_that_is_cut_off_before_its_timeline_began_is_begun_anew() {
+    use nix::sys::signal::{Signal, kill};
+    let relay = Relay::to_nobody().await;
+    let world = copied(&relay).await;
+    world.set_record("a", |r| r.databases.get_mut(&mgc()).unwrap().backup = Some("b".into())).await;
+    let writer = world.sql("a").await;
+    writer.batch_execute("CREATE TABLE t (n int PRIMARY KEY); INSERT INTO t VALUES (1), (2)").await.unwrap();
+    let written = world.instance("a").await.written;
+    world.until("the backup has it", async |w| w.instance("b").await.applied >= written).await;
+    world.kill_postgres("a");
+    world.record_failover().await;
+    world.done("b", 2, Order::StopLogShipping { database: mgc() }).await;
+    let row =
+        world.sql("b").await.query_one("SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'", &[]).await;
+    let startup = nix::unistd::Pid::from_raw(row.unwrap().get(0));
+
+    kill(startup, Signal::SIGSTOP).unwrap();
+    let promote = Order::Promote { database: mgc(), epoch: Epoch(2) };
+    let cut_off = async {
+        world.until("the promotion is begun", async |w| w.asked_to_be_promoted("b")).await;
+        std::fs::remove_file(world.dir.join("b/pg/mgc/data/standby.signal")).unwrap();
+        world.kill_postgres("b");
+        kill(startup, Signal::SIGKILL).unwrap();
+    };
+    let (outcome, ()) = tokio::join!(world.order("b", 2, promote.clone()), cut_off);
+    assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
+    let promoted = async |w: &World| matches!(w.order("b", 2, promote.clone()).await, Outcome::Done { .. });
+    world.until("it is promoted", promoted).await;
+    assert_eq!(rows(&world, "b").await, [1, 2]);
+    let file = world.sql("b").await.query_one("SELECT pg_walfile_name(pg_current_wal_lsn())", &[]).await.unwrap();
+    assert!(file.get::<_, &str>(0).starts_with("00000002"), "it writes {}", file.get::<_, &str>(0));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_goes_from_stream_to_files_and_back_by_itself() {
     let relay = Relay::to_nobody().await;

@@ -102,6 +102,9 @@ impl Conf {
         let mut text = String::from("# Written by the standfast agent. Changes here are overwritten.\n");
         let keep_mb = (self.volume_mb / 20).clamp(64, WAL_KEEP_MB_MAX);
         let (timeline, wal_keep_mb) = if self.only_read { ("current", WAL_KEEP_ALL_MB) } else { ("latest", keep_mb) };
+        // A standby that comes up again by itself while it is promoted would go on with the timeline of before: its agent has
+        // to look at it first.
+        let is_standby = self.stream_from.is_some() || self.files_from.is_some() || self.only_read;
         let fixed: &[(&str, String)] = &[
             ("listen_addresses", self.address.clone()),
             ("port", self.port.to_string()),
@@ -138,7 +141,7 @@ impl Conf {
             ("tcp_keepalives_count", "3".into()),
             ("tcp_user_timeout", "5s".into()),
             ("archive_mode", "on".into()),
-            ("restart_after_crash", "on".into()),
+            ("restart_after_crash", if is_standby { "off" } else { "on" }.into()),
             ("log_line_prefix", "%m [%p] %a ".into()),
             ("log_checkpoints", "off".into()),
             ("password_encryption", "scram-sha-256".into()),

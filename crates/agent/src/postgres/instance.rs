@@ -88,6 +88,13 @@ impl Instance {
         self.data().join("standby.signal").exists()
     }
 
+    /// Whether a promotion was cut off between two of its first steps: PostgreSQL removes the signal of a standby before it begins
+    /// the new timeline (`src/backend/access/transam/xlog.c`: `StartupXLOG`). Started like this, the data would be recovered as that
+    /// of a writer and go on with the timeline of before, as its old writer may do too.
+    pub fn is_half_promoted(&self) -> bool {
+        !self.is_standby() && self.control_state() == Some(DB_IN_ARCHIVE_RECOVERY)
+    }
+
     /// Make the data that of a standby, at the next start.
     pub fn become_standby(&self) -> Result<(), Error> {
         let signal = self.data().join("standby.signal");
@@ -420,13 +427,15 @@ impl Instance {
         Ok(())
     }
 
-    /// Whether the control file says that a writer was shut down. Its fifth word is the state, in all versions since 8.4
-    /// (`src/include/catalog/pg_control.h`: `DB_SHUTDOWNED`).
+    /// Whether the control file says that a writer was shut down.
     fn is_shut_down(&self) -> bool {
-        const STATE: std::ops::Range<usize> = 16..20;
-        const DB_SHUTDOWNED: u32 = 1;
-        let control = fs::read(self.data().join("global/pg_control")).unwrap_or_default();
-        control.get(STATE).is_some_and(|state| *state == DB_SHUTDOWNED.to_ne_bytes())
+        self.control_state() == Some(DB_SHUTDOWNED)
+    }
+
+    /// The state in the control file: its fifth word, in all versions since 8.4.
+    fn control_state(&self) -> Option<u32> {
+        let control = fs::read(self.data().join("global/pg_control")).ok()?;
+        Some(u32::from_ne_bytes(control.get(16..20)?.try_into().ok()?))
     }
 
     /// Where a stopped instance ends, if it was stopped cleanly.
@@ -490,6 +499,10 @@ impl Instance {
         Ok(ends.max(redo).map(|end| Lsn(end.0 / segment * segment)))
     }
 }
+
+/// States of the control file (`src/include/catalog/pg_control.h`: `DBState`).
+const DB_SHUTDOWNED: u32 = 1;
+const DB_IN_ARCHIVE_RECOVERY: u32 = 5;
 
 /// Remove a folder with everything in it, if it is there.
 pub fn remove(folder: &Path) -> Result<(), Error> {

@@ -201,6 +201,11 @@ impl World {
         })
     }
 
+    /// Whether PostgreSQL has been told to promote a host's instance: it looks for this file when it is woken.
+    pub fn asked_to_be_promoted(&self, host: &str) -> bool {
+        self.dir.join(host).join("pg/mgc/data/promote").exists()
+    }
+
     fn postmaster(&self, host: &str) -> Option<i32> {
         let pid = self.dir.join(host).join("pg/mgc/data/postmaster.pid");
         std::fs::read_to_string(pid).ok()?.lines().next()?.trim().parse().ok()
