@@ -213,7 +213,7 @@ fn followed(database: &Database, epoch: Epoch) -> Result<(), Error> {
 
 async fn fence(database: &Database, work: &mut Work, epoch: Epoch) -> Result<String, Error> {
     crate::shipper::stop(work).await;
-    if database.state().history_epoch.is_some_and(|e| e >= epoch) {
+    if !database.state().is_behind(epoch) {
         return Err(Error::Unfit(format!("{} is part of epoch {epoch} already; it is not fenced", database.name)));
     }
     // Remembered before it is stopped: an agent that is killed in between does not start it again.

@@ -81,7 +81,8 @@ async fn idle(database: &Database, record: &PoolRecord, work: &mut Work) -> Resu
     database.ships_nothing();
     database.copies_nothing();
     let state = database.state();
-    let left_behind = state.history_epoch.max(state.handed_over).is_none_or(|e| e < record.epoch);
+    let of_epoch = state.history_epoch.max(state.handed_over).is_some_and(|e| e >= record.epoch);
+    let left_behind = !of_epoch || state.is_overruled_by(record.epoch);
     if database.running().is_some() && left_behind {
         tracing::warn!(database = %database.name, epoch = %record.epoch, "left behind: stopping");
         database.stop(Signal::SIGQUIT).await?;
@@ -115,7 +116,7 @@ async fn standby(
         return start_standby(host, database, record, work, part, upstream.as_ref()).await;
     }
     // By its files, because one that is frozen tells nothing.
-    let older = state.history_epoch.is_none_or(|e| e < record.epoch);
+    let older = state.is_behind(record.epoch);
     if older && !database.instance.is_standby() {
         tracing::warn!(database = %database.name, epoch = %record.epoch, "a writer of an older epoch: stopping");
         database.stop(Signal::SIGQUIT).await?;
@@ -195,7 +196,7 @@ async fn start_standby(
     }
     if !database.instance.is_standby() {
         // A writer that was handed over holds nothing of value that its successor has not; log beyond that is seen below.
-        if database.state().handed_over.is_none_or(|e| e > record.epoch) {
+        if database.state().handed_over.is_none() || database.state().is_overruled_by(record.epoch) {
             if rejoin::stopped_writer(host, database, record, work).await? {
                 return Ok(false);
             }

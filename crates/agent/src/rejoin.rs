@@ -54,7 +54,7 @@ pub struct Rejoin {
 /// The present principal, if this instance has to join its history: it knows an older epoch alone, and somebody else is
 /// the writer of the present one. One that was promoted for the present epoch, before the record names it, never has to.
 fn principal_to_join(host: &Host, database: &Database, record: &PoolRecord) -> Option<HostName> {
-    let older = database.state().history_epoch.is_none_or(|e| e < record.epoch);
+    let older = database.state().is_behind(record.epoch);
     let principal = record.databases.get(&database.name)?.principal.clone()?;
     (older && principal != host.name).then_some(principal)
 }

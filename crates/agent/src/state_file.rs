@@ -58,6 +58,17 @@ impl State {
     pub fn has_quit(&self) -> bool {
         self.handed_over.is_some() && self.left_to.is_some()
     }
+
+    /// Whether it was handed over for a later epoch than the one that holds: that never began, because this one has overruled it.
+    /// Only where the record names this host the principal is the later one still to come.
+    pub fn is_overruled_by(&self, epoch: Epoch) -> bool {
+        self.handed_over.is_some_and(|e| e > epoch)
+    }
+
+    /// Whether the data is not known to be part of the history of this epoch.
+    pub fn is_behind(&self, epoch: Epoch) -> bool {
+        self.history_epoch.is_none_or(|e| e < epoch) || self.is_overruled_by(epoch)
+    }
 }
 
 /// Whose data it is, as its files tell.

@@ -4,6 +4,7 @@
 
 mod support;
 use cluster::order::{Order, Outcome, Stamp};
+use cluster::record::PoolRecord;
 use cluster::report::InstanceState;
 use nix::libc::O_NONBLOCK;
 use rules::id::Epoch;
@@ -220,6 +221,37 @@ async fn a_backup_goes_from_stream_to_files_and_back_by_itself() {
         world.until("the stream arrives", async |w| w.instance("b").await.applied >= written).await;
     }
     assert_eq!(rows(&world, "b").await, (1..next).collect::<Vec<_>>());
+}
+
+/// The sites do not hear each other: one hands its writer over for the epoch that its run is to begin, and the other one fails over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_that_was_handed_over_for_an_epoch_that_was_overruled_joins_the_present_history() {
+    let relay = Relay::to_nobody().await;
+    let world = copied(&relay).await;
+    world.set_record("a", |r| r.databases.get_mut(&mgc()).unwrap().backup = Some("b".into())).await;
+    let writer = world.sql("a").await;
+    writer.batch_execute("CREATE TABLE t (n int PRIMARY KEY); INSERT INTO t VALUES (1)").await.unwrap();
+    let written = world.instance("a").await.written;
+    world.until("the backup has it", async |w| w.instance("b").await.applied >= written).await;
+    relay.cut();
+    world.done("b", 1, Order::StopLogShipping { database: mgc() }).await;
+    writer.execute("INSERT INTO t VALUES (2)", &[]).await.unwrap();
+    world.done("a", 1, Order::HandOver { database: mgc(), epoch: Epoch(3) }).await;
+    world.record_failover().await;
+    world.done("b", 2, Order::Promote { database: mgc(), epoch: Epoch(2) }).await;
+    let left_behind = async |w: &World| w.instance("a").await.state == InstanceState::LeftBehind;
+    world.until("the old site hears of it, and has a tail", left_behind).await;
+
+    let fed = |r: &mut PoolRecord| {
+        let parts = r.databases.get_mut(&mgc()).unwrap();
+        (parts.principal, parts.backup) = (Some("b".into()), Some("a".into()));
+    };
+    world.set_record("b", fed).await;
+    let follows = async |w: &World| w.instance("a").await.state == InstanceState::Standby;
+    world.until("the old writer follows the new one", follows).await;
+    world.sql("b").await.execute("INSERT INTO t VALUES (3)", &[]).await.unwrap();
+    world.until("it has what is written", async |w| rows(w, "a").await == [1, 3]).await;
+    assert!(world.dir.join("a/pg/mgc/salvage/left-behind-by-2/complete").exists(), "and its tail is kept");
 }
 
 /// A switch was given up: the old principal goes on in an epoch of its own, on its own timeline.

@@ -99,7 +99,7 @@ fn carry_out(world: &World, state: &mut State, host: HostNumber, given: Stamped,
     let runs = state.host(host).postgres;
     match given.ask {
         Ask::Fence(by) => {
-            if state.host(host).history >= by {
+            if !state.host(host).is_behind(by) {
                 return Stage::Over(How::Failed);
             }
             let h = state.host_mut(host);
@@ -395,7 +395,9 @@ pub fn standing(world: &World, h: &Host, host: HostNumber) -> InstanceState {
             MayOpen::Ask { .. } | MayOpen::NoQuorum { .. } => InstanceState::AskingPeer,
             MayOpen::LeftBehind { .. } => InstanceState::LeftBehind,
         },
-        Goal::Standby { .. } if h.standby_signal || h.handed_over != 0 => InstanceState::Stopped,
+        Goal::Standby { .. } if h.standby_signal => InstanceState::Stopped,
+        Goal::Standby { .. } | Goal::Idle if h.is_overruled_by(h.record.epoch) => InstanceState::LeftBehind,
+        Goal::Standby { .. } if h.handed_over != 0 => InstanceState::Stopped,
         Goal::Standby { .. } => InstanceState::LeftBehind,
         Goal::Idle if h.history.max(h.handed_over) >= h.record.epoch => InstanceState::Stopped,
         Goal::Idle => InstanceState::LeftBehind,
@@ -410,7 +412,7 @@ pub fn round(world: &World, state: &mut State, host: HostNumber, answer_is_lost:
     }
     match world.goal(h.record, host) {
         Goal::Idle => {
-            if h.history.max(h.handed_over) < h.record.epoch {
+            if h.history.max(h.handed_over) < h.record.epoch || h.is_overruled_by(h.record.epoch) {
                 state.stop(host, false);
             }
         }
@@ -429,7 +431,7 @@ fn standby(world: &World, state: &mut State, host: HostNumber, upstream: Option<
     match h.postgres {
         Postgres::Stopped => {
             if !h.standby_signal {
-                if h.handed_over == 0 || h.handed_over > epoch {
+                if h.handed_over == 0 || h.is_overruled_by(epoch) {
                     return rejoin(world, state, host);
                 }
                 h.standby_signal = true;
@@ -438,7 +440,7 @@ fn standby(world: &World, state: &mut State, host: HostNumber, upstream: Option<
             h.upstream = upstream.filter(|_| fed);
         }
         Postgres::Writer => {
-            if h.history < epoch {
+            if h.is_behind(epoch) {
                 state.stop(host, false);
             }
         }
@@ -469,7 +471,7 @@ fn rejoin(world: &World, state: &mut State, host: HostNumber) {
     let h = state.host(host);
     let Some(principal) = h.record.principal.filter(|p| *p != host) else { return };
     let there = state.host(principal).postgres != Postgres::Stopped && state.reaches(host, principal);
-    if h.history >= h.record.epoch || !there || !world.on(Protection::Rejoins) {
+    if !h.is_behind(h.record.epoch) || !there || !world.on(Protection::Rejoins) {
         return;
     }
     state.stop(host, false);

@@ -117,6 +117,12 @@ impl Log {
     pub fn stands_for(self) -> u8 {
         self.writer().max(self.epoch())
     }
+
+    /// The same, of the epochs up to this one.
+    pub fn stands_for_by(self, last: u8) -> u8 {
+        let begun = self.entries().filter_map(|e| if let Entry::Epoch(n) = e { Some(n) } else { None });
+        self.writer().max(begun.filter(|n| *n <= last).max().unwrap_or(1))
+    }
 }
 
 impl std::fmt::Debug for Log {
@@ -247,6 +253,18 @@ pub struct Host {
     pub executing: Vec<(Stamped, u8)>,
     /// Posts in the salvage folder, a bit each.
     pub salvage: u8,
+}
+
+impl Host {
+    /// Handed over for an epoch that never began: `State::is_overruled_by`.
+    pub fn is_overruled_by(&self, epoch: u8) -> bool {
+        self.handed_over > epoch
+    }
+
+    /// `State::is_behind`.
+    pub fn is_behind(&self, epoch: u8) -> bool {
+        self.history < epoch || self.is_overruled_by(epoch)
+    }
 }
 
 /// Something on its way over the network.
