@@ -73,6 +73,8 @@ pub struct Conf {
     pub archive: Option<Archive>,
     /// File in which each request for a file to restore is noted.
     pub asked: PathBuf,
+    /// File of the script that restores: `Conf::restore_script`.
+    pub restore: PathBuf,
     /// Segments in which the instance's history left their timeline, with the bytes of each that belong to it. The share may have
     /// more of them, from a principal that was replaced; PostgreSQL would apply that past the fork, where it finds the segment of
     /// the newer timeline nowhere yet.
@@ -154,8 +156,9 @@ impl Conf {
         // The source is told how long it may wait for a reply: a mirror's may be shorter than a backup's.
         let patience = |at: &String| format!("{at} options='-c wal_sender_timeout={}ms'", self.silence_ms);
         setting(&mut text, "primary_conninfo", &self.stream_from.as_ref().map(patience).unwrap_or_default());
-        let restore = restore_command(self.files_from.as_deref(), self.archive.as_ref(), &self.asked, &self.left_in);
-        setting(&mut text, "restore_command", &restore);
+        let restores = self.files_from.is_some() || self.archive.is_some();
+        let restore = format!("sh '{}' '%f' '%p'", self.restore.display());
+        setting(&mut text, "restore_command", if restores { &restore } else { "" });
         if let Some(RecoverTo::Time(at)) = &self.recover_to {
             setting(&mut text, "recovery_target_time", at);
             setting(&mut text, "recovery_target_action", "promote");
@@ -172,40 +175,44 @@ fn setting(text: &mut String, name: &str, value: &str) {
     writeln!(text, "{name} = '{}'", value.replace('\'', "''")).expect("writing to a string cannot fail");
 }
 
-/// Plain shell, so that a standby depends on nothing but its own files. Each request is noted: that the same segment is
-/// asked for again shows that everything in it has been applied.
-fn restore_command(
-    folder: Option<&Path>,
-    archive: Option<&Archive>,
-    asked: &Path,
-    left_in: &[(String, u64)],
-) -> String {
-    let mut places = String::new();
-    let mut last = "exit 1".to_owned();
-    if let Some(folder) = folder {
-        let (folder, partial) = (folder.display(), crate::postgres::copy::PARTIAL);
-        write!(places, "'{folder}/%f' '{folder}/{partial}/%f' ").expect("writing to a string cannot fail");
-    }
-    match archive {
-        None => {}
-        Some(Archive::Share(share)) => {
-            let share = share.display();
-            write!(places, "'{share}'/*/wal/%f '{share}'/closed/*/wal/%f ").expect("writing to a string cannot fail");
+impl Conf {
+    /// Restores a file, by name, to a place; nothing, where there is nowhere to restore from. Plain shell, so that a standby depends
+    /// on nothing but its own files; a file of its own, because it has a line for each timeline that the history left, and what
+    /// a command may hold is limited. Each request is noted: that the same segment is asked for again shows that everything
+    /// in it has been applied.
+    pub fn restore_script(&self) -> String {
+        let mut places = String::new();
+        let mut last = "exit 1".to_owned();
+        if let Some(folder) = &self.files_from {
+            let (folder, partial) = (folder.display(), crate::postgres::copy::PARTIAL);
+            write!(places, "'{folder}'/$1 '{folder}/{partial}'/$1 ").expect("writing to a string cannot fail");
         }
-        Some(Archive::Epoch(wal)) => {
-            write!(places, "'{}/%f' ", wal.display()).expect("writing to a string cannot fail");
+        match &self.archive {
+            None => {}
+            Some(Archive::Share(share)) => {
+                let share = share.display();
+                write!(places, "'{share}'/*/wal/$1 '{share}'/closed/*/wal/$1 ")
+                    .expect("writing to a string cannot fail");
+            }
+            Some(Archive::Epoch(wal)) => {
+                write!(places, "'{}'/$1 ", wal.display()).expect("writing to a string cannot fail");
+            }
+            Some(Archive::Requests(folder)) => last = request(folder),
         }
-        Some(Archive::Requests(folder)) => last = request(folder),
+        if places.is_empty() && self.archive.is_none() {
+            return String::new();
+        }
+        let near = if places.is_empty() {
+            String::new()
+        } else {
+            format!("for f in {places}; do test -f \"$f\" && give \"$f\"; done\n")
+        };
+        format!(
+            "# Written by the standfast agent. Changes here are overwritten.\nname=$1; to=$2\necho $name >> '{}'\n{}{near}{last}\n",
+            self.asked.display(),
+            give(&self.left_in)
+        )
     }
-    if places.is_empty() && archive.is_none() {
-        return String::new();
-    }
-    let near = if places.is_empty() {
-        String::new()
-    } else {
-        format!("for f in {places}; do test -f \"$f\" && give \"$f\"; done; ")
-    };
-    format!("echo %f >> '{}'; {}{near}{last}", asked.display(), give(left_in))
 }
 
 /// A function that hands a file over and ends: whole, or, where its timeline was left inside it, up to there and zeros after.
@@ -213,17 +220,17 @@ fn give(left_in: &[(String, u64)]) -> String {
     let mut cases = String::new();
     for (name, bytes) in left_in {
         let rest = super::share::SEGMENT_BYTES.saturating_sub(*bytes);
-        write!(cases, "{name}) {{ head -c {bytes} \"$1\"; head -c {rest} /dev/zero; }} > '%p'; exit;; ")
+        writeln!(cases, "{name}) {{ head -c {bytes} \"$1\"; head -c {rest} /dev/zero; }} > \"$to\"; exit;;")
             .expect("writing to a string cannot fail");
     }
-    format!("give() {{ case %f in {cases}*) exec cp \"$1\" '%p';; esac; }}; ")
+    format!("give() {{ case $name in\n{cases}*) exec cp \"$1\" \"$to\";;\nesac; }}\n")
 }
 
 /// Ask the agent, which takes the request away when it has answered it; an agent that is away answers nothing.
 fn request(folder: &Path) -> String {
     let folder = folder.display();
     format!(
-        "w='{folder}/want/%f'; h='{folder}/have/%f'; : > \"$w\" || exit 1; i=0; while test $i -lt 150; do test -f \"$w\" || {{ \
+        "w='{folder}/want/'$name; h='{folder}/have/'$name; : > \"$w\" || exit 1; i=0; while test $i -lt 150; do test -f \"$w\" || {{ \
          test -f \"$h\" && give \"$h\"; exit 1; }}; i=$((i+1)); sleep 0.02; done; exit 1"
     )
 }
@@ -257,9 +264,8 @@ fn archive_command(to: &ArchiveTo) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn quotes_survive_and_everything_that_varies_is_said() {
-        let conf = Conf {
+    fn conf() -> Conf {
+        Conf {
             host: "a".into(),
             address: "127.0.0.1".into(),
             port: 5432,
@@ -269,6 +275,7 @@ mod tests {
             files_from: None,
             archive: None,
             asked: "/a".into(),
+            restore: "/r".into(),
             left_in: vec![("000000010000000000000012".into(), 1_000)],
             archive_to: Some(ArchiveTo::Folder("/share".into())),
             archive_timeout_s: 900,
@@ -278,19 +285,59 @@ mod tests {
             volume_mb: 100_000,
             only_read: false,
             recover_to: None,
-        };
+        }
+    }
+
+    #[test]
+    fn quotes_survive_and_everything_that_varies_is_said() {
+        let conf = conf();
         let text = conf.text();
         assert!(text.contains("synchronous_standby_names = 'FIRST 1 (\"b\")'"));
         assert!(text.contains("primary_conninfo = 'host=x password=''y'' options=''-c wal_sender_timeout=5000ms'''"));
         assert!(text.contains("restore_command = ''"));
         assert!(text.contains("wal_keep_size = '192MB'"));
+        assert_eq!(conf.restore_script(), "");
         let text = Conf { files_from: Some("/c".into()), ..conf.clone() }.text();
-        let cut =
-            "000000010000000000000012) { head -c 1000 \"$1\"; head -c 1047576 /dev/zero; } > ''%p''; exit;; *) exec cp";
-        assert!(text.contains(cut), "{text}");
+        assert!(text.contains("restore_command = 'sh ''/r'' ''%f'' ''%p'''"), "{text}");
         let text = Conf { only_read: true, ..conf }.text();
         assert!(text.contains("wal_keep_size = '2147483647MB'"));
         assert!(text.contains("recovery_target_timeline = 'current'"));
+    }
+
+    #[test]
+    fn a_segment_is_restored_up_to_where_its_timeline_was_left_however_many_there_were() {
+        let dir = std::env::temp_dir().join(format!("standfast-agent-restore-{}", std::process::id()));
+        let (there, to) = (dir.join("there"), dir.join("to"));
+        std::fs::create_dir_all(&there).unwrap();
+        let (cut, whole, nowhere) =
+            ("0000100000000000000000FF", "0000100100000000000000FF", "0000100200000000000000FF");
+        for name in [cut, whole] {
+            std::fs::write(there.join(name), vec![7; 1 << 20]).unwrap();
+        }
+        let conf = Conf {
+            archive: Some(Archive::Epoch("/nowhere".into())),
+            files_from: Some(there),
+            asked: dir.join("asked"),
+            left_in: (1..=4_096).map(|timeline| (format!("{timeline:08X}00000000000000FF"), 1_000)).collect(),
+            ..conf()
+        };
+        let script = dir.join("restore.sh");
+        std::fs::write(&script, conf.restore_script()).unwrap();
+        assert!(conf.restore_script().len() > 128 << 10, "no command may be so long");
+        let restores = |name: &str| {
+            let mut sh = std::process::Command::new("sh");
+            sh.arg(&script).args([name.as_ref(), to.as_os_str()]).status().unwrap().success()
+        };
+
+        assert!(restores(whole));
+        assert!(std::fs::read(&to).unwrap() == vec![7; 1 << 20]);
+        assert!(restores(cut));
+        let restored = std::fs::read(&to).unwrap();
+        assert!(restored[..1_000] == [7; 1_000] && restored[1_000..] == vec![0; (1 << 20) - 1_000]);
+        assert!(!restores(nowhere));
+        let asked = std::fs::read_to_string(&conf.asked).unwrap();
+        assert_eq!(asked.lines().collect::<Vec<_>>(), [whole, cut, nowhere]);
+        std::fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]

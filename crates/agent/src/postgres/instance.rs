@@ -176,6 +176,7 @@ impl Instance {
             files_from: None,
             archive: None,
             asked: self.asked(),
+            restore: self.folder.join("restore.sh"),
             left_in: history::left_in(&self.data().join("pg_wal")),
             archive_to: None,
             archive_timeout_s: 0,
@@ -200,14 +201,18 @@ impl Instance {
 
     /// Write the configuration; tells whether it has changed. It is written anew before each start.
     pub fn configure(&self, conf: &Conf) -> Result<bool, Error> {
-        let path = self.data().join("standfast.conf");
-        let text = conf.text();
-        if fs::read_to_string(&path).is_ok_and(|there| there == text) {
+        self.put(&conf.restore, &conf.restore_script())?;
+        self.put(&self.data().join("standfast.conf"), &conf.text())
+    }
+
+    /// Write a file that PostgreSQL reads, if it is not there like this. Tells whether it was not.
+    fn put(&self, path: &Path, text: &str) -> Result<bool, Error> {
+        if fs::read_to_string(path).is_ok_and(|there| there == text) {
             return Ok(false);
         }
-        files::replace_for_readers(&path, text.as_bytes(), 0o600)
+        files::replace_for_readers(path, text.as_bytes(), 0o600)
             .map_err(Error::file(format!("write {}", path.display())))?;
-        self.programs.give(&path)?;
+        self.programs.give(path)?;
         Ok(true)
     }
 
