@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+#[path = "../../store/tests/support/port.rs"]
+mod port;
+
 use agent::postgres::instance::Instance;
 use agent::postgres::page::PAGE;
 use agent::postgres::programs::Programs;
@@ -27,7 +30,7 @@ impl Drop for Folder {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_that_are_written_are_whole_and_one_that_the_disk_has_changed_is_found() {
     let folder = Folder(std::env::temp_dir().join(format!("standfast-agent-pages-{}", std::process::id())));
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = port::free_port();
     let secret = PoolSecret::from_text("0123456789abcdef0123456789abcdef0123456789abcdef").unwrap();
     let (name, database, programs) = ("host".into(), "mgc".into(), Programs::find().unwrap());
     let listen = ("127.0.0.1".into(), port);

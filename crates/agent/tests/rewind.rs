@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+#[path = "../../store/tests/support/port.rs"]
+mod port;
+
 use agent::postgres::conf::Conf;
 use agent::postgres::instance::Instance;
 use agent::postgres::process::Process;
@@ -25,7 +28,7 @@ impl Drop for Folder {
 }
 
 fn instance(folder: &Folder, host: &str) -> Instance {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = port::free_port();
     let secret = PoolSecret::from_text("0123456789abcdef0123456789abcdef0123456789abcdef").unwrap();
     let (name, database, programs) = (host.into(), "mgc".into(), Programs::find().unwrap());
     Instance::new(&folder.0.join(host), &name, &database, ("127.0.0.1".into(), port), programs, &secret)

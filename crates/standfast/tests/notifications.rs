@@ -3,21 +3,19 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+#[path = "../../store/tests/support/port.rs"]
+mod port;
 #[path = "support/receivers.rs"]
 mod receivers;
 mod support;
 
 use hmac::{Hmac, Mac};
+use port::free_port;
 use receivers::{Certificate, Got, MailServer, Manner, Webhook};
 use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use support::Lab;
-
-/// A port at which nobody listens yet.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// Give both authorities a file of secrets.
 fn secret(lab: &Lab, file: &str, text: &str) {

@@ -3,11 +3,15 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+#[path = "../../../store/tests/support/port.rs"]
+mod port;
+
 use cluster::order::{Order, Outcome, Stamp, StampedOrder};
 use cluster::record::{DatabaseRecord, PoolRecord, PoolState};
 use cluster::report::{HostReport, InstanceReport, OrderReport};
 use cluster::secret::{PoolSecret, Purpose, ROLE_ADMIN};
 use cluster::wal::Lsn;
+pub use port::free_port;
 use rules::id::Epoch;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -40,11 +44,6 @@ pub struct World {
     share: PathBuf,
     /// What each agent said when it answered for the first time.
     pub first_answers: BTreeMap<&'static str, HostReport>,
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("a bound listener has an address").port()
 }
 
 impl World {

@@ -28,7 +28,7 @@ impl S3 {
     /// A server with an empty bucket.
     pub fn start(root: &Path) -> Self {
         std::fs::create_dir_all(root.join(BUCKET)).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = crate::support::free_port();
         let mut server = Self { port, root: root.to_owned(), runtime: None };
         server.start_again();
         server

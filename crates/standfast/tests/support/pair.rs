@@ -3,7 +3,10 @@
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-use std::net::TcpListener;
+#[path = "../../../store/tests/support/port.rs"]
+mod port;
+
+pub use port::free_port;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -18,11 +21,6 @@ pub struct Pair {
     /// Their ports.
     pub ports: [u16; 2],
     postmasters: [Option<Child>; 2],
-}
-
-/// A port that nobody listens on at this moment.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Pair {

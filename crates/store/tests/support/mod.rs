@@ -3,6 +3,9 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+mod port;
+
+pub use port::free_port;
 use rules::id::{Epoch, RoomId, Seq};
 use rules::verify::{Fault, Verifier};
 use std::os::unix::fs::PermissionsExt;
@@ -48,12 +51,6 @@ fn unprivileged() -> Option<(u32, u32)> {
     let account = ["postgres", "nobody"].into_iter().find(|name| output("id", &["-u", name]).is_some())?;
     let number = |flag| output("id", &[flag, account]).and_then(|n| n.parse().ok());
     Some((number("-u")?, number("-g")?))
-}
-
-/// A port that nobody listens on at this moment.
-pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("a bound listener has an address").port()
 }
 
 impl Postgres {
