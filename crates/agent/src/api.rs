@@ -124,6 +124,7 @@ pub async fn host_report(host: &Host) -> HostReport {
         services: host.services.report(&servers),
         servers: servers.iter().map(|(name, seen)| (name.clone(), aged(seen))).collect(),
         waiting_for,
+        asks: crate::asking::other_to_answer(host),
         tails,
         last_drill: host.drills.last(),
         backups: host.backups.report(),

@@ -152,7 +152,7 @@ pub(crate) async fn reopen(
         )));
     }
     if database.running().is_none() {
-        leave_to_open(host, database).await?;
+        leave_to_open(host, database, epoch).await?;
     }
     if state.has_quit() {
         database.stop(Signal::SIGQUIT).await?;

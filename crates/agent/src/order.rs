@@ -170,7 +170,7 @@ fn source(host: &Host, database: &Database, from: &HostName) -> Result<String, E
         .ok_or_else(|| Error::Unfit(format!("the topology has no instance of {} on {from}", database.name)))
 }
 
-pub(crate) fn present_epoch(host: &Host) -> Epoch {
+fn present_epoch(host: &Host) -> Epoch {
     host.store.record().map_or(Epoch::FIRST, |r| r.epoch)
 }
 

@@ -1,10 +1,10 @@
 //! A standby becomes a writer: once, on a timeline of its own, however often it is killed meanwhile.
 
-use crate::asking::leave_to_open;
+use crate::asking::{is_not_over, leave_to_open};
 use crate::database::Database;
 use crate::error::Error;
 use crate::host::Host;
-use crate::order::{archive_of, not_running, present_epoch};
+use crate::order::{archive_of, not_running};
 use crate::postgres::conf::Conf;
 use rules::id::Epoch;
 use std::time::Instant;
@@ -16,15 +16,10 @@ use std::time::Instant;
 pub(crate) async fn promote(host: &Host, database: &Database, epoch: Epoch) -> Result<String, Error> {
     let began = Instant::now();
     let sql = &database.instance.sql;
-    let present = present_epoch(host);
-    if present > epoch {
-        return Err(Error::Unfit(format!(
-            "epoch {epoch} is over: this host has heard of epoch {present}; look at standfast pool status"
-        )));
-    }
+    is_not_over(host, epoch)?;
     let mut probe = database.probe().await;
     if probe.as_ref().is_none_or(|p| p.in_recovery) {
-        leave_to_open(host, database).await?;
+        leave_to_open(host, database, epoch).await?;
     }
     if probe.is_none() {
         start_again(host, database, epoch).await?;

@@ -3,6 +3,7 @@
 
 use crate::name::{DatabaseName, HostName, SiteName};
 use crate::record::{DatabaseRecord, Part, PoolRecord};
+use rules::id::Epoch;
 use std::collections::BTreeMap;
 
 /// What the other hosts said, this start.
@@ -23,7 +24,7 @@ pub enum MayOpen {
     /// Follow or stay stopped: a newer record gives the part of writer to somebody else.
     LeftBehind {
         /// The record that says so.
-        epoch: rules::id::Epoch,
+        epoch: Epoch,
     },
     /// Nobody of the other site has answered yet.
     Ask {
@@ -77,6 +78,13 @@ pub fn other_to_ask<'a>(own: &PoolRecord, ask: Askable<'a>, answers: &Answers) -
         .filter(|other| !(answers.without_peer || own.lost_sites.contains_key(*other) || has_answered(other, answers)))
 }
 
+/// The newest epoch after this one of which anything known here tells: a writer of this one is overruled already. What somebody has just
+/// answered counts before it is on this host's disk.
+pub fn over_by(own: Option<&PoolRecord>, answers: &Answers, epoch: Epoch) -> Option<Epoch> {
+    let said = answers.records.values().map(|(_, record)| record);
+    own.into_iter().chain(said).map(|record| record.epoch).filter(|known| *known > epoch).max()
+}
+
 /// Witness and mirror of a pair, when neither has answered.
 fn unheard<'a>(
     parts: Option<&'a DatabaseRecord>,
@@ -104,7 +112,6 @@ pub fn alone_is_over(host: &HostName, own: &PoolRecord, ask: Askable<'_>, answer
 mod tests {
     use super::*;
     use crate::record::{DatabaseRecord, PoolState};
-    use rules::id::Epoch;
 
     fn record(epoch: i64, principal: &str) -> PoolRecord {
         let mgc = DatabaseRecord { principal: Some(principal.into()), ..DatabaseRecord::default() };
@@ -161,6 +168,17 @@ mod tests {
         check(&record(1, "a"), Some("site-2"), &said(record(2, "c")), &left);
         let told = Answers { without_peer: true, ..said(record(2, "c")) };
         check(&record(1, "a"), Some("site-2"), &told, &left);
+    }
+
+    #[test]
+    fn the_answer_that_was_waited_for_may_say_that_the_epoch_is_over() {
+        let own = record(1, "a");
+        let over = |epoch, answers: &Answers| over_by(Some(&own), answers, Epoch(epoch));
+        assert_eq!(over(3, &said(record(4, "c"))), Some(Epoch(4)), "an answer is leave, and may forbid");
+        assert_eq!(over(3, &said(record(2, "c"))), None);
+        assert_eq!(over(3, &Answers::default()), None);
+        assert_eq!(over(0, &Answers::default()), Some(Epoch(1)));
+        assert_eq!(over_by(None, &Answers::default(), Epoch(1)), None);
     }
 
     #[test]

@@ -41,6 +41,10 @@ pub struct HostReport {
     /// What holds the agent back from what the record asks of it, for people; empty when nothing does.
     #[serde(default)]
     pub waiting_for: Vec<String>,
+    /// The other site, where it has to answer before a run opens anything for writing on this host, and has not since its agent
+    /// started (`fence::other_to_ask`).
+    #[serde(default)]
+    pub asks: Option<SiteName>,
     /// The last drill that was over on this host.
     #[serde(default)]
     pub last_drill: Option<DrillReport>,
@@ -407,6 +411,7 @@ impl HostReport {
             servers: BTreeMap::new(),
             services: BTreeMap::new(),
             waiting_for: Vec::new(),
+            asks: None,
             tails: Vec::new(),
             last_drill: None,
             backups: None,

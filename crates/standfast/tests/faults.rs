@@ -107,7 +107,7 @@ fn a_site_that_may_not_start_by_itself_is_let_start_alone() {
     let unasked = lab.cli(&["pool", "start-alone", "--site", "site-1"]);
     assert_eq!(unasked.code, Some(3), "{}", unasked.all());
     let what_if = lab.ok(&["pool", "start-alone", "--site", "site-1", "--what-if"]);
-    assert!(what_if.contains("would let s1a open"), "{what_if}");
+    assert!(what_if.contains("would let s1a, s1b open"), "{what_if}");
     assert_eq!(lab.instance("s1a")["state"], "asking-peer");
     lab.ok(&["pool", "start-alone", "--site", "site-1", "--yes"]);
     replay.until_acknowledged(&lab, 5);

@@ -327,10 +327,17 @@ fn lose_the_site_at(lab: &Lab, point: &str, typed: &[&str]) {
     lab.ok(&["lab", "start", "s1a", "--env", &format!("STANDFAST_FAILPOINTS={point}=pause")]);
     lab.until("the agent answers", |lab| lab.instance("s1a")["state"].is_string());
     let marker = lab.dir.join(format!("hosts/s1a/failpoint.{point}"));
-    let mut command = lab.command(typed);
-    let command = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-    let mut watching = command.spawn().expect("the program runs");
-    lab.until(&format!("the run stands at {point}"), |_| marker.exists());
+    let mut watching: Option<std::process::Child> = None;
+    lab.until(&format!("the run stands at {point}"), |_| {
+        // Refused, perhaps, because the pair is not well again yet.
+        if watching.as_mut().is_none_or(|child| child.try_wait().expect("a child can be asked").is_some()) {
+            let mut command = lab.command(typed);
+            let command = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+            watching = Some(command.spawn().expect("the program runs"));
+        }
+        marker.exists()
+    });
+    let mut watching = watching.expect("it was typed");
     lab.ok(&["lab", "link", "down"]);
     lab.ok(&["lab", "kill", "site-1"]);
     watching.kill().ok();

@@ -62,6 +62,8 @@ pub struct Conf {
     pub port: u16,
     /// Folder of the Unix socket.
     pub socket: PathBuf,
+    /// The data is a standby's.
+    pub is_standby: bool,
     /// The mirror that commits wait for.
     pub wait_for: Option<HostName>,
     /// Where a standby streams from: a connection string.
@@ -106,7 +108,7 @@ impl Conf {
         let (timeline, wal_keep_mb) = if self.only_read { ("current", WAL_KEEP_ALL_MB) } else { ("latest", keep_mb) };
         // A standby that comes up again by itself while it is promoted would go on with the timeline of before: its agent has
         // to look at it first.
-        let is_standby = self.stream_from.is_some() || self.files_from.is_some() || self.only_read;
+        let restarts = if self.is_standby { "off" } else { "on" };
         let fixed: &[(&str, String)] = &[
             ("listen_addresses", self.address.clone()),
             ("port", self.port.to_string()),
@@ -143,7 +145,7 @@ impl Conf {
             ("tcp_keepalives_count", "3".into()),
             ("tcp_user_timeout", "5s".into()),
             ("archive_mode", "on".into()),
-            ("restart_after_crash", if is_standby { "off" } else { "on" }.into()),
+            ("restart_after_crash", restarts.into()),
             ("log_line_prefix", "%m [%p] %a ".into()),
             ("log_checkpoints", "off".into()),
             ("password_encryption", "scram-sha-256".into()),
@@ -270,6 +272,7 @@ mod tests {
             address: "127.0.0.1".into(),
             port: 5432,
             socket: "/s".into(),
+            is_standby: false,
             wait_for: Some("b".into()),
             stream_from: Some("host=x password='y'".into()),
             files_from: None,

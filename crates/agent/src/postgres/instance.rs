@@ -171,6 +171,7 @@ impl Instance {
             address: self.listen.0.clone(),
             port: self.listen.1,
             socket: self.socket.clone(),
+            is_standby: self.is_standby(),
             wait_for: None,
             stream_from: None,
             files_from: None,

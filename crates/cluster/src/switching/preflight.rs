@@ -29,10 +29,26 @@ fn alone(view: &View<'_>) -> Result<(), Unmet> {
     })
 }
 
+/// A mirror whose agent has not heard the other site since it started is not promoted, and then nobody would write.
+fn without_leave(view: &View<'_>, to: &HostName) -> Result<(), Unmet> {
+    let Some(other) = view.reports.get(to).and_then(|r| r.asks.as_ref()) else { return Ok(()) };
+    Err(Unmet {
+        why: format!(
+            "{to} has not heard {other} since its agent started, and the pool may have failed over to it meanwhile"
+        ),
+        hint: format!(
+            "wait for the line; or, if you know that {other} does not serve: standfast pool start-alone --site {}",
+            view.record.home
+        ),
+        can_be_forced: false,
+    })
+}
+
 /// What keeps a pair from a hand-over right now.
 pub(super) fn fit_for_hand_over(view: &View<'_>, pair: &Pair) -> Result<(), Unmet> {
     let Pair { database, from, to } = pair;
     alone(view)?;
+    without_leave(view, to)?;
     let unmet = |why: String, hint: String| Err(Unmet { why, hint, can_be_forced: false });
     let state = "look at standfast mirror state";
     let mirror = part(view, database).and_then(|d| d.mirror.as_ref()).map(|m| &m.host);
@@ -108,12 +124,14 @@ pub(super) fn preflight_force(view: &View<'_>) -> Vec<Unmet> {
     if let Some(take_over) = &view.facts.automatic {
         let mut unmet = crate::witness::unmet(view, take_over);
         unmet.extend(alone(view).err());
+        unmet.extend(pairs(view).iter().filter_map(|pair| without_leave(view, &pair.to).err()));
         return unmet;
     }
     let mut unmet = unfit(view);
     unmet.extend(alone(view).err());
     for pair in pairs(view) {
         let Pair { database, from, to } = &pair;
+        unmet.extend(without_leave(view, to).err());
         let mirror = part(view, database).and_then(|d| d.mirror.as_ref()).map(|m| &m.host);
         if mirror != Some(to) {
             unmet.push(Unmet {

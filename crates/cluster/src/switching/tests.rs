@@ -411,6 +411,25 @@ fn no_step_of_a_switch_touches_the_backup_or_what_the_record_says_of_it() {
     assert!(seen > 20, "the steps do something: {seen}");
 }
 
+/// It would be handed over, or fenced, and then nobody would write.
+#[test]
+fn a_mirror_that_would_have_to_ask_before_it_is_promoted_takes_part_in_no_switch() {
+    let mut world = World::normal();
+    world.reports.get_mut(&HostName::from("s1b")).expect("it answers").asks = Some("site-2".into());
+    assert!(
+        preflight_switch(&world.view())
+            .iter()
+            .any(|u| !u.can_be_forced && u.hint.contains("start-alone --site site-1"))
+    );
+    let acts = world.acts(&HAND_OVER);
+    assert!(acts.len() == 1 && acts[0].starts_with("blocked: s1b has not heard site-2"), "{acts:?}");
+    world.kill("s1a");
+    assert!(preflight_force(&world.view()).iter().any(|u| !u.can_be_forced && u.why.contains("has not heard site-2")));
+    // The principal may ask for itself.
+    world.reports.get_mut(&HostName::from("s1b")).expect("it answers").asks = None;
+    assert!(preflight_force(&world.view()).is_empty());
+}
+
 /// The automatic failover, begun by the witness: nothing that speaks against it can be forced, but for the silence of the
 /// other site, which a person may overrule and the witness never does.
 #[test]

@@ -7,7 +7,7 @@ use crate::agents::Agents;
 use crate::failure::{Failure, Outcome};
 use crate::folder::Context;
 use crate::output;
-use cluster::name::{DatabaseName, HostName, SiteName};
+use cluster::name::{HostName, SiteName};
 use cluster::record::PoolRecord;
 use cluster::report::{HostReport, InstanceState};
 
@@ -80,15 +80,13 @@ fn newest_of<'a>(reports: &[&'a HostReport]) -> Option<&'a PoolRecord> {
     records.reduce(|best, r| if r.supersedes(best) { r } else { best })
 }
 
-/// It asks; or it is a part of a pair whose writer a run has stopped, and which nobody opens before the other site has answered.
+/// Its principal asks before it opens, or a run that is to open a database on it would have to.
 fn asks(report: &HostReport) -> bool {
-    let nobody_writes = |database: &DatabaseName| {
-        let parts = report.record.as_ref().filter(|r| r.home == report.site && r.run.is_some());
-        parts.and_then(|r| r.databases.get(database)).is_some_and(|d| d.principal.is_none())
-    };
-    report.instances.iter().any(|(database, instance)| match instance.state {
+    let at_home = report.record.as_ref().is_some_and(|r| r.home == report.site);
+    let run_asks = at_home && report.asks.is_some();
+    report.instances.values().any(|instance| match instance.state {
         InstanceState::AskingPeer => true,
-        InstanceState::Stopped | InstanceState::Standby | InstanceState::Busy => nobody_writes(database),
-        _ => false,
+        InstanceState::Absent => false,
+        _ => run_asks,
     })
 }
