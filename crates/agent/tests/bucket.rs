@@ -36,7 +36,7 @@ fn store(server: &S3, key: &str, share: &str) -> Store {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_with_a_bucket_is_named() {
     use cluster::share_fault::{ShareFault, named};
-    let mut server = S3::start(&folder().join("s3"));
+    let mut server = S3::start(&folder().join("s3"), support::free_port());
     let good = store(&server, &S3::credentials(), "s3://log/pool");
     assert_eq!(good.put_new("a", b"one".to_vec()).await, Ok(New::Created));
     assert_eq!(good.put_new("a", b"two".to_vec()).await, Ok(New::There));
@@ -83,7 +83,7 @@ async fn copied(server: &S3, relay: &support::Relay) -> World {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_reached_the_bucket_is_applied_to_the_last_byte_and_what_comes_later_is_not_acknowledged() {
-    let mut server = S3::start(&folder().join("s3"));
+    let mut server = S3::start(&folder().join("s3"), support::free_port());
     let relay = support::Relay::to_nobody().await;
     let world = copied(&server, &relay).await;
     let writer = world.sql("a").await;

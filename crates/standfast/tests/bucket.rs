@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+#[path = "../../store/tests/support/port.rs"]
+mod port;
 #[path = "../../agent/tests/support/s3.rs"]
 mod s3;
 mod support;
@@ -28,7 +30,7 @@ fn until_shipped(lab: &Lab, server: &S3, writer: &str, epoch: i64) {
 #[test]
 fn a_failover_and_a_failback_over_a_bucket_lose_nothing_and_a_store_that_is_away_stops_nobody() {
     let folder = std::env::temp_dir().join(format!("standfast-s3-{}", std::process::id()));
-    let mut server = S3::start(&folder);
+    let mut server = S3::start(&folder, port::free_port());
     let key = folder.join("key");
     std::fs::write(&key, S3::credentials()).unwrap();
     let endpoint = server.endpoint();

@@ -25,10 +25,9 @@ pub struct S3 {
 }
 
 impl S3 {
-    /// A server with an empty bucket.
-    pub fn start(root: &Path) -> Self {
+    /// A server with an empty bucket, at a port.
+    pub fn start(root: &Path, port: u16) -> Self {
         std::fs::create_dir_all(root.join(BUCKET)).unwrap();
-        let port = crate::support::free_port();
         let mut server = Self { port, root: root.to_owned(), runtime: None };
         server.start_again();
         server
