@@ -158,9 +158,8 @@ impl Conf {
         // The source is told how long it may wait for a reply: a mirror's may be shorter than a backup's.
         let patience = |at: &String| format!("{at} options='-c wal_sender_timeout={}ms'", self.silence_ms);
         setting(&mut text, "primary_conninfo", &self.stream_from.as_ref().map(patience).unwrap_or_default());
-        let restores = self.files_from.is_some() || self.archive.is_some();
         let restore = format!("sh '{}' '%f' '%p'", self.restore.display());
-        setting(&mut text, "restore_command", if restores { &restore } else { "" });
+        setting(&mut text, "restore_command", if self.restores() { &restore } else { "" });
         if let Some(RecoverTo::Time(at)) = &self.recover_to {
             setting(&mut text, "recovery_target_time", at);
             setting(&mut text, "recovery_target_action", "promote");
@@ -178,11 +177,19 @@ fn setting(text: &mut String, name: &str, value: &str) {
 }
 
 impl Conf {
+    /// Whether there is anywhere to restore from.
+    fn restores(&self) -> bool {
+        self.files_from.is_some() || self.archive.is_some()
+    }
+
     /// Restores a file, by name, to a place; nothing, where there is nowhere to restore from. Plain shell, so that a standby depends
     /// on nothing but its own files; a file of its own, because it has a line for each timeline that the history left, and what
     /// a command may hold is limited. Each request is noted: that the same segment is asked for again shows that everything
     /// in it has been applied.
     pub fn restore_script(&self) -> String {
+        if !self.restores() {
+            return String::new();
+        }
         let mut places = String::new();
         let mut last = "exit 1".to_owned();
         if let Some(folder) = &self.files_from {
@@ -200,9 +207,6 @@ impl Conf {
                 write!(places, "'{}'/$1 ", wal.display()).expect("writing to a string cannot fail");
             }
             Some(Archive::Requests(folder)) => last = request(folder),
-        }
-        if places.is_empty() && self.archive.is_none() {
-            return String::new();
         }
         let near = if places.is_empty() {
             String::new()
